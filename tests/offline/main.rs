@@ -1,0 +1,1 @@
+//! Tests over recorded captures: no root, no eBPF.

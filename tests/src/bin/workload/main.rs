@@ -1,0 +1,2 @@
+//! Programs with a known sickness and their healthy twins.
+fn main() {}

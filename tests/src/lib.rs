@@ -1,0 +1,1 @@
+//! What the offline and the live tests share. Holds no test itself.

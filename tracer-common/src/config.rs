@@ -1,0 +1,226 @@
+//! What the loader hands to the programs, as one read-only global. The verifier sees its fields as constants, so what is
+//! switched off costs nothing.
+
+/// Marks an offset or address that this kernel does not have.
+pub const ABSENT: u32 = u32::MAX;
+
+/// Which threads are traced.
+pub mod filter {
+    /// Threads in the tracked set: seeded by user space, inherited over fork.
+    pub const TRACKED: u32 = 0;
+    /// Every thread but the tracer's own.
+    pub const ALL: u32 = 1;
+}
+
+/// Byte offsets in kernel structs, resolved from the running kernel's BTF. [`ABSENT`] switches the reading code off.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "fields are named after the kernel fields they locate")]
+pub struct Offsets {
+    pub task_pid: u32,
+    pub task_tgid: u32,
+    pub task_flags: u32,
+    /// `__state`, or `state` before 5.14.
+    pub task_state: u32,
+    pub task_comm: u32,
+    pub task_files: u32,
+    pub task_exit_code: u32,
+    pub task_thread_pid: u32,
+    /// `se.sum_exec_runtime`.
+    pub task_sum_exec_runtime: u32,
+    pub pid_level: u32,
+    pub pid_numbers: u32,
+    /// Size of `struct upid`, the step in `pid.numbers`.
+    pub upid_bytes: u32,
+    pub files_fdt: u32,
+    pub fdtable_max_fds: u32,
+    pub fdtable_fd: u32,
+    pub file_inode: u32,
+    pub file_private_data: u32,
+    pub inode_mode: u32,
+    pub inode_ino: u32,
+    pub socket_sk: u32,
+    pub sock_family: u32,
+    /// The system call's number in `struct pt_regs`.
+    pub regs_syscall: u32,
+    /// Width of that number in bytes.
+    pub regs_syscall_bytes: u32,
+    pub regs_arg0: u32,
+    pub regs_arg1: u32,
+    pub regs_arg2: u32,
+    /// x86 `cs`, which tells 32-bit code; absent elsewhere.
+    pub regs_cs: u32,
+    pub bprm_filename: u32,
+    pub cgroup_kn: u32,
+    pub cgroup_root: u32,
+    pub cgroup_root_hierarchy: u32,
+    pub kernfs_node_id: u32,
+    /// `cgroup.level`.
+    pub cgroup_level: u32,
+    /// `cgroup.ancestors`, an array of pointers (6.1 and later).
+    pub cgroup_ancestors: u32,
+    /// `thread_info.preempt_count` in `task_struct` where the architecture keeps it there.
+    pub task_preempt_count: u32,
+    pub reserved: u32,
+}
+
+/// Byte offsets in tracefs tracepoint formats, for kernels without BTF.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "fields are named after the format fields they locate")]
+pub struct Formats {
+    pub switch_prev_pid: u32,
+    pub switch_prev_state: u32,
+    pub switch_next_pid: u32,
+    pub waking_pid: u32,
+    pub newtask_pid: u32,
+    pub newtask_clone_flags: u32,
+    pub newtask_comm: u32,
+    pub fork_child_pid: u32,
+    pub exec_filename: u32,
+    pub exec_old_pid: u32,
+    pub rename_newcomm: u32,
+    pub reserved: u32,
+}
+
+/// The whole configuration.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// [`crate::ABI_VERSION`] of the loader. The object's own default says which one it was built with.
+    pub abi_version: u32,
+    /// See [`filter`].
+    pub filter: u32,
+    /// The tracer's own process, never traced.
+    pub self_tgid: u32,
+    /// Number of ring shards less one; a power of two less one.
+    pub shard_mask: u32,
+    /// Number of thread slots less one; a power of two less one.
+    pub slot_mask: u32,
+    /// 1: kernel pointers are followed by typed loads; 0: by the probe-read helper.
+    pub typed_loads: u32,
+    /// 1: `sched_switch` has the previous state as its fourth argument (5.18 and later).
+    pub switch_has_state: u32,
+    /// 1: the helper that finds a task's user registers exists (5.15 and later).
+    pub has_task_pt_regs: u32,
+    /// Records between two wake-ups of the reader, less one; a power of two less one.
+    pub wakeup_mask: u32,
+    /// 1: a thread whose new name equals `comm` becomes traced.
+    pub match_comm: u32,
+    /// 1: a task that moves into the cgroup below becomes traced.
+    pub match_cgroup: u32,
+    /// Hierarchy and depth of that cgroup.
+    pub cgroup_hierarchy: u32,
+    /// Depth of that cgroup below its root.
+    pub cgroup_level: u32,
+    /// 1: nothing tells an interrupt from a task here, so wakers' contexts are unknown.
+    pub no_wake_context: u32,
+    /// The cgroup's kernfs id.
+    pub cgroup_id: u64,
+    /// Kernel address of `__per_cpu_offset`; 0: not known.
+    pub per_cpu_offset: u64,
+    /// Per-CPU address of the preemption counter; 0: not known.
+    pub preempt_count: u64,
+    /// System calls whose first argument is a file descriptor to be looked at: a bit per number.
+    pub fd_syscalls: [u64; 8],
+    /// Numbers of the futex wait calls that carry address, operation and value as their first arguments; negative: none.
+    pub futex_syscall: i64,
+    /// The name that `match_comm` compares with.
+    pub comm: [u8; 16],
+    /// Offsets in kernel structs.
+    pub offsets: Offsets,
+    /// Offsets in tracepoint formats.
+    pub formats: Formats,
+}
+
+const _: () = assert!(size_of::<Offsets>() == 36 * 4);
+const _: () = assert!(size_of::<Formats>() == 12 * 4);
+const _: () = assert!(size_of::<Config>() == 14 * 4 + 3 * 8 + 64 + 8 + 16 + 36 * 4 + 12 * 4);
+
+impl Offsets {
+    /// No offset known.
+    pub const NONE: Offsets = Offsets {
+        task_pid: ABSENT,
+        task_tgid: ABSENT,
+        task_flags: ABSENT,
+        task_state: ABSENT,
+        task_comm: ABSENT,
+        task_files: ABSENT,
+        task_exit_code: ABSENT,
+        task_thread_pid: ABSENT,
+        task_sum_exec_runtime: ABSENT,
+        pid_level: ABSENT,
+        pid_numbers: ABSENT,
+        upid_bytes: ABSENT,
+        files_fdt: ABSENT,
+        fdtable_max_fds: ABSENT,
+        fdtable_fd: ABSENT,
+        file_inode: ABSENT,
+        file_private_data: ABSENT,
+        inode_mode: ABSENT,
+        inode_ino: ABSENT,
+        socket_sk: ABSENT,
+        sock_family: ABSENT,
+        regs_syscall: ABSENT,
+        regs_syscall_bytes: 8,
+        regs_arg0: ABSENT,
+        regs_arg1: ABSENT,
+        regs_arg2: ABSENT,
+        regs_cs: ABSENT,
+        bprm_filename: ABSENT,
+        cgroup_kn: ABSENT,
+        cgroup_root: ABSENT,
+        cgroup_root_hierarchy: ABSENT,
+        kernfs_node_id: ABSENT,
+        cgroup_level: ABSENT,
+        cgroup_ancestors: ABSENT,
+        task_preempt_count: ABSENT,
+        reserved: 0,
+    };
+}
+
+impl Formats {
+    /// No format known.
+    pub const NONE: Formats = Formats {
+        switch_prev_pid: ABSENT,
+        switch_prev_state: ABSENT,
+        switch_next_pid: ABSENT,
+        waking_pid: ABSENT,
+        newtask_pid: ABSENT,
+        newtask_clone_flags: ABSENT,
+        newtask_comm: ABSENT,
+        fork_child_pid: ABSENT,
+        exec_filename: ABSENT,
+        exec_old_pid: ABSENT,
+        rename_newcomm: ABSENT,
+        reserved: 0,
+    };
+}
+
+impl Config {
+    /// Traces nothing, reads nothing.
+    pub const NONE: Config = Config {
+        abi_version: crate::ABI_VERSION,
+        filter: filter::TRACKED,
+        self_tgid: 0,
+        shard_mask: 0,
+        slot_mask: 0,
+        typed_loads: 0,
+        switch_has_state: 0,
+        has_task_pt_regs: 0,
+        wakeup_mask: 0,
+        match_comm: 0,
+        match_cgroup: 0,
+        cgroup_hierarchy: 0,
+        cgroup_level: 0,
+        no_wake_context: 1,
+        cgroup_id: 0,
+        per_cpu_offset: 0,
+        preempt_count: 0,
+        fd_syscalls: [0; 8],
+        futex_syscall: -1,
+        comm: [0; 16],
+        offsets: Offsets::NONE,
+        formats: Formats::NONE,
+    };
+}

@@ -1,0 +1,42 @@
+//! The binary interface between tracer's eBPF programs and its user space: one definition, checked by layout asserts beside
+//! each type, versioned by [`ABI_VERSION`].
+//!
+//! Here: record layouts, loss counters, the configuration that the loader hands to the programs, and the small pure tables
+//! (task states, system calls, futex words) that both sides or several layers need. Not here: anything that allocates, reads a
+//! file or knows a map.
+#![no_std]
+
+pub mod config;
+pub mod futex;
+pub mod loss;
+pub mod record;
+pub mod sched;
+pub mod state;
+pub mod syscall;
+
+/// Version of everything in this crate. The eBPF object carries it in its configuration; the loader refuses another one.
+pub const ABI_VERSION: u32 = 1;
+
+/// A set of probes that answers one question. The number is the upper byte of its records' kinds.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[repr(u8)]
+pub enum FamilyId {
+    /// Scheduling: which thread ran, which waited, for what, woken by whom.
+    Sched = 1,
+}
+
+impl FamilyId {
+    /// Every family that has kernel records, in the order of its number.
+    pub const ALL: [FamilyId; 1] = [FamilyId::Sched];
+
+    /// The family with this number.
+    pub const fn from_number(number: u8) -> Option<Self> {
+        match number {
+            1 => Some(FamilyId::Sched),
+            _ => None,
+        }
+    }
+}
+
+/// Number of slots in arrays indexed by [`FamilyId`].
+pub const FAMILY_SLOTS: usize = 2;

@@ -1,0 +1,67 @@
+//! Counters of what was seen, written and lost, per CPU and family.
+//!
+//! `seen = submitted + sum(lost)` holds for each CPU and family whenever no program is running.
+
+use crate::FAMILY_SLOTS;
+
+/// Why a record that should have been written was not. The number indexes [`FamilyCounters::lost`].
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[repr(u8)]
+pub enum LossReason {
+    /// The ring had no room: user space did not keep up.
+    RingFull = 0,
+    /// A map had no room for a new thread: it and its descendants are not traced.
+    MapFull = 1,
+}
+
+/// Number of [`LossReason`]s.
+pub const LOSS_REASONS: usize = 2;
+
+impl LossReason {
+    /// Every reason, in the order of its number.
+    pub const ALL: [LossReason; LOSS_REASONS] = [LossReason::RingFull, LossReason::MapFull];
+
+    /// The name in reports.
+    pub const fn id(self) -> &'static str {
+        match self {
+            LossReason::RingFull => "ring_full",
+            LossReason::MapFull => "map_full",
+        }
+    }
+}
+
+/// What one CPU counted for one family.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FamilyCounters {
+    /// Events that passed the filter and were to become a record.
+    pub seen: u64,
+    /// Records handed to a ring.
+    pub submitted: u64,
+    /// Records lost, by [`LossReason`].
+    pub lost: [u64; LOSS_REASONS],
+    /// Wake-ups whose waker was forgotten, because another thread needed its slot. The switch record itself is not lost.
+    pub wakers_forgotten: u64,
+    /// Zero.
+    pub reserved: [u64; 3],
+}
+
+const _: () = assert!(size_of::<FamilyCounters>() == 64);
+
+/// The value of the per-CPU state map.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CpuState {
+    /// Counters, indexed by [`crate::FamilyId`].
+    pub families: [FamilyCounters; FAMILY_SLOTS],
+    /// Records lost by this CPU for any reason; its low half goes into each header.
+    pub lost_total: u64,
+    /// Records submitted by this CPU since its reader was last woken.
+    pub since_wakeup: u64,
+    /// Nested device interrupt handlers now running.
+    pub irq_handlers: u32,
+    /// The softirq that started last.
+    pub softirq: u32,
+}
+
+const _: () = assert!(size_of::<CpuState>() == 64 * FAMILY_SLOTS + 24);

@@ -1,0 +1,77 @@
+//! The header in front of every record, and the kinds of record.
+//!
+//! Kinds of family 0 are written by user space only (host facts, ticks, seeds); their payload is JSON and has its types in
+//! `tracer::model`. All other kinds are fixed `repr(C)` structs in this crate, little-endian as the machine that recorded them.
+
+/// In front of every record. 16 bytes.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Header {
+    /// CLOCK_MONOTONIC, nanoseconds.
+    pub ts_ns: u64,
+    /// What follows: upper byte the family, lower byte the kind within it.
+    pub kind: u16,
+    /// The CPU that wrote the record.
+    pub cpu: u16,
+    /// How many records this CPU had lost before this one (low 32 bits): a rise since the CPU's previous record marks a gap.
+    pub lost: u32,
+}
+
+/// Size of [`Header`] in bytes.
+pub const HEADER_BYTES: usize = 16;
+
+const _: () = assert!(size_of::<Header>() == HEADER_BYTES && align_of::<Header>() == 8);
+
+/// Builds a record kind from its family's number and its number within the family.
+pub const fn kind(family: u8, number: u8) -> u16 {
+    ((family as u16) << 8) | number as u16
+}
+
+/// The family's number of a record kind; 0 for records that user space wrote.
+pub const fn family_of(kind: u16) -> u8 {
+    (kind >> 8) as u8
+}
+
+/// Kinds of the scheduling family; payloads in [`crate::sched`].
+pub mod sched {
+    /// A context switch.
+    pub const SWITCH: u16 = super::kind(1, 1);
+    /// A context switch in which the thread that left waits on a futex.
+    pub const SWITCH_FUTEX: u16 = super::kind(1, 2);
+    /// A new task: process, thread or io_uring worker.
+    pub const NEW_TASK: u16 = super::kind(1, 3);
+    /// A fork is complete and its child becomes runnable.
+    pub const FORK: u16 = super::kind(1, 4);
+    /// A program was executed.
+    pub const EXEC: u16 = super::kind(1, 5);
+    /// A thread ends.
+    pub const EXIT: u16 = super::kind(1, 6);
+    /// A thread's name changed.
+    pub const RENAME: u16 = super::kind(1, 7);
+    /// A task moved to another cgroup.
+    pub const CGROUP_MOVE: u16 = super::kind(1, 8);
+}
+
+/// Kinds that user space writes (family 0); payloads are JSON.
+pub mod meta {
+    /// Facts about the host; once, first.
+    pub const HOST: u16 = super::kind(0, 1);
+    /// What is traced; once.
+    pub const TARGET: u16 = super::kind(0, 2);
+    /// Which families run, and why others do not.
+    pub const FAMILIES: u16 = super::kind(0, 3);
+    /// Tracing starts to count: all probes are attached.
+    pub const START: u16 = super::kind(0, 4);
+    /// A tick: clock offsets, and up to which time all records have been seen.
+    pub const TICK: u16 = super::kind(0, 5);
+    /// A snapshot of the kernel's loss counters.
+    pub const LOSS: u16 = super::kind(0, 6);
+    /// A thread that existed when tracing began.
+    pub const SEED: u16 = super::kind(0, 7);
+    /// The name of a thread that is not traced but was seen (a waker, a pre-empter).
+    pub const NAME: u16 = super::kind(0, 8);
+    /// What tracing itself cost so far.
+    pub const COST: u16 = super::kind(0, 9);
+    /// The end of the run: why it ended and how.
+    pub const END: u16 = super::kind(0, 10);
+}

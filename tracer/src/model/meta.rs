@@ -1,0 +1,216 @@
+//! Payloads of the records that user space writes (family 0): JSON behind a [`Header`](tracer_common::record::Header).
+//!
+//! Whatever the pure stages need to know of the host, of the target or of the clock arrives as one of these, so that a replay
+//! sees what the live run saw. Unknown fields are ignored and missing ones default, so captures of other versions still read.
+
+use serde::{Deserialize, Serialize};
+
+/// Kind `HOST`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct HostRecord {
+    /// Version of the tracer that recorded.
+    pub tracer_version: String,
+    /// Its binary interface's version.
+    pub abi_version: u32,
+    /// Kernel release.
+    pub kernel: String,
+    /// Machine name as uname(2) gives it.
+    pub arch: String,
+    /// CPUs online.
+    pub cpus: u32,
+    /// Physical memory.
+    pub memory_bytes: u64,
+    /// "v1", "v2" or "hybrid".
+    pub cgroup_version: String,
+    /// Clock that event times come from.
+    pub clock: String,
+}
+
+/// Kind `TARGET`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct TargetRecord {
+    /// "run" or "record".
+    pub mode: String,
+    /// The command and its arguments, for `run`.
+    pub command: Vec<String>,
+    /// Processes named on the command line, or CMD's own.
+    pub pids: Vec<u32>,
+    /// The cgroup named on the command line.
+    pub cgroup: Option<String>,
+    /// The container named on the command line.
+    pub container: Option<String>,
+    /// The comm named on the command line.
+    pub comm: Option<String>,
+    /// Whether every thread of the host is traced.
+    pub all: bool,
+    /// The user that CMD runs as.
+    pub user: Option<String>,
+}
+
+/// Kind `FAMILIES`: a family that was asked for, and what became of it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct FamilyRecord {
+    /// The family's id.
+    pub family: String,
+    /// "ready", "degraded" or "unavailable".
+    pub status: String,
+    /// Why it is not ready.
+    pub reason: Option<String>,
+}
+
+/// Kind `START`. Its header's time is where the window starts.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct StartRecord {
+    /// Time that it took from the start of the tracer to the last probe attached.
+    pub attach_s: f64,
+    /// CLOCK_REALTIME less CLOCK_MONOTONIC.
+    pub unix_offset_ns: i64,
+    /// CLOCK_BOOTTIME less CLOCK_MONOTONIC: time suspended since boot.
+    pub boot_offset_ns: i64,
+}
+
+/// Kind `TICK`. All kernel records up to `complete_ts_ns` have been handed over before it, but for late ones.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct TickRecord {
+    /// See above.
+    pub complete_ts_ns: u64,
+    /// CLOCK_REALTIME less CLOCK_MONOTONIC.
+    pub unix_offset_ns: i64,
+    /// CLOCK_BOOTTIME less CLOCK_MONOTONIC.
+    pub boot_offset_ns: i64,
+}
+
+/// Kind `LOSS`: the counters since tracing began, not differences. The last one counts.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct LossRecord {
+    /// One per family that runs.
+    pub families: Vec<FamilyLoss>,
+}
+
+/// Part of [`LossRecord`].
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct FamilyLoss {
+    /// The family's id.
+    pub family: String,
+    /// Per CPU, in the order of CPUs.
+    pub cpus: Vec<CpuLoss>,
+    /// Events that never reached a program, because the kernel's recursion protection skipped it; not in `cpus`.
+    pub recursion_misses: u64,
+    /// Records that still lie in the rings.
+    pub queued: u64,
+}
+
+/// Part of [`FamilyLoss`].
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct CpuLoss {
+    /// Events that passed the filter.
+    pub seen: u64,
+    /// Records handed to a ring.
+    pub submitted: u64,
+    /// Lost, by reason, in the order of [`LossReason::ALL`](tracer_common::loss::LossReason::ALL).
+    pub lost: Vec<u64>,
+    /// Wake-ups whose waker was forgotten.
+    pub wakers_forgotten: u64,
+}
+
+/// Kind `SEED`: a thread that existed when tracing began, as /proc showed it at the header's time.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SeedRecord {
+    /// The thread.
+    pub tid: u32,
+    /// Its process.
+    pub tgid: u32,
+    /// The process's parent.
+    pub ppid: u32,
+    /// Ids in its own pid namespace; 0: not known.
+    pub ns_tid: u32,
+    /// The process's.
+    pub ns_tgid: u32,
+    /// Name; bytes that are not UTF-8 are replaced.
+    pub comm: String,
+    /// CLOCK_BOOTTIME of its start.
+    pub start_boot_ns: u64,
+    /// State letter of /proc: R, S, D, T, t, Z, I...
+    pub state: String,
+    /// System call it is in; negative or absent: none or not known.
+    pub syscall: Option<i64>,
+    /// That call's arguments.
+    pub args: [u64; 6],
+    /// For a call that takes a file descriptor: number of the [`FdKind`](tracer_common::sched::FdKind).
+    pub fd_kind: u8,
+    /// Inode number behind that descriptor.
+    pub inode: u64,
+    /// For a futex wait: the six words at its address.
+    pub futex_words: Option<[u32; 6]>,
+    /// Path of the cgroup.
+    pub cgroup: Option<String>,
+    /// Container id that the cgroup's path names.
+    pub container: Option<String>,
+    /// CPU time used before tracing began.
+    pub cpu_ns: u64,
+    /// Whether it is a kernel thread.
+    pub kernel_thread: bool,
+}
+
+/// Kind `NAME`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct NameRecord {
+    /// The thread.
+    pub tid: u32,
+    /// Its process.
+    pub tgid: u32,
+    /// Its name.
+    pub comm: String,
+}
+
+/// Kind `COST`: what tracing cost so far. Left out of comparisons between a live report and its replay.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct CostRecord {
+    /// Of this much time the kernel measured its programs' run time.
+    pub measured_s: f64,
+    /// Per program.
+    pub programs: Vec<ProgramCost>,
+    /// User and system CPU time of the tracer.
+    pub tracer_cpu_s: f64,
+    /// Greatest resident memory of the tracer, rings included.
+    pub tracer_rss_bytes: u64,
+    /// Bytes of all rings.
+    pub ring_bytes: u64,
+}
+
+/// Part of [`CostRecord`].
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ProgramCost {
+    /// The program.
+    pub name: String,
+    /// Runs while measured.
+    pub runs: u64,
+    /// Nanoseconds of these runs.
+    pub ns: u64,
+}
+
+/// Kind `END`. Its header's time is where the window ends.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct EndRecord {
+    /// "target-ended", "duration", "interrupted", "error".
+    pub reason: String,
+    /// CMD's wait status as an exit code (128+n for a signal), for `run`.
+    pub exit_code: Option<i32>,
+    /// Failed writes to the capture, chunks that did not reach the file.
+    pub capture_failed_writes: u64,
+    /// Records in these chunks, and records that rotation dropped.
+    pub capture_dropped_records: u64,
+}

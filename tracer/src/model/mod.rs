@@ -1,0 +1,4 @@
+//! Plain data of every stage: what user space adds to the stream, decoded events, findings, the report. No logic beyond
+//! construction, no I/O.
+
+pub mod meta;

@@ -1,0 +1,3 @@
+//! From a source to the pure stages: batches, the order of records, the loop. Knows no family.
+
+pub mod batch;
