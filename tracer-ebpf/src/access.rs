@@ -1,0 +1,86 @@
+//! Reading: the configuration and kernel memory. The only file that dereferences a kernel pointer.
+//!
+//! A typed load follows a pointer that the verifier knows to be of a kernel struct; it costs one instruction, because the
+//! configuration is read-only and frozen, so the verifier sees the offset as a constant. A probed load calls the helper and
+//! works with any address.
+
+use core::{mem::MaybeUninit, ptr};
+
+use aya_ebpf::helpers::generated::{bpf_probe_read_kernel, bpf_probe_read_user};
+use tracer_common::config::{ABSENT, Config};
+
+/// What the loader decided. Overwritten at load time, read-only from then on.
+#[unsafe(no_mangle)]
+static CONFIG: Config = Config::NONE;
+
+/// Reads one field of the configuration.
+macro_rules! config {
+    ($($field:ident).+) => {{
+        #[allow(unused_unsafe, reason = "some uses stand inside an unsafe block")]
+        // SAFETY: the static lives for ever; volatile, so that the compiler does not fold the default value in.
+        let value = unsafe { core::ptr::read_volatile(&raw const (*$crate::access::config_pointer()).$($field).+) };
+        value
+    }};
+}
+pub(crate) use config;
+
+/// Where the configuration is.
+#[inline(always)]
+pub fn config_pointer() -> *const Config {
+    &raw const CONFIG
+}
+
+/// Whether this kernel has the field at all.
+#[inline(always)]
+pub fn present(offset: u32) -> bool {
+    offset != ABSENT
+}
+
+/// Reads a field behind a pointer that the verifier knows; zero when the kernel lacks it.
+///
+/// # Safety
+/// `base` points to the kernel struct that `offset` belongs to, and came from the verifier's own knowledge (a program argument
+/// or a typed load); the kernel handles faults.
+#[inline(always)]
+pub unsafe fn typed<T: Copy + Default>(base: *const u8, offset: u32) -> T {
+    if !present(offset) {
+        return T::default();
+    }
+    if config!(typed_loads) == 1 {
+        // SAFETY: the verifier checks type and offset, faults read as zero.
+        unsafe { ptr::read_volatile(base.add(offset as usize).cast::<T>()) }
+    } else {
+        // SAFETY: the helper accepts any address.
+        unsafe { probed(base, offset) }
+    }
+}
+
+/// Reads a field behind any kernel address; zero when the kernel lacks it or the address is bad.
+///
+/// # Safety
+/// None beyond a meaningful address: the helper checks it.
+#[inline(always)]
+pub unsafe fn probed<T: Copy + Default>(base: *const u8, offset: u32) -> T {
+    if !present(offset) {
+        return T::default();
+    }
+    let mut value = MaybeUninit::<T>::zeroed();
+    // SAFETY: `value` has room for `T`; on failure the helper zeroes it, so it stays initialised. T is a plain number.
+    unsafe {
+        bpf_probe_read_kernel(
+            value.as_mut_ptr().cast(),
+            size_of::<T>() as u32,
+            base.wrapping_add(offset as usize).cast(),
+        );
+        value.assume_init()
+    }
+}
+
+/// Reads `N` words of the current thread's memory; `None` when any of it is not resident.
+#[inline(always)]
+pub fn user_words<const N: usize>(address: u64) -> Option<[u32; N]> {
+    let mut words = [0u32; N];
+    // SAFETY: `words` has room for the bytes asked for; the helper checks the address.
+    let result = unsafe { bpf_probe_read_user(words.as_mut_ptr().cast(), (N * 4) as u32, address as *const _) };
+    (result == 0).then_some(words)
+}

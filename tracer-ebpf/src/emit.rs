@@ -1,0 +1,85 @@
+//! The only file that touches a ring: reserve, fill, submit, count.
+
+use aya_ebpf::maps::RingBuf;
+use tracer_common::{
+    FamilyId,
+    loss::{CpuState, LossReason},
+    record::Header,
+};
+
+use crate::{access::config, maps};
+
+/// BPF_RB_NO_WAKEUP and BPF_RB_FORCE_WAKEUP (uapi/linux/bpf.h).
+const NO_WAKEUP: u64 = 1;
+const FORCE_WAKEUP: u64 = 2;
+
+/// This CPU's state. `None` never happens: the map has one entry.
+#[inline(always)]
+pub fn cpu_state() -> Option<&'static mut CpuState> {
+    let pointer = maps::CPU.get_ptr_mut(0)?;
+    // SAFETY: a per-CPU value that only this CPU's programs write; they run one at a time on it.
+    Some(unsafe { &mut *pointer })
+}
+
+/// Which ring a record goes to.
+#[derive(Clone, Copy)]
+pub enum Lane {
+    /// Sharded by CPU.
+    Frequent,
+    /// Its own, so that frequent records cannot crowd it out.
+    Rare,
+}
+
+/// Counts an event that passed the filter. Each is followed by one [`submit`] or one [`lose`].
+#[inline(always)]
+pub fn see(state: &mut CpuState, family: FamilyId) {
+    state.families[family as usize].seen += 1;
+}
+
+/// Counts an event that could not become a record.
+#[inline(always)]
+pub fn lose(state: &mut CpuState, family: FamilyId, reason: LossReason) {
+    state.families[family as usize].lost[reason as usize] += 1;
+    state.lost_total += 1;
+}
+
+/// The header of a record written now.
+#[inline(always)]
+pub fn header(state: &CpuState, ts_ns: u64, cpu: u32, kind: u16) -> Header {
+    Header { ts_ns, kind, cpu: cpu as u16, lost: state.lost_total as u32 }
+}
+
+/// Writes a record, or counts its loss. The record is complete before the ring is touched, so a reader never waits for us.
+#[inline(always)]
+pub fn submit<T: Copy + 'static>(state: &mut CpuState, family: FamilyId, cpu: u32, lane: Lane, record: &T) {
+    let ring = match lane {
+        Lane::Rare => &maps::RING_RARE,
+        Lane::Frequent => shard(cpu),
+    };
+    match ring.reserve::<T>(0) {
+        Some(mut entry) => {
+            entry.write(*record);
+            state.families[family as usize].submitted += 1;
+            let count = state.since_wakeup + 1;
+            state.since_wakeup = count;
+            // The reader polls; it is woken early only when many records have piled up.
+            let wake = count & u64::from(config!(wakeup_mask)) == 0;
+            entry.submit(if wake { FORCE_WAKEUP } else { NO_WAKEUP });
+        }
+        None => lose(state, family, LossReason::RingFull),
+    }
+}
+
+#[inline(always)]
+fn shard(cpu: u32) -> &'static RingBuf {
+    match cpu & config!(shard_mask) {
+        1 => &maps::RING_1,
+        2 => &maps::RING_2,
+        3 => &maps::RING_3,
+        4 => &maps::RING_4,
+        5 => &maps::RING_5,
+        6 => &maps::RING_6,
+        7 => &maps::RING_7,
+        _ => &maps::RING_0,
+    }
+}

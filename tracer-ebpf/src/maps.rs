@@ -1,0 +1,63 @@
+//! Every map. Sizes given here are defaults; the loader overrides them (`tracer::kernel::loader`).
+
+use aya_ebpf::{
+    macros::map,
+    maps::{Array, HashMap, PerCpuArray, RingBuf},
+};
+use tracer_common::loss::CpuState;
+
+/// Frequent records, a ring per shard of CPUs.
+#[map]
+pub static RING_0: RingBuf = RingBuf::with_byte_size(4096, 0);
+#[map]
+pub static RING_1: RingBuf = RingBuf::with_byte_size(4096, 0);
+#[map]
+pub static RING_2: RingBuf = RingBuf::with_byte_size(4096, 0);
+#[map]
+pub static RING_3: RingBuf = RingBuf::with_byte_size(4096, 0);
+#[map]
+pub static RING_4: RingBuf = RingBuf::with_byte_size(4096, 0);
+#[map]
+pub static RING_5: RingBuf = RingBuf::with_byte_size(4096, 0);
+#[map]
+pub static RING_6: RingBuf = RingBuf::with_byte_size(4096, 0);
+#[map]
+pub static RING_7: RingBuf = RingBuf::with_byte_size(4096, 0);
+
+/// Rare records that must not be lost to a storm of frequent ones: life and names of threads.
+#[map]
+pub static RING_RARE: RingBuf = RingBuf::with_byte_size(4096, 0);
+
+/// Counters and context of each CPU.
+#[map]
+pub static CPU: PerCpuArray<CpuState> = PerCpuArray::with_max_entries(1, 0);
+
+/// Per-thread state, indexed by the low bits of the thread's id.
+#[map]
+pub static SLOTS: Array<Slot> = Array::with_max_entries(1, 0);
+
+/// The traced threads, when not all are.
+#[map]
+pub static TRACKED: HashMap<u32, u32> = HashMap::with_max_entries(1, 0);
+
+/// State of one thread. Threads whose ids share their low bits share a slot: the later one takes it.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Slot {
+    /// Whose it is; 0: nobody's.
+    pub tid: u32,
+    /// 1: traced.
+    pub tracked: u8,
+    /// A `WakeContext`.
+    pub wake_context: u8,
+    pub reserved: u16,
+    /// Who was current when it was last woken.
+    pub waker_tid: u32,
+    pub reserved2: u32,
+    /// When it was last woken; 0: not since it last ran.
+    pub wake_ts_ns: u64,
+    /// When it last left a CPU to wait; `u64::MAX`: it left runnable.
+    pub wait_ts_ns: u64,
+}
+
+const _: () = assert!(size_of::<Slot>() == 32);

@@ -1,0 +1,6 @@
+//! The programs, a file per family and hook kind.
+
+mod sched;
+mod sched_context;
+mod sched_life;
+mod sched_tracefs;

@@ -1,0 +1,182 @@
+//! Family sched, the frequent part: context switches and wake-ups, by BTF tracepoints.
+
+use aya_ebpf::{
+    EbpfContext,
+    helpers::{bpf_get_smp_processor_id, bpf_ktime_get_ns},
+    macros::btf_tracepoint,
+    programs::BtfTracePointContext,
+};
+use tracer_common::{
+    FamilyId,
+    loss::CpuState,
+    record::sched as kind,
+    sched::{FdKind, Switch, SwitchFutex, switch_flags as flags},
+    state::{self, Left},
+};
+
+use crate::{
+    access::{config, typed, user_words},
+    emit::{self, Lane},
+    filter,
+    maps::Slot,
+    task::{self, Registers, Task},
+    wake,
+};
+
+const FAMILY: FamilyId = FamilyId::Sched;
+/// A wake-up this long before the switch that starts the wait belongs to the wait: the waker may run between the moment at which
+/// the thread is taken off its queue and the tracepoint.
+const EARLY_WAKE_NS: u64 = 5_000;
+
+/// A thread leaves the CPU and another gets it.
+#[btf_tracepoint(function = "sched_switch")]
+pub fn sched_switch(ctx: BtfTracePointContext) -> i32 {
+    let preempt: u64 = ctx.arg(0);
+    let prev = ctx.arg::<*const u8>(1);
+    let next = ctx.arg::<*const u8>(2);
+    let prev_state = if config!(switch_has_state) == 1 {
+        ctx.arg::<u64>(3) as u32
+    } else {
+        // SAFETY: `prev` is known to the verifier.
+        unsafe { typed::<u32>(prev, config!(offsets.task_state)) }
+    };
+    if let Some(state) = emit::cpu_state() {
+        switch(state, prev, next, prev_state, preempt & 1 == 1);
+    }
+    let _ = ctx.as_ptr();
+    0
+}
+
+#[inline(always)]
+fn switch(state: &mut CpuState, prev: Task, next: Task, prev_state: u32, preempted: bool) {
+    let prev_tid = task::tid(prev);
+    let next_tid = task::tid(next);
+    let prev_slot = filter::tracked(state, prev_tid, task::tgid(prev));
+    let next_slot = filter::tracked(state, next_tid, task::tgid(next));
+    if prev_slot.is_none() && next_slot.is_none() {
+        return;
+    }
+    // SAFETY: no arguments.
+    let (ts_ns, cpu) = unsafe { (bpf_ktime_get_ns(), bpf_get_smp_processor_id()) };
+    emit::see(state, FAMILY);
+    let mut record = Switch {
+        header: emit::header(state, ts_ns, cpu, kind::SWITCH),
+        prev_tid,
+        next_tid,
+        waker_tid: 0,
+        wake_delta_ns: 0,
+        prev_state,
+        flags: if preempted { flags::PREEMPT } else { 0 },
+        syscall: -1,
+        arg0: 0,
+        fd_kind: FdKind::Unknown as u8,
+        reserved: [0; 3],
+        object: 0,
+    };
+    if let Some(slot) = next_slot {
+        record.flags |= flags::NEXT_TRACKED;
+        wakened(slot, ts_ns, &mut record);
+    }
+    let mut dead = false;
+    let mut registers = None;
+    if let Some(slot) = prev_slot {
+        record.flags |= flags::PREV_TRACKED;
+        let left = state::left(prev_state, preempted);
+        dead = matches!(left, Left::Dead);
+        slot.wait_ts_ns = if matches!(left, Left::Runnable) { u64::MAX } else { ts_ns };
+        if !matches!(left, Left::Runnable | Left::Dead) {
+            registers = left_in(prev, &mut record);
+        }
+    }
+    match registers {
+        Some(at) if at.syscall >= 0 && i64::from(at.syscall) == config!(futex_syscall) => {
+            futex(state, cpu, record, at);
+        }
+        _ => emit::submit(state, FAMILY, cpu, Lane::Frequent, &record),
+    }
+    if dead {
+        filter::forget(prev_tid);
+    }
+}
+
+/// Adds who woke the thread that runs now.
+#[inline(always)]
+pub fn wakened(slot: &mut Slot, ts_ns: u64, record: &mut Switch) {
+    let woken = slot.wake_ts_ns;
+    slot.wake_ts_ns = 0;
+    if woken == 0 || slot.wait_ts_ns == u64::MAX || woken + EARLY_WAKE_NS < slot.wait_ts_ns {
+        return;
+    }
+    let delta = ts_ns.saturating_sub(woken);
+    record.waker_tid = slot.waker_tid;
+    record.flags |= flags::HAS_WAKER | u16::from(slot.wake_context) << flags::WAKE_CONTEXT_SHIFT;
+    if delta > u64::from(u32::MAX) {
+        record.flags |= flags::WAKE_DELTA_US;
+        record.wake_delta_ns = (delta / 1000) as u32;
+    } else {
+        record.wake_delta_ns = delta as u32;
+    }
+}
+
+/// Adds where in the kernel the thread that leaves is.
+#[inline(always)]
+fn left_in(prev: Task, record: &mut Switch) -> Option<Registers> {
+    if task::is_kernel_thread(prev) {
+        record.flags |= flags::PREV_KTHREAD;
+        return None;
+    }
+    let at = task::registers(prev)?;
+    record.flags |= flags::HAS_REGS;
+    if at.compat {
+        record.flags |= flags::COMPAT;
+        return None;
+    }
+    record.syscall = at.syscall;
+    record.arg0 = at.args[0] as u32;
+    if task::takes_fd(at.syscall) {
+        let (fd_kind, inode) = task::file(prev, at.args[0] as u32);
+        record.fd_kind = fd_kind as u8;
+        record.object = inode;
+    }
+    Some(at)
+}
+
+/// Writes a switch with the futex's memory, while the thread that waits is still current.
+#[inline(always)]
+fn futex(state: &mut CpuState, cpu: u32, mut switch: Switch, at: Registers) {
+    switch.header.kind = kind::SWITCH_FUTEX;
+    switch.object = at.args[0];
+    let words = user_words::<6>(at.args[0]);
+    let record = SwitchFutex {
+        switch,
+        op: at.args[1] as u32,
+        val: at.args[2] as u32,
+        readable: words.is_some() as u32,
+        words: words.unwrap_or_default(),
+        reserved: 0,
+    };
+    emit::submit(state, FAMILY, cpu, Lane::Frequent, &record);
+}
+
+/// A thread is about to be woken. Nothing is written: the waker waits in the thread's slot until it runs.
+#[btf_tracepoint(function = "sched_waking")]
+pub fn sched_waking(ctx: BtfTracePointContext) -> i32 {
+    let wakee = ctx.arg::<*const u8>(0);
+    if let Some(state) = emit::cpu_state()
+        && let Some(slot) = filter::tracked(state, task::tid(wakee), task::tgid(wakee))
+    {
+        remember(state, slot, ctx.pid());
+    }
+    0
+}
+
+/// Notes in the wakee's slot who wakes it.
+#[inline(always)]
+pub fn remember(state: &CpuState, slot: &mut Slot, waker_tid: u32) {
+    // SAFETY: no arguments.
+    let cpu = unsafe { bpf_get_smp_processor_id() };
+    slot.waker_tid = waker_tid;
+    slot.wake_context = wake::context(state, cpu) as u8;
+    // SAFETY: no arguments.
+    slot.wake_ts_ns = unsafe { bpf_ktime_get_ns() };
+}

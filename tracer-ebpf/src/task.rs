@@ -1,0 +1,183 @@
+//! What is read of a task: ids, state, user registers, the file behind a descriptor.
+
+use aya_ebpf::helpers::generated::{bpf_get_current_task_btf, bpf_probe_read_kernel, bpf_task_pt_regs};
+use tracer_common::sched::{COMM_BYTES, FdKind};
+
+use crate::access::{config, present, probed, typed};
+
+/// A `struct task_struct` that the verifier knows.
+pub type Task = *const u8;
+
+/// PF_KTHREAD (linux/sched.h).
+const KERNEL_THREAD: u32 = 0x0020_0000;
+/// x86 code segment of 32-bit user code.
+const CS_32BIT: u64 = 0x23;
+
+/// The thread's id. 0 is the idle task.
+#[inline(always)]
+pub fn tid(task: Task) -> u32 {
+    // SAFETY: `task` is known to the verifier.
+    unsafe { typed(task, config!(offsets.task_pid)) }
+}
+
+/// The process's id.
+#[inline(always)]
+pub fn tgid(task: Task) -> u32 {
+    // SAFETY: `task` is known to the verifier.
+    unsafe { typed(task, config!(offsets.task_tgid)) }
+}
+
+/// Whether it is a kernel thread, whose user registers mean nothing.
+#[inline(always)]
+pub fn is_kernel_thread(task: Task) -> bool {
+    // SAFETY: `task` is known to the verifier.
+    let flags: u32 = unsafe { typed(task, config!(offsets.task_flags)) };
+    flags & KERNEL_THREAD != 0
+}
+
+/// The current task.
+#[inline(always)]
+pub fn current() -> Task {
+    // SAFETY: no arguments; the helper exists since 5.11.
+    unsafe { bpf_get_current_task_btf() as Task }
+}
+
+/// The thread's name.
+#[inline(always)]
+pub fn comm(task: Task) -> [u8; COMM_BYTES] {
+    let mut comm = [0u8; COMM_BYTES];
+    let offset = config!(offsets.task_comm);
+    if present(offset) {
+        // SAFETY: room for the bytes asked for; the helper checks the address.
+        unsafe {
+            bpf_probe_read_kernel(
+                comm.as_mut_ptr().cast(),
+                COMM_BYTES as u32,
+                task.wrapping_add(offset as usize).cast(),
+            )
+        };
+    }
+    comm
+}
+
+/// Id in the task's own pid namespace and that namespace's depth.
+#[inline(always)]
+pub fn namespace_id(task: Task) -> (u32, u32) {
+    // SAFETY: probed loads take any address.
+    unsafe {
+        let pid: u64 = probed(task, config!(offsets.task_thread_pid));
+        if pid == 0 {
+            return (0, 0);
+        }
+        let level: u32 = probed(pid as *const u8, config!(offsets.pid_level));
+        let numbers = config!(offsets.pid_numbers);
+        if !present(numbers) || level > 32 {
+            return (0, 0);
+        }
+        let offset = u64::from(numbers) + u64::from(level) * u64::from(config!(offsets.upid_bytes));
+        (probed((pid + offset) as *const u8, 0), level)
+    }
+}
+
+/// Where a thread is in the kernel, from its user registers.
+#[derive(Clone, Copy)]
+pub struct Registers {
+    /// System call number; negative: entered by an exception or a signal.
+    pub syscall: i16,
+    /// First three arguments.
+    pub args: [u64; 3],
+    /// 32-bit code: the number is of another table.
+    pub compat: bool,
+}
+
+/// The user registers of a task that is not running user code. `None` where this kernel cannot tell.
+#[inline(always)]
+pub fn registers(task: Task) -> Option<Registers> {
+    let syscall_offset = config!(offsets.regs_syscall);
+    if config!(has_task_pt_regs) != 1 || !present(syscall_offset) {
+        return None;
+    }
+    // SAFETY: `task` is known to the verifier.
+    let regs = unsafe { bpf_task_pt_regs(task.cast_mut().cast()) } as *const u8;
+    // SAFETY: the helper's result is known to the verifier as `struct pt_regs`.
+    unsafe {
+        let number: i64 = if config!(offsets.regs_syscall_bytes) == 4 {
+            i64::from(typed::<i32>(regs, syscall_offset))
+        } else {
+            typed::<i64>(regs, syscall_offset)
+        };
+        let syscall = if (0..512).contains(&number) { number as i16 } else { -1 };
+        Some(Registers {
+            syscall,
+            args: [
+                typed(regs, config!(offsets.regs_arg0)),
+                typed(regs, config!(offsets.regs_arg1)),
+                typed(regs, config!(offsets.regs_arg2)),
+            ],
+            compat: typed::<u64>(regs, config!(offsets.regs_cs)) == CS_32BIT,
+        })
+    }
+}
+
+/// Whether the first argument of this call is a descriptor worth a look.
+#[inline(always)]
+pub fn takes_fd(syscall: i16) -> bool {
+    if syscall < 0 {
+        return false;
+    }
+    let index = (syscall as usize >> 6) & 7;
+    // SAFETY: the index is below eight, the length of the array.
+    let word = unsafe {
+        core::ptr::read_volatile((&raw const (*crate::access::config_pointer()).fd_syscalls).cast::<u64>().add(index))
+    };
+    word >> (syscall as u64 & 63) & 1 == 1
+}
+
+/// Kind and inode number of the file behind a descriptor of this task.
+#[inline(always)]
+pub fn file(task: Task, fd: u32) -> (FdKind, u64) {
+    // SAFETY: typed loads start at a task the verifier knows; the rest are probed.
+    unsafe {
+        let files: *const u8 = typed::<u64>(task, config!(offsets.task_files)) as *const u8;
+        if files.is_null() {
+            return (FdKind::Unknown, 0);
+        }
+        let table: u64 = probed(files, config!(offsets.files_fdt));
+        let max: u32 = probed(table as *const u8, config!(offsets.fdtable_max_fds));
+        if fd >= max {
+            return (FdKind::Unknown, 0);
+        }
+        let array: u64 = probed(table as *const u8, config!(offsets.fdtable_fd));
+        let file: u64 = probed((array + u64::from(fd) * 8) as *const u8, 0);
+        let inode: u64 = probed(file as *const u8, config!(offsets.file_inode));
+        if inode == 0 {
+            return (FdKind::Unknown, 0);
+        }
+        let mode: u16 = probed(inode as *const u8, config!(offsets.inode_mode));
+        let number: u64 = probed(inode as *const u8, config!(offsets.inode_ino));
+        let kind = match mode & 0o170000 {
+            0o100000 | 0o040000 => FdKind::File,
+            0o010000 => FdKind::Pipe,
+            0o020000 => FdKind::CharDevice,
+            0o060000 => FdKind::BlockDevice,
+            0o140000 => socket(file),
+            0 => FdKind::Anonymous,
+            _ => FdKind::Unknown,
+        };
+        (kind, number)
+    }
+}
+
+#[inline(always)]
+unsafe fn socket(file: u64) -> FdKind {
+    // SAFETY: probed loads take any address.
+    unsafe {
+        let socket: u64 = probed(file as *const u8, config!(offsets.file_private_data));
+        let sock: u64 = probed(socket as *const u8, config!(offsets.socket_sk));
+        match probed::<u16>(sock as *const u8, config!(offsets.sock_family)) {
+            1 => FdKind::SocketUnix,
+            2 | 10 => FdKind::SocketInet,
+            _ => FdKind::SocketOther,
+        }
+    }
+}
