@@ -61,6 +61,13 @@ pub struct Offsets {
     pub cgroup_ancestors: u32,
     /// `thread_info.preempt_count` in `task_struct` where the architecture keeps it there.
     pub task_preempt_count: u32,
+    /// `se.cfs_rq`.
+    pub task_cfs_rq: u32,
+    /// `cfs_rq.rq`; absent without group scheduling.
+    pub cfs_rq_rq: u32,
+    /// `rq.cfs`.
+    pub rq_cfs: u32,
+    pub rq_cpu: u32,
     pub reserved: u32,
 }
 
@@ -117,10 +124,10 @@ pub struct Config {
     pub no_wake_context: u32,
     /// The cgroup's kernfs id.
     pub cgroup_id: u64,
-    /// Kernel address of `__per_cpu_offset`; 0: not known.
-    pub per_cpu_offset: u64,
-    /// Per-CPU address of the preemption counter; 0: not known.
-    pub preempt_count: u64,
+    /// Distance from a CPU's run queue to its preemption counter in the per-CPU area, wrapping.
+    pub preempt_count_from_rq: u64,
+    /// Zero.
+    pub reserved: u64,
     /// System calls whose first argument is a file descriptor to be looked at: a bit per number.
     pub fd_syscalls: [u64; 8],
     /// Numbers of the futex wait calls that carry address, operation and value as their first arguments; negative: none.
@@ -133,9 +140,9 @@ pub struct Config {
     pub formats: Formats,
 }
 
-const _: () = assert!(size_of::<Offsets>() == 36 * 4);
+const _: () = assert!(size_of::<Offsets>() == 40 * 4);
 const _: () = assert!(size_of::<Formats>() == 12 * 4);
-const _: () = assert!(size_of::<Config>() == 14 * 4 + 3 * 8 + 64 + 8 + 16 + 36 * 4 + 12 * 4);
+const _: () = assert!(size_of::<Config>() == 14 * 4 + 3 * 8 + 64 + 8 + 16 + 40 * 4 + 12 * 4);
 
 impl Offsets {
     /// No offset known.
@@ -175,6 +182,10 @@ impl Offsets {
         cgroup_level: ABSENT,
         cgroup_ancestors: ABSENT,
         task_preempt_count: ABSENT,
+        task_cfs_rq: ABSENT,
+        cfs_rq_rq: ABSENT,
+        rq_cfs: ABSENT,
+        rq_cpu: ABSENT,
         reserved: 0,
     };
 }
@@ -215,8 +226,8 @@ impl Config {
         cgroup_level: 0,
         no_wake_context: 1,
         cgroup_id: 0,
-        per_cpu_offset: 0,
-        preempt_count: 0,
+        preempt_count_from_rq: 0,
+        reserved: 0,
         fd_syscalls: [0; 8],
         futex_syscall: -1,
         comm: [0; 16],

@@ -62,6 +62,8 @@ pub struct CpuState {
     pub irq_handlers: u32,
     /// The softirq that started last.
     pub softirq: u32,
+    /// Kernel address of this CPU's preemption counter; 0: not found yet.
+    pub preempt_count: u64,
 }
 
-const _: () = assert!(size_of::<CpuState>() == 64 * FAMILY_SLOTS + 24);
+const _: () = assert!(size_of::<CpuState>() == 64 * FAMILY_SLOTS + 32);

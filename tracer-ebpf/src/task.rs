@@ -11,7 +11,7 @@ pub type Task = *const u8;
 /// PF_KTHREAD (linux/sched.h).
 const KERNEL_THREAD: u32 = 0x0020_0000;
 /// x86 code segment of 32-bit user code.
-const CS_32BIT: u64 = 0x23;
+const CS_32BIT: u16 = 0x23;
 
 /// The thread's id. 0 is the idle task.
 #[inline(always)]
@@ -114,7 +114,7 @@ pub fn registers(task: Task) -> Option<Registers> {
                 typed(regs, config!(offsets.regs_arg1)),
                 typed(regs, config!(offsets.regs_arg2)),
             ],
-            compat: typed::<u64>(regs, config!(offsets.regs_cs)) == CS_32BIT,
+            compat: typed::<u16>(regs, config!(offsets.regs_cs)) == CS_32BIT,
         })
     }
 }

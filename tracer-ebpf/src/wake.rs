@@ -7,8 +7,8 @@
 use tracer_common::{loss::CpuState, sched::WakeContext};
 
 use crate::{
-    access::{config, probed},
-    task,
+    access::{config, present, probed},
+    task::{self, Task},
 };
 
 /// include/linux/preempt.h.
@@ -21,11 +21,11 @@ const DEVICE_SOFTIRQS: u32 = 1 << 2 | 1 << 3 | 1 << 4 | 1 << 5;
 
 /// The context of the program that runs now.
 #[inline(always)]
-pub fn context(state: &CpuState, cpu: u32) -> WakeContext {
-    if config!(no_wake_context) == 1 {
+pub fn context(state: &CpuState) -> WakeContext {
+    if config!(no_wake_context) == 1 || (state.preempt_count == 0 && !present(config!(offsets.task_preempt_count))) {
         return WakeContext::Unknown;
     }
-    let count = preempt_count(cpu);
+    let count = preempt_count(state.preempt_count);
     if count & HARDIRQ_OR_NMI != 0 {
         if state.irq_handlers > 0 { WakeContext::Device } else { WakeContext::Timer }
     } else if count & SERVING_SOFTIRQ != 0 {
@@ -43,15 +43,33 @@ pub fn context(state: &CpuState, cpu: u32) -> WakeContext {
 }
 
 #[inline(always)]
-fn preempt_count(cpu: u32) -> u32 {
+fn preempt_count(address: u64) -> u32 {
     let in_task = config!(offsets.task_preempt_count);
-    if crate::access::present(in_task) {
-        // SAFETY: the current task, probed.
-        return unsafe { probed(task::current(), in_task) };
+    // SAFETY: probed loads take any address; the current task always exists.
+    unsafe { if present(in_task) { probed(task::current(), in_task) } else { probed(address as *const u8, 0) } }
+}
+
+/// Finds this CPU's preemption counter. The kernel does not publish where per-CPU variables are, but a task on a CPU leads to the
+/// CPU's run queue, which is one of them, and BTF gives the distance between two. The run queue's own number of its CPU proves
+/// that it is the right one.
+#[inline(always)]
+pub fn locate(state: &mut CpuState, cpu: u32, task: Task) {
+    if config!(no_wake_context) == 1 || present(config!(offsets.task_preempt_count)) || state.preempt_count != 0 {
+        return;
     }
-    // SAFETY: addresses of the kernel's own symbols, probed.
+    // SAFETY: probed loads take any address.
     unsafe {
-        let offset: u64 = probed((config!(per_cpu_offset) + u64::from(cpu) * 8) as *const u8, 0);
-        probed(config!(preempt_count).wrapping_add(offset) as *const u8, 0)
+        let cfs: u64 = probed(task, config!(offsets.task_cfs_rq));
+        if cfs == 0 {
+            return;
+        }
+        let rq = if present(config!(offsets.cfs_rq_rq)) {
+            probed(cfs as *const u8, config!(offsets.cfs_rq_rq))
+        } else {
+            cfs - u64::from(config!(offsets.rq_cfs))
+        };
+        if present(config!(offsets.rq_cpu)) && probed::<u32>(rq as *const u8, config!(offsets.rq_cpu)) == cpu {
+            state.preempt_count = rq.wrapping_add(config!(preempt_count_from_rq));
+        }
     }
 }

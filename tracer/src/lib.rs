@@ -5,5 +5,7 @@
 //! behind `pipeline` is pure: it reads no clock, no file and no terminal.
 
 pub mod capture;
+pub mod families;
+pub mod kernel;
 pub mod model;
 pub mod pipeline;

@@ -58,6 +58,7 @@ fn switch(state: &mut CpuState, prev: Task, next: Task, prev_state: u32, preempt
     }
     // SAFETY: no arguments.
     let (ts_ns, cpu) = unsafe { (bpf_ktime_get_ns(), bpf_get_smp_processor_id()) };
+    wake::locate(state, cpu, prev);
     emit::see(state, FAMILY);
     let mut record = Switch {
         header: emit::header(state, ts_ns, cpu, kind::SWITCH),
@@ -173,10 +174,8 @@ pub fn sched_waking(ctx: BtfTracePointContext) -> i32 {
 /// Notes in the wakee's slot who wakes it.
 #[inline(always)]
 pub fn remember(state: &CpuState, slot: &mut Slot, waker_tid: u32) {
-    // SAFETY: no arguments.
-    let cpu = unsafe { bpf_get_smp_processor_id() };
     slot.waker_tid = waker_tid;
-    slot.wake_context = wake::context(state, cpu) as u8;
+    slot.wake_context = wake::context(state) as u8;
     // SAFETY: no arguments.
     slot.wake_ts_ns = unsafe { bpf_ktime_get_ns() };
 }

@@ -1,0 +1,130 @@
+//! The table of families. Loader, attacher, `doctor`, `families`, the CLI and the docs iterate it; none of them names a family.
+//!
+//! Adding a family: a file here, its record payloads in `tracer-common`, its programs in `tracer-ebpf/src/probes`, a line in
+//! [`FAMILIES`].
+
+use serde::Serialize;
+use tracer_common::{FamilyId, config::Config};
+
+use crate::kernel::host::HostFacts;
+
+pub mod sched;
+
+/// Every family, in the order of its number.
+pub const FAMILIES: &[&dyn Family] = &[&sched::Sched];
+
+/// Where a program attaches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum Hook {
+    /// A BTF tracepoint.
+    TpBtf {
+        /// The tracepoint.
+        name: &'static str,
+    },
+    /// A tracepoint of tracefs.
+    Tracepoint {
+        /// Its group.
+        category: &'static str,
+        /// Its name.
+        name: &'static str,
+    },
+}
+
+/// One program.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Program {
+    /// Its name in the object.
+    pub name: &'static str,
+    /// Where it attaches.
+    pub hook: Hook,
+    /// Without it the family cannot run.
+    pub required: bool,
+    /// What is lost without it.
+    pub purpose: &'static str,
+    /// The program to try when this one cannot attach.
+    pub fallback: Option<Fallback>,
+}
+
+/// The other way to a program's facts.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Fallback {
+    /// Its name in the object.
+    pub name: &'static str,
+    /// Where it attaches.
+    pub hook: Hook,
+}
+
+/// How much a family costs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum CostClass {
+    /// Runs once per context switch or more often.
+    PerSwitch,
+    /// Runs rarely.
+    Rare,
+}
+
+/// Whether a family can run here.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "status", rename_all = "kebab-case")]
+pub enum Readiness {
+    /// With everything.
+    Ready,
+    /// With less, and why.
+    Degraded {
+        /// What is missing.
+        reason: String,
+        /// What to do about it.
+        remedy: String,
+    },
+    /// Not at all, and why.
+    Unavailable {
+        /// What is missing.
+        reason: String,
+        /// What to do about it.
+        remedy: String,
+    },
+}
+
+impl Readiness {
+    /// The word in reports.
+    pub fn id(&self) -> &'static str {
+        match self {
+            Readiness::Ready => "ready",
+            Readiness::Degraded { .. } => "degraded",
+            Readiness::Unavailable { .. } => "unavailable",
+        }
+    }
+
+    /// Why it is not ready.
+    pub fn reason(&self) -> Option<&str> {
+        match self {
+            Readiness::Ready => None,
+            Readiness::Degraded { reason, .. } | Readiness::Unavailable { reason, .. } => Some(reason),
+        }
+    }
+}
+
+/// A set of probes that answers one question.
+pub trait Family: Sync {
+    /// Its number.
+    fn id(&self) -> FamilyId;
+    /// Its name on the command line and in reports.
+    fn name(&self) -> &'static str;
+    /// The question it answers.
+    fn question(&self) -> &'static str;
+    /// How often its programs run.
+    fn cost_class(&self) -> CostClass;
+    /// Its programs.
+    fn programs(&self) -> &'static [Program];
+    /// Whether it can run on this host.
+    fn can_run(&self, host: &HostFacts) -> Readiness;
+    /// Fills in its part of the programs' configuration.
+    fn configure(&self, host: &HostFacts, config: &mut Config);
+}
+
+/// The family of this name.
+pub fn find(name: &str) -> Option<&'static dyn Family> {
+    FAMILIES.iter().copied().find(|family| family.name() == name)
+}

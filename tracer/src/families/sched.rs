@@ -1,0 +1,144 @@
+//! Family `sched`: where does each thread's wall time go: running, ready to run, or waiting, for what, and who ended the wait?
+
+use tracer_common::{
+    FamilyId,
+    config::{ABSENT, Config},
+    syscall,
+};
+
+use super::{CostClass, Fallback, Family, Hook, Program, Readiness};
+use crate::kernel::{host::HostFacts, offsets, tracefs};
+
+/// See the module.
+pub struct Sched;
+
+const fn program(name: &'static str, required: bool, fallback: Option<Fallback>, purpose: &'static str) -> Program {
+    Program { name, hook: Hook::TpBtf { name }, required, purpose, fallback }
+}
+
+const fn tracefs(name: &'static str, category: &'static str, event: &'static str) -> Option<Fallback> {
+    Some(Fallback { name, hook: Hook::Tracepoint { category, name: event } })
+}
+
+const PROGRAMS: &[Program] = &[
+    program(
+        "sched_switch",
+        true,
+        tracefs("tp_sched_switch", "sched", "sched_switch"),
+        "which thread ran and why it stopped",
+    ),
+    program(
+        "sched_waking",
+        false,
+        tracefs("tp_sched_waking", "sched", "sched_waking"),
+        "who woke a thread, and how long it then waited for a CPU",
+    ),
+    program(
+        "task_newtask",
+        false,
+        tracefs("tp_task_newtask", "task", "task_newtask"),
+        "new threads and processes, and that they belong to the target",
+    ),
+    program(
+        "sched_process_fork",
+        false,
+        tracefs("tp_sched_process_fork", "sched", "sched_process_fork"),
+        "which process is whose child",
+    ),
+    program(
+        "sched_process_exec",
+        false,
+        tracefs("tp_sched_process_exec", "sched", "sched_process_exec"),
+        "executed programs and the names they bring",
+    ),
+    program(
+        "sched_process_exit",
+        false,
+        tracefs("tp_sched_process_exit", "sched", "sched_process_exit"),
+        "how threads ended, and the kernel's own account of their CPU time",
+    ),
+    program("task_rename", false, tracefs("tp_task_rename", "task", "task_rename"), "names that threads give themselves"),
+    program("cgroup_attach_task", false, None, "moves between cgroups"),
+    program("softirq_entry", false, None, "wake-ups by network, block device or timer, told from wake-ups by tasks"),
+    program("irq_handler_entry", false, None, "wake-ups by a device's interrupt, told from wake-ups by a timer"),
+    program("irq_handler_exit", false, None, "the end of a device's interrupt"),
+];
+
+impl Family for Sched {
+    fn id(&self) -> FamilyId {
+        FamilyId::Sched
+    }
+
+    fn name(&self) -> &'static str {
+        "sched"
+    }
+
+    fn question(&self) -> &'static str {
+        "where does each thread's wall time go: running, ready to run, or waiting, for what, and who ended the wait?"
+    }
+
+    fn cost_class(&self) -> CostClass {
+        CostClass::PerSwitch
+    }
+
+    fn programs(&self) -> &'static [Program] {
+        PROGRAMS
+    }
+
+    fn can_run(&self, host: &HostFacts) -> Readiness {
+        if let Err(reason) = host.may_trace() {
+            return Readiness::Unavailable { reason, remedy: "run as root".to_owned() };
+        }
+        let Some(btf) = &host.btf else {
+            let reason = "this kernel publishes no type information (/sys/kernel/btf/vmlinux)".to_owned();
+            return match host.tracefs {
+                Some(_) => Readiness::Degraded {
+                    reason: format!("{reason}: classic tracepoints are used, so what threads wait for is unknown"),
+                    remedy: "use a kernel built with CONFIG_DEBUG_INFO_BTF".to_owned(),
+                },
+                None => Readiness::Unavailable {
+                    reason: format!("{reason} and tracefs is not mounted"),
+                    remedy: "mount -t tracefs tracefs /sys/kernel/tracing".to_owned(),
+                },
+            };
+        };
+        let mut lacks: Vec<String> = Vec::new();
+        match host.known_arch() {
+            None => lacks.push(format!("registers of {} are not known, so what threads wait for is not either", host.arch)),
+            Some(arch) => lacks.extend(offsets::missing(&offsets::resolve(btf, arch)).into_iter().map(str::to_owned)),
+        }
+        for program in PROGRAMS {
+            if let Hook::TpBtf { name } = program.hook
+                && btf.tracepoint_args(name).is_none()
+            {
+                lacks.push(format!("this kernel has no tracepoint {name}: lost is {}", program.purpose));
+            }
+        }
+        if lacks.is_empty() {
+            return Readiness::Ready;
+        }
+        Readiness::Degraded { reason: lacks.join("; "), remedy: "none on this kernel".to_owned() }
+    }
+
+    fn configure(&self, host: &HostFacts, config: &mut Config) {
+        if let Some(path) = &host.tracefs {
+            config.formats = tracefs::formats(path);
+        }
+        let Some(arch) = host.known_arch() else { return };
+        config.fd_syscalls = syscall::fd_bitmap(arch);
+        config.futex_syscall = syscall::number(arch, "futex").map_or(-1, i64::from);
+        let Some(btf) = &host.btf else { return };
+        config.offsets = offsets::resolve(btf, arch);
+        config.typed_loads = 1;
+        config.switch_has_state = u32::from(btf.tracepoint_args("sched_switch").is_some_and(|args| args >= 4));
+        config.has_task_pt_regs = 1;
+        if config.offsets.task_preempt_count == ABSENT {
+            if let Some(distance) = offsets::preempt_count_from_rq(btf) {
+                config.preempt_count_from_rq = distance;
+                config.no_wake_context = 0;
+            }
+        } else {
+            config.no_wake_context = 0;
+        }
+    }
+}

@@ -1,0 +1,27 @@
+//! Clocks. Kernel times are CLOCK_MONOTONIC; its offsets to the others are sampled into the record stream.
+
+use nix::time::{ClockId, clock_gettime};
+
+fn read(clock: ClockId) -> u64 {
+    clock_gettime(clock).map_or(0, |time| time.tv_sec() as u64 * 1_000_000_000 + time.tv_nsec() as u64)
+}
+
+/// CLOCK_MONOTONIC in nanoseconds, as the programs see it.
+pub fn monotonic_ns() -> u64 {
+    read(ClockId::CLOCK_MONOTONIC)
+}
+
+/// CLOCK_REALTIME and CLOCK_BOOTTIME less CLOCK_MONOTONIC.
+pub fn offsets_ns() -> (i64, i64) {
+    let monotonic = read(ClockId::CLOCK_MONOTONIC) as i64;
+    (read(ClockId::CLOCK_REALTIME) as i64 - monotonic, read(ClockId::CLOCK_BOOTTIME) as i64 - monotonic)
+}
+
+/// User and system CPU time of this process, and its greatest resident memory.
+pub fn own_usage() -> (f64, u64) {
+    use nix::sys::resource::{UsageWho, getrusage};
+    getrusage(UsageWho::RUSAGE_SELF).map_or((0.0, 0), |usage| {
+        let seconds = |time: nix::sys::time::TimeVal| time.tv_sec() as f64 + time.tv_usec() as f64 / 1e6;
+        (seconds(usage.user_time()) + seconds(usage.system_time()), usage.max_rss() as u64 * 1024)
+    })
+}

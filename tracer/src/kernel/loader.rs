@@ -1,0 +1,406 @@
+//! Loads the embedded eBPF object, sizes its maps, attaches what the chosen families need, and says what could not attach.
+
+use std::io;
+
+use aya::{
+    Ebpf, EbpfLoader,
+    maps::{Array, HashMap, MapData, PerCpuArray, RingBuf},
+    programs::{BtfTracePoint, Program as AyaProgram, TracePoint},
+};
+use thiserror::Error;
+use tracer_common::{
+    ABI_VERSION,
+    config::{Config, filter},
+    loss::CpuState,
+};
+
+use super::host::HostFacts;
+use crate::{
+    families::{Family, Hook, Program, Readiness},
+    model::meta::FamilyRecord,
+};
+
+/// The object that `cargo xtask build` made, or nothing.
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/tracer-ebpf.o"));
+
+/// Rings for frequent records in the object.
+const SHARDS: u32 = 8;
+/// Threads that can be traced at once when not all are.
+pub const TRACKED_THREADS: u32 = 1 << 16;
+/// Most thread slots; 32 bytes each.
+const MOST_SLOTS: u32 = 1 << 17;
+/// The reader is woken early after this many records of one CPU.
+const WAKEUP_EVERY: u32 = 1 << 13;
+const PAGE_BYTES: u32 = 4096;
+
+/// Why tracing could not start.
+#[derive(Debug, Error)]
+pub enum LoadError {
+    /// Built without an eBPF toolchain.
+    #[error("this tracer was built without its eBPF programs: build it with `cargo xtask build`")]
+    NoObject,
+    /// Not allowed.
+    #[error("{0}")]
+    NotAllowed(String),
+    /// The kernel refused the object or its maps.
+    #[error("the kernel refused the eBPF object: {0}")]
+    Refused(String),
+    /// A family that was asked for, or the only one, cannot run.
+    #[error("family {family} cannot run here: {reason}")]
+    Unavailable {
+        /// The family.
+        family: String,
+        /// Why.
+        reason: String,
+    },
+    /// A part of the object is missing: object and tracer do not belong together.
+    #[error("the eBPF object has no {0}: rebuild both with `cargo xtask build`")]
+    Missing(&'static str),
+    /// A map could not be written or read.
+    #[error("eBPF map {0}: {1}")]
+    Map(&'static str, String),
+}
+
+/// Which threads are traced.
+#[derive(Clone, Debug, Default)]
+pub struct Filter {
+    /// Every thread but the tracer's.
+    pub all: bool,
+    /// Threads that take this name become traced.
+    pub comm: Option<[u8; 16]>,
+    /// Tasks that enter this cgroup become traced: hierarchy, depth, kernfs id.
+    pub cgroup: Option<(u32, u32, u64)>,
+}
+
+/// What is to be loaded.
+pub struct Plan<'a> {
+    /// The families.
+    pub families: Vec<&'static dyn Family>,
+    /// Those that were asked for by name: without them there is no run.
+    pub insisted: Vec<&'static str>,
+    /// Programs to leave out, for tests.
+    pub without: Vec<String>,
+    /// The filter.
+    pub filter: Filter,
+    /// All rings together.
+    pub ring_bytes: u64,
+    /// The host.
+    pub host: &'a HostFacts,
+}
+
+/// A program that runs.
+pub struct Running {
+    /// Its name in the object.
+    pub name: &'static str,
+    /// The family's name.
+    pub family: &'static str,
+    /// File descriptor of the program.
+    pub fd: aya::programs::ProgramFd,
+}
+
+/// Everything that is loaded; dropping it detaches and unloads.
+pub struct Loaded {
+    /// Keeps programs and links; `None` once detached.
+    ebpf: Option<Ebpf>,
+    /// What runs.
+    pub running: Vec<Running>,
+    /// What became of each family.
+    pub families: Vec<FamilyRecord>,
+    /// The traced set, when there is a filter.
+    tracked: HashMap<MapData, u32, u32>,
+    slots: Array<MapData, SlotValue>,
+    slot_mask: u32,
+    /// Counters.
+    pub cpu: PerCpuArray<MapData, CpuStateValue>,
+    /// Rings, the rare one first.
+    pub rings: Vec<RingBuf<MapData>>,
+    /// Bytes of all rings.
+    pub ring_bytes: u64,
+}
+
+/// [`CpuState`] as a map value.
+#[repr(transparent)]
+#[derive(Clone, Copy)]
+pub struct CpuStateValue(pub CpuState);
+
+// SAFETY: plain numbers without padding (asserted beside the type), any bit pattern is valid.
+unsafe impl aya::Pod for CpuStateValue {}
+
+/// The head of a thread slot, as the programs define it; the rest is zero.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct SlotValue {
+    tid: u32,
+    tracked: u8,
+    rest: [u8; 27],
+}
+
+// SAFETY: plain numbers without padding: 4 + 1 + 27 bytes, any bit pattern is valid.
+unsafe impl aya::Pod for SlotValue {}
+
+fn power_of_two_below(value: u64) -> u32 {
+    let value = value.clamp(u64::from(PAGE_BYTES), 1 << 30);
+    1 << (63 - value.leading_zeros())
+}
+
+/// Sizes of the rings: number of shards, bytes of each, bytes of the rare ring. Together at most `total`, but for the least
+/// possible sizes.
+pub fn ring_sizes(total: u64, cpus: u32) -> (u32, u32, u32) {
+    let rare = power_of_two_below(total / 8);
+    let mut shards = cpus.next_power_of_two().min(SHARDS);
+    while shards > 1 && (total - u64::from(rare).min(total)) / u64::from(shards) < u64::from(PAGE_BYTES) {
+        shards /= 2;
+    }
+    (shards, power_of_two_below((total - u64::from(rare).min(total)) / u64::from(shards)), rare)
+}
+
+fn config_for(plan: &Plan, shards: u32, slots: u32) -> Config {
+    let mut config = Config::NONE;
+    config.filter = if plan.filter.all { filter::ALL } else { filter::TRACKED };
+    config.self_tgid = std::process::id();
+    config.shard_mask = shards - 1;
+    config.slot_mask = slots - 1;
+    config.wakeup_mask = WAKEUP_EVERY - 1;
+    if let Some(comm) = plan.filter.comm {
+        config.match_comm = 1;
+        config.comm = comm;
+    }
+    if let Some((hierarchy, level, id)) = plan.filter.cgroup {
+        config.match_cgroup = 1;
+        config.cgroup_hierarchy = hierarchy;
+        config.cgroup_level = level;
+        config.cgroup_id = id;
+    }
+    for family in &plan.families {
+        family.configure(plan.host, &mut config);
+    }
+    config
+}
+
+/// Loads and attaches.
+pub fn load(plan: &Plan) -> Result<Loaded, LoadError> {
+    if OBJECT.is_empty() {
+        return Err(LoadError::NoObject);
+    }
+    plan.host.may_trace().map_err(LoadError::NotAllowed)?;
+    for family in &plan.families {
+        if let Readiness::Unavailable { reason, .. } = family.can_run(plan.host) {
+            return Err(LoadError::Unavailable { family: family.name().to_owned(), reason });
+        }
+    }
+    raise_memlock();
+    let (shards, shard_bytes, rare_bytes) = ring_sizes(plan.ring_bytes, plan.host.cpus_possible);
+    let slots = plan.host.pid_max.next_power_of_two().min(MOST_SLOTS);
+    let mut config = config_for(plan, shards, slots);
+    let aya_btf = if plan.host.has_btf { aya::Btf::from_sys_fs().ok() } else { None };
+    // Typed loads are one instruction; where a verifier will not have them, the helper reads the same bytes.
+    let (mut ebpf, running, families) = match attempt(plan, &config, aya_btf.as_ref(), shards, shard_bytes, rare_bytes) {
+        Err(first) if config.typed_loads == 1 => {
+            tracing::debug!("typed loads refused ({first}), using the probe-read helper");
+            config.typed_loads = 0;
+            attempt(plan, &config, aya_btf.as_ref(), shards, shard_bytes, rare_bytes)?
+        }
+        other => other?,
+    };
+    drop(aya_btf);
+    let mut rings = vec![ring(&mut ebpf, "RING_RARE")?];
+    const NAMES: [&str; SHARDS as usize] =
+        ["RING_0", "RING_1", "RING_2", "RING_3", "RING_4", "RING_5", "RING_6", "RING_7"];
+    for name in &NAMES[..shards as usize] {
+        rings.push(ring(&mut ebpf, name)?);
+    }
+    let cpu = PerCpuArray::try_from(take(&mut ebpf, "CPU")?).map_err(|error| map_error("CPU", &error))?;
+    let tracked = HashMap::try_from(take(&mut ebpf, "TRACKED")?).map_err(|error| map_error("TRACKED", &error))?;
+    let slot_map = Array::try_from(take(&mut ebpf, "SLOTS")?).map_err(|error| map_error("SLOTS", &error))?;
+    Ok(Loaded {
+        ebpf: Some(ebpf),
+        running,
+        families,
+        tracked,
+        slots: slot_map,
+        slot_mask: slots - 1,
+        cpu,
+        rings,
+        ring_bytes: u64::from(rare_bytes) + u64::from(shards) * u64::from(shard_bytes),
+    })
+}
+
+fn take(ebpf: &mut Ebpf, name: &'static str) -> Result<aya::maps::Map, LoadError> {
+    ebpf.take_map(name).ok_or(LoadError::Missing(name))
+}
+
+fn ring(ebpf: &mut Ebpf, name: &'static str) -> Result<RingBuf<MapData>, LoadError> {
+    RingBuf::try_from(take(ebpf, name)?).map_err(|error| map_error(name, &error))
+}
+
+fn map_error(name: &'static str, error: &dyn std::error::Error) -> LoadError {
+    LoadError::Map(name, chain(error))
+}
+
+/// An error with its causes, in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
+        source = cause.source();
+    }
+    text.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" | ")
+}
+
+type Attached = (Ebpf, Vec<Running>, Vec<FamilyRecord>);
+
+fn attempt(
+    plan: &Plan,
+    config: &Config,
+    btf: Option<&aya::Btf>,
+    shards: u32,
+    shard_bytes: u32,
+    rare_bytes: u32,
+) -> Result<Attached, LoadError> {
+    // SAFETY: `Config` is plain numbers without padding (its size is asserted), and lives as long as the slice.
+    let bytes = unsafe { std::slice::from_raw_parts((&raw const *config).cast::<u8>(), size_of::<Config>()) };
+    let mut loader = EbpfLoader::new();
+    loader.btf(btf).override_global("CONFIG", bytes, true);
+    loader.map_max_entries("RING_RARE", rare_bytes);
+    for (index, name) in ["RING_0", "RING_1", "RING_2", "RING_3", "RING_4", "RING_5", "RING_6", "RING_7"].iter().enumerate()
+    {
+        loader.map_max_entries(name, if (index as u32) < shards { shard_bytes } else { PAGE_BYTES });
+    }
+    loader.map_max_entries("SLOTS", config.slot_mask + 1);
+    loader.map_max_entries("TRACKED", if config.filter == filter::ALL { 1 } else { TRACKED_THREADS });
+    let mut ebpf = loader.load(OBJECT).map_err(|error| LoadError::Refused(chain(&error)))?;
+    let mut running = Vec::new();
+    let mut families = Vec::new();
+    for family in &plan.families {
+        families.push(attach_family(*family, plan, &mut ebpf, btf, &mut running)?);
+    }
+    Ok((ebpf, running, families))
+}
+
+/// Attaches a family's programs and says what is missing.
+fn attach_family(
+    family: &'static dyn Family,
+    plan: &Plan,
+    ebpf: &mut Ebpf,
+    btf: Option<&aya::Btf>,
+    running: &mut Vec<Running>,
+) -> Result<FamilyRecord, LoadError> {
+    let readiness = family.can_run(plan.host);
+    let mut reasons: Vec<String> = readiness.reason().map(str::to_owned).into_iter().collect();
+    // Whatever writes records about threads must be there before the switches that mention them: rare programs first.
+    let (first, last): (Vec<&Program>, Vec<&Program>) = family.programs().iter().partition(|program| !program.required);
+    for program in first.into_iter().chain(last) {
+        if plan.without.iter().any(|name| name == program.name) {
+            reasons.push(format!("{} is switched off", program.name));
+            continue;
+        }
+        let mut outcome = attach(ebpf, program.name, program.hook, btf);
+        let mut name = program.name;
+        if let (Err(_), Some(fallback)) = (&outcome, program.fallback) {
+            let second = attach(ebpf, fallback.name, fallback.hook, btf);
+            if second.is_ok() || btf.is_none() {
+                name = fallback.name;
+                outcome = second;
+            }
+        }
+        match outcome {
+            Ok(fd) => running.push(Running { name, family: family.name(), fd }),
+            Err(reason) if program.required => {
+                return Err(LoadError::Unavailable {
+                    family: family.name().to_owned(),
+                    reason: format!("{name} does not attach: {reason}"),
+                });
+            }
+            Err(reason) => reasons.push(format!("{name} does not attach ({reason}): lost is {}", program.purpose)),
+        }
+    }
+    let status = if reasons.is_empty() { "ready" } else { "degraded" };
+    if !reasons.is_empty() && plan.insisted.contains(&family.name()) {
+        tracing::info!("family {} is degraded: {}", family.name(), reasons.join("; "));
+    }
+    Ok(FamilyRecord {
+        family: family.name().to_owned(),
+        status: status.to_owned(),
+        reason: (!reasons.is_empty()).then(|| reasons.join("; ")),
+    })
+}
+
+fn attach(
+    ebpf: &mut Ebpf,
+    name: &'static str,
+    hook: Hook,
+    btf: Option<&aya::Btf>,
+) -> Result<aya::programs::ProgramFd, String> {
+    let program = ebpf.program_mut(name).ok_or_else(|| format!("the object has no program {name}"))?;
+    let text = |error: aya::programs::ProgramError| chain(&error);
+    match hook {
+        Hook::TpBtf { name } => {
+            let btf = btf.ok_or_else(|| "the kernel has no BTF".to_owned())?;
+            let program: &mut BtfTracePoint = program.try_into().map_err(text)?;
+            program.load(name, btf).map_err(text)?;
+            program.attach().map_err(text)?;
+        }
+        Hook::Tracepoint { category, name } => {
+            let program: &mut TracePoint = program.try_into().map_err(text)?;
+            program.load().map_err(text)?;
+            program.attach(category, name).map_err(text)?;
+        }
+    }
+    let program: &AyaProgram = ebpf.program(name).ok_or_else(|| format!("the object has no program {name}"))?;
+    program.fd().map_err(text)?.try_clone().map_err(|error| error.to_string())
+}
+
+/// Before 5.11 eBPF memory counts against this limit. Failing to raise it matters only there, and shows as a refused map.
+fn raise_memlock() {
+    use nix::sys::resource::{RLIM_INFINITY, Resource, setrlimit};
+    let _ = setrlimit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY);
+}
+
+impl Loaded {
+    /// Adds a thread to the traced set.
+    pub fn track(&mut self, tid: u32) -> Result<(), LoadError> {
+        self.tracked
+            .insert(tid, 1, 0)
+            .map_err(|error| LoadError::Map("TRACKED", format!("thread {tid} does not fit: {}", chain(&error))))?;
+        let value = SlotValue { tid, tracked: 1, rest: [0; 27] };
+        self.slots.set(tid & self.slot_mask, value, 0).map_err(|error| map_error("SLOTS", &error))
+    }
+
+    /// Detaches every program. Maps and counters stay readable.
+    pub fn detach(&mut self) {
+        self.ebpf = None;
+    }
+
+    /// The version of the interface that was checked when loading: the configuration is refused if its size differs.
+    pub fn abi_version(&self) -> u32 {
+        ABI_VERSION
+    }
+
+    /// The counters of each CPU.
+    pub fn counters(&self) -> io::Result<Vec<CpuState>> {
+        let values = self.cpu.get(&0, 0).map_err(|error| io::Error::other(chain(&error)))?;
+        Ok(values.iter().map(|value| value.0).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rings_stay_within_their_budget() {
+        for total in [64 << 10, 1 << 20, 16 << 20, 100 << 20] {
+            for cpus in [1, 2, 6, 64] {
+                let (shards, shard, rare) = ring_sizes(total, cpus);
+                let sum = u64::from(shards) * u64::from(shard) + u64::from(rare);
+                assert!(sum <= total, "{shards} x {shard} + {rare} of {total} for {cpus} CPUs");
+                assert!(shard.is_power_of_two() && rare.is_power_of_two() && shards.is_power_of_two());
+                assert!(shard >= PAGE_BYTES && rare >= PAGE_BYTES);
+            }
+        }
+    }
+}

@@ -1,0 +1,16 @@
+//! The running kernel: host facts, type information, loading and attaching, rings, counters, /proc, child processes. The only
+//! place with I/O on the kernel and the only one with `unsafe`. Nothing here judges what an event means.
+
+pub mod btf;
+pub mod clock;
+pub mod host;
+pub mod ksyms;
+pub mod launch;
+pub mod live;
+pub mod loader;
+pub mod offsets;
+pub mod proc;
+pub mod progstats;
+pub mod tracefs;
+
+pub use btf::Btf;

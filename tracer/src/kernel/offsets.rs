@@ -1,0 +1,138 @@
+//! Where the fields are that the programs read: byte offsets resolved from the running kernel's BTF. Pure.
+//!
+//! A field that this kernel lacks is [`ABSENT`]; the program's code for it is then switched off. Fields of one struct are taken
+//! from one type.
+
+use tracer_common::{
+    config::{ABSENT, Offsets},
+    syscall::Arch,
+};
+
+use super::btf::{Btf, Struct};
+
+/// Resolves every offset.
+pub fn resolve(btf: &Btf, arch: Arch) -> Offsets {
+    let mut offsets = Offsets::NONE;
+    let find = |name: &str, required: &[&str]| btf.find_struct(name, required);
+    let field = |of: Option<Struct>, path: &str| of.and_then(|of| btf.field(of, path)).unwrap_or(ABSENT);
+
+    let task = find("task_struct", &["pid", "tgid", "comm"]);
+    offsets.task_pid = field(task, "pid");
+    offsets.task_tgid = field(task, "tgid");
+    offsets.task_flags = field(task, "flags");
+    offsets.task_state = match field(task, "__state") {
+        ABSENT => field(task, "state"),
+        found => found,
+    };
+    offsets.task_comm = field(task, "comm");
+    offsets.task_files = field(task, "files");
+    offsets.task_exit_code = field(task, "exit_code");
+    offsets.task_thread_pid = field(task, "thread_pid");
+    offsets.task_sum_exec_runtime = field(task, "se.sum_exec_runtime");
+
+    offsets.task_cfs_rq = field(task, "se.cfs_rq");
+    offsets.cfs_rq_rq = field(find("cfs_rq", &[]), "rq");
+    let rq = find("rq", &["cfs", "cpu"]);
+    offsets.rq_cfs = field(rq, "cfs");
+    offsets.rq_cpu = field(rq, "cpu");
+
+    let pid = find("pid", &["level", "numbers"]);
+    offsets.pid_level = field(pid, "level");
+    offsets.pid_numbers = field(pid, "numbers");
+    offsets.upid_bytes = find("upid", &["nr"]).map_or(ABSENT, |upid| upid.size_bytes);
+
+    offsets.files_fdt = field(find("files_struct", &["fdt"]), "fdt");
+    let table = find("fdtable", &["max_fds", "fd"]);
+    offsets.fdtable_max_fds = field(table, "max_fds");
+    offsets.fdtable_fd = field(table, "fd");
+    let file = find("file", &["f_inode", "private_data"]);
+    offsets.file_inode = field(file, "f_inode");
+    offsets.file_private_data = field(file, "private_data");
+    let inode = find("inode", &["i_mode", "i_ino"]);
+    offsets.inode_mode = field(inode, "i_mode");
+    offsets.inode_ino = field(inode, "i_ino");
+    offsets.socket_sk = field(find("socket", &["sk"]), "sk");
+    offsets.sock_family = field(find("sock", &["__sk_common"]), "__sk_common.skc_family");
+
+    let regs = find("pt_regs", &[]);
+    match arch {
+        Arch::X86_64 => {
+            offsets.regs_syscall = field(regs, "orig_ax");
+            offsets.regs_syscall_bytes = 8;
+            offsets.regs_arg0 = field(regs, "di");
+            offsets.regs_arg1 = field(regs, "si");
+            offsets.regs_arg2 = field(regs, "dx");
+            offsets.regs_cs = field(regs, "cs");
+        }
+        Arch::Aarch64 => {
+            offsets.regs_syscall = field(regs, "syscallno");
+            offsets.regs_syscall_bytes = 4;
+            offsets.regs_arg0 = field(regs, "orig_x0");
+            let array = field(regs, "regs");
+            let element = |index: u32| if array == ABSENT { ABSENT } else { array + 8 * index };
+            offsets.regs_arg1 = element(1);
+            offsets.regs_arg2 = element(2);
+            offsets.task_preempt_count = field(task, "thread_info.preempt_count");
+        }
+    }
+
+    offsets.bprm_filename = field(find("linux_binprm", &["filename"]), "filename");
+    let cgroup = find("cgroup", &["kn", "root", "level"]);
+    offsets.cgroup_kn = field(cgroup, "kn");
+    offsets.cgroup_root = field(cgroup, "root");
+    offsets.cgroup_level = field(cgroup, "level");
+    offsets.cgroup_ancestors = field(cgroup, "ancestors");
+    offsets.cgroup_root_hierarchy = field(find("cgroup_root", &["hierarchy_id"]), "hierarchy_id");
+    offsets.kernfs_node_id = field(find("kernfs_node", &["id"]), "id");
+    offsets
+}
+
+/// Distance from a CPU's run queue to its preemption counter, both in the per-CPU section; wrapping. The counter is a variable of
+/// its own up to 6.1 and from 6.15 on, between them a field of `pcpu_hot` (arch/x86/include/asm/preempt.h, current.h).
+pub fn preempt_count_from_rq(btf: &Btf) -> Option<u64> {
+    let run_queue = u64::from(btf.per_cpu_variable("runqueues")?);
+    let counter = match btf.per_cpu_variable("__preempt_count") {
+        Some(own) => u64::from(own),
+        None => {
+            let hot = btf.find_struct("pcpu_hot", &["preempt_count"])?;
+            u64::from(btf.per_cpu_variable("pcpu_hot")?) + u64::from(btf.field(hot, "preempt_count")?)
+        }
+    };
+    Some(counter.wrapping_sub(run_queue))
+}
+
+/// What a tracer cannot do without the fields that are missing: one sentence each.
+pub fn missing(offsets: &Offsets) -> Vec<&'static str> {
+    let mut lacks = Vec::new();
+    if offsets.task_pid == ABSENT || offsets.task_tgid == ABSENT {
+        lacks.push("struct task_struct has no pid and tgid: threads cannot be told apart");
+    }
+    if offsets.regs_syscall == ABSENT || offsets.regs_arg0 == ABSENT {
+        lacks.push("struct pt_regs is not described: what a thread waits for is unknown");
+    }
+    if offsets.task_files == ABSENT || offsets.file_inode == ABSENT || offsets.inode_mode == ABSENT {
+        lacks.push("struct file is not described: files, pipes and sockets cannot be told apart");
+    }
+    if offsets.pid_numbers == ABSENT || offsets.upid_bytes == ABSENT {
+        lacks.push("struct pid is not described: ids inside containers are unknown");
+    }
+    lacks
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_offset_resolves_on_the_running_kernel() {
+        let Ok(blob) = std::fs::read("/sys/kernel/btf/vmlinux") else {
+            eprintln!("not run: this kernel has no BTF");
+            return;
+        };
+        let btf = Btf::parse(&blob).expect("the kernel's own BTF");
+        let offsets = resolve(&btf, Arch::X86_64);
+        assert_eq!(missing(&offsets), Vec::<&str>::new(), "{offsets:?}");
+        assert!(btf.tracepoint_args("sched_switch").is_some_and(|args| args >= 3));
+        assert_eq!(btf.tracepoint_args("no_such_tracepoint"), None);
+    }
+}
