@@ -19,20 +19,21 @@ pub fn slot(tid: u32) -> Option<&'static mut Slot> {
     Some(unsafe { &mut *pointer })
 }
 
-/// Whether the thread is traced, and its slot if it owns it now.
+/// Whether the thread is traced; if so, its slot is its own now. A plain answer instead of the slot: the compiler joins two
+/// optional pointers by arithmetic that the verifier refuses.
 #[inline(always)]
-pub fn tracked(state: &mut CpuState, tid: u32, tgid: u32) -> Option<&'static mut Slot> {
+pub fn tracked(state: &mut CpuState, tid: u32, tgid: u32) -> bool {
     if tid == 0 || tgid == config!(self_tgid) {
-        return None;
+        return false;
     }
-    let slot = slot(tid)?;
+    let Some(slot) = slot(tid) else { return false };
     if slot.tid != tid {
         let traced =
             if config!(filter) == filter::ALL { 1 } else { maps::TRACKED.get_ptr(tid).is_some() as u8 };
         if slot.tid != 0 && slot.tracked == 1 {
             if traced == 0 {
                 // The owner is traced and this thread is not: leave it alone.
-                return None;
+                return false;
             }
             if slot.wake_ts_ns != 0 {
                 state.families[FamilyId::Sched as usize].wakers_forgotten += 1;
@@ -40,7 +41,7 @@ pub fn tracked(state: &mut CpuState, tid: u32, tgid: u32) -> Option<&'static mut
         }
         take(slot, tid, traced);
     }
-    if slot.tracked == 1 { Some(slot) } else { None }
+    slot.tracked == 1
 }
 
 /// Gives the slot to this thread.

@@ -51,9 +51,9 @@ pub fn sched_switch(ctx: BtfTracePointContext) -> i32 {
 fn switch(state: &mut CpuState, prev: Task, next: Task, prev_state: u32, preempted: bool) {
     let prev_tid = task::tid(prev);
     let next_tid = task::tid(next);
-    let prev_slot = filter::tracked(state, prev_tid, task::tgid(prev));
-    let next_slot = filter::tracked(state, next_tid, task::tgid(next));
-    if prev_slot.is_none() && next_slot.is_none() {
+    let prev_tracked = filter::tracked(state, prev_tid, task::tgid(prev));
+    let next_tracked = filter::tracked(state, next_tid, task::tgid(next));
+    if !prev_tracked && !next_tracked {
         return;
     }
     // SAFETY: no arguments.
@@ -74,13 +74,13 @@ fn switch(state: &mut CpuState, prev: Task, next: Task, prev_state: u32, preempt
         reserved: [0; 3],
         object: 0,
     };
-    if let Some(slot) = next_slot {
+    if next_tracked && let Some(slot) = filter::slot(next_tid) {
         record.flags |= flags::NEXT_TRACKED;
         wakened(slot, ts_ns, &mut record);
     }
     let mut dead = false;
     let mut registers = None;
-    if let Some(slot) = prev_slot {
+    if prev_tracked && let Some(slot) = filter::slot(prev_tid) {
         record.flags |= flags::PREV_TRACKED;
         let left = state::left(prev_state, preempted);
         dead = matches!(left, Left::Dead);
@@ -164,7 +164,8 @@ fn futex(state: &mut CpuState, cpu: u32, mut switch: Switch, at: Registers) {
 pub fn sched_waking(ctx: BtfTracePointContext) -> i32 {
     let wakee = ctx.arg::<*const u8>(0);
     if let Some(state) = emit::cpu_state()
-        && let Some(slot) = filter::tracked(state, task::tid(wakee), task::tgid(wakee))
+        && filter::tracked(state, task::tid(wakee), task::tgid(wakee))
+        && let Some(slot) = filter::slot(task::tid(wakee))
     {
         remember(state, slot, ctx.pid());
     }

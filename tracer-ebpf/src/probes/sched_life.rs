@@ -79,7 +79,7 @@ fn new_task(state: &mut CpuState, child: Task, clone_flags: u64) {
     let creator = task::current();
     let (creator_tid, creator_tgid) = (task::tid(creator), task::tgid(creator));
     let tid = task::tid(child);
-    if filter::tracked(state, creator_tid, creator_tgid).is_none() {
+    if !filter::tracked(state, creator_tid, creator_tgid) {
         // The id may have been a traced thread's before.
         if let Some(slot) = filter::slot(tid)
             && slot.tid == tid
@@ -115,7 +115,7 @@ pub fn sched_process_fork(ctx: BtfTracePointContext) -> i32 {
     let parent = ctx.arg::<*const u8>(0);
     let child = ctx.arg::<*const u8>(1);
     if let Some(state) = emit::cpu_state()
-        && filter::tracked(state, task::tid(child), task::tgid(child)).is_some()
+        && filter::tracked(state, task::tid(child), task::tgid(child))
     {
         emit::see(state, FAMILY);
         let (header, cpu) = now(state, kind::FORK);
@@ -147,7 +147,7 @@ pub fn sched_process_exec(ctx: BtfTracePointContext) -> i32 {
 fn exec(state: &mut CpuState, task: Task, old_tid: u32, bprm: *const u8) {
     let (tid, tgid) = (task::tid(task), task::tgid(task));
     let comm = task::comm(task);
-    let mut traced = filter::tracked(state, old_tid, tgid).is_some();
+    let mut traced = filter::tracked(state, old_tid, tgid);
     if old_tid != tid && traced {
         // The leader died under the id that this thread has now.
         filter::forget(old_tid);
@@ -172,7 +172,7 @@ pub fn sched_process_exit(ctx: BtfTracePointContext) -> i32 {
     let task = ctx.arg::<*const u8>(0);
     let (tid, tgid) = (task::tid(task), task::tgid(task));
     if let Some(state) = emit::cpu_state()
-        && filter::tracked(state, tid, tgid).is_some()
+        && filter::tracked(state, tid, tgid)
     {
         emit::see(state, FAMILY);
         let (header, cpu) = now(state, kind::EXIT);
@@ -204,7 +204,7 @@ fn rename(state: &mut CpuState, task: Task, name: u64) {
     let mut comm = [0u8; COMM_BYTES];
     // SAFETY: room for the bytes asked for; the helper checks the address.
     unsafe { bpf_probe_read_kernel_str(comm.as_mut_ptr().cast(), COMM_BYTES as u32, name as *const _) };
-    let mut traced = filter::tracked(state, tid, tgid).is_some();
+    let mut traced = filter::tracked(state, tid, tgid);
     if !traced && name_matches(&comm) && tgid != config!(self_tgid) {
         traced = filter::track(tid);
     }
@@ -237,7 +237,7 @@ fn cgroup_move(state: &mut CpuState, cgroup: *const u8, address: u64, task: Task
         let root: u64 = probed(cgroup, config!(offsets.cgroup_root));
         probed(root as *const u8, config!(offsets.cgroup_root_hierarchy))
     };
-    let mut traced = filter::tracked(state, tid, tgid).is_some();
+    let mut traced = filter::tracked(state, tid, tgid);
     if !traced && tgid != config!(self_tgid) && in_wanted_cgroup(cgroup, hierarchy) {
         traced = filter::track(tid);
     }

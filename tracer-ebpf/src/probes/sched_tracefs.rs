@@ -64,9 +64,9 @@ pub fn tp_sched_switch(ctx: TracePointContext) -> i32 {
 #[inline(always)]
 fn switch(state: &mut CpuState, prev: (u32, u32), next_tid: u32, prev_state: u32, preempted: bool) {
     let (prev_tid, prev_tgid) = prev;
-    let prev_slot = filter::tracked(state, prev_tid, prev_tgid);
-    let next_slot = filter::tracked(state, next_tid, 0);
-    if prev_slot.is_none() && next_slot.is_none() {
+    let prev_tracked = filter::tracked(state, prev_tid, prev_tgid);
+    let next_tracked = filter::tracked(state, next_tid, 0);
+    if !prev_tracked && !next_tracked {
         return;
     }
     emit::see(state, FAMILY);
@@ -85,12 +85,12 @@ fn switch(state: &mut CpuState, prev: (u32, u32), next_tid: u32, prev_state: u32
         reserved: [0; 3],
         object: 0,
     };
-    if let Some(slot) = next_slot {
+    if next_tracked && let Some(slot) = filter::slot(next_tid) {
         record.flags |= flags::NEXT_TRACKED;
         super::sched::wakened(slot, header.ts_ns, &mut record);
     }
     let mut dead = false;
-    if let Some(slot) = prev_slot {
+    if prev_tracked && let Some(slot) = filter::slot(prev_tid) {
         record.flags |= flags::PREV_TRACKED;
         let left = state::left(prev_state, preempted);
         dead = matches!(left, Left::Dead);
@@ -107,7 +107,8 @@ fn switch(state: &mut CpuState, prev: (u32, u32), next_tid: u32, prev_state: u32
 pub fn tp_sched_waking(ctx: TracePointContext) -> i32 {
     let wakee: u32 = field(&ctx, config!(formats.waking_pid));
     if let Some(state) = emit::cpu_state()
-        && let Some(slot) = filter::tracked(state, wakee, 0)
+        && filter::tracked(state, wakee, 0)
+        && let Some(slot) = filter::slot(wakee)
     {
         remember(state, slot, ctx.pid());
     }
@@ -122,7 +123,7 @@ pub fn tp_task_newtask(ctx: TracePointContext) -> i32 {
     let comm: [u8; COMM_BYTES] = field(&ctx, config!(formats.newtask_comm));
     let (creator_tid, creator_tgid) = (ctx.pid(), ctx.tgid());
     let Some(state) = emit::cpu_state() else { return 0 };
-    if filter::tracked(state, creator_tid, creator_tgid).is_none() {
+    if !filter::tracked(state, creator_tid, creator_tgid) {
         return 0;
     }
     emit::see(state, FAMILY);
@@ -143,7 +144,7 @@ pub fn tp_task_newtask(ctx: TracePointContext) -> i32 {
 pub fn tp_sched_process_fork(ctx: TracePointContext) -> i32 {
     let child_tid: u32 = field(&ctx, config!(formats.fork_child_pid));
     if let Some(state) = emit::cpu_state()
-        && filter::tracked(state, child_tid, 0).is_some()
+        && filter::tracked(state, child_tid, 0)
     {
         emit::see(state, FAMILY);
         let (header, cpu) = now(state, kind::FORK);
@@ -160,7 +161,7 @@ pub fn tp_sched_process_exec(ctx: TracePointContext) -> i32 {
     let location: u32 = field(&ctx, config!(formats.exec_filename));
     let (tid, tgid) = (ctx.pid(), ctx.tgid());
     let Some(state) = emit::cpu_state() else { return 0 };
-    if filter::tracked(state, old_tid, tgid).is_none() || (old_tid != tid && !filter::track(tid)) {
+    if !filter::tracked(state, old_tid, tgid) || (old_tid != tid && !filter::track(tid)) {
         return 0;
     }
     emit::see(state, FAMILY);
@@ -179,7 +180,7 @@ pub fn tp_sched_process_exec(ctx: TracePointContext) -> i32 {
 pub fn tp_sched_process_exit(ctx: TracePointContext) -> i32 {
     let (tid, tgid) = (ctx.pid(), ctx.tgid());
     if let Some(state) = emit::cpu_state()
-        && filter::tracked(state, tid, tgid).is_some()
+        && filter::tracked(state, tid, tgid)
     {
         emit::see(state, FAMILY);
         let (header, cpu) = now(state, kind::EXIT);
@@ -196,7 +197,7 @@ pub fn tp_task_rename(ctx: TracePointContext) -> i32 {
     let comm: [u8; COMM_BYTES] = field(&ctx, config!(formats.rename_newcomm));
     let (tid, tgid) = (ctx.pid(), ctx.tgid());
     if let Some(state) = emit::cpu_state()
-        && filter::tracked(state, tid, tgid).is_some()
+        && filter::tracked(state, tid, tgid)
     {
         emit::see(state, FAMILY);
         let (header, cpu) = now(state, kind::RENAME);

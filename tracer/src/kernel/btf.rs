@@ -21,6 +21,7 @@ const KIND_ARRAY: u32 = 3;
 const KIND_STRUCT: u32 = 4;
 const KIND_UNION: u32 = 5;
 const KIND_TYPEDEF: u32 = 8;
+const KIND_FUNC: u32 = 12;
 const KIND_FUNC_PROTO: u32 = 13;
 const KIND_DATASEC: u32 = 15;
 
@@ -186,6 +187,11 @@ impl Btf {
             }
         }
         None
+    }
+
+    /// The id of a function's type.
+    pub fn function(&self, name: &str) -> Option<u32> {
+        self.named(KIND_FUNC, name).next().map(|(id, _)| id)
     }
 
     /// Offset of a per-CPU variable in the kernel's per-CPU section.

@@ -3,6 +3,7 @@
 
 pub mod btf;
 pub mod clock;
+pub mod hooks;
 pub mod host;
 pub mod ksyms;
 pub mod launch;
@@ -14,3 +15,9 @@ pub mod progstats;
 pub mod tracefs;
 
 pub use btf::Btf;
+
+/// Gives memory that was used while loading back to the system.
+pub fn trim_memory() {
+    // SAFETY: no preconditions; it only touches the allocator's free lists.
+    unsafe { libc::malloc_trim(0) };
+}

@@ -46,6 +46,11 @@ pub fn parent(tgid: u32) -> Option<u32> {
     stat(&read(&format!("/proc/{tgid}/stat"))?).map(|stat| stat.ppid)
 }
 
+/// Whether a process has ended and only waits to be reaped.
+pub fn is_zombie(tgid: u32) -> bool {
+    read(&format!("/proc/{tgid}/stat")).and_then(|bytes| stat(&bytes)).is_some_and(|stat| matches!(stat.state, 'Z' | 'X'))
+}
+
 /// A thread's name as the kernel has it.
 pub fn comm(tid: u32) -> Option<Vec<u8>> {
     let mut name = read(&format!("/proc/{tid}/comm"))?;

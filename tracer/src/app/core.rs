@@ -1,0 +1,114 @@
+//! The loop behind a live run: batches go to the capture, into order, into the analysis. On a thread of its own.
+
+use std::{
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+        mpsc::{Receiver, SyncSender},
+    },
+    thread::JoinHandle,
+};
+
+use crate::{
+    Analysis,
+    capture::{Options, Writer},
+    kernel::clock,
+    model::report::Report,
+    pipeline::{batch::Batch, order::Order},
+};
+
+/// What the capture lost so far, for the end record.
+#[derive(Debug, Default)]
+pub struct CaptureLoss {
+    /// Chunks that could not be written.
+    pub failed_writes: AtomicU64,
+    /// Records that are not in the file.
+    pub dropped_records: AtomicU64,
+}
+
+/// The loop's state.
+struct Core {
+    analysis: Analysis,
+    order: Order,
+    capture: Option<Writer>,
+    loss: Arc<CaptureLoss>,
+}
+
+/// A running loop.
+pub struct Running {
+    thread: JoinHandle<Report>,
+    /// See [`CaptureLoss`].
+    pub loss: Arc<CaptureLoss>,
+}
+
+/// Opens the capture file.
+pub fn capture(path: &Path, max_bytes: u64) -> Result<Writer, String> {
+    Writer::create(path, Options { max_bytes: Some(max_bytes), ..Options::default() }).map_err(|error| error.to_string())
+}
+
+/// Starts the loop. It ends when the source does.
+pub fn spawn(
+    capture: Option<Writer>,
+    first: Batch,
+    batches: Receiver<Batch>,
+    give_back: SyncSender<Batch>,
+) -> std::io::Result<Running> {
+    let loss = Arc::new(CaptureLoss::default());
+    let mut core = Core {
+        analysis: Analysis::new(crate::Options::default()),
+        order: Order::new(),
+        capture,
+        loss: Arc::clone(&loss),
+    };
+    let thread = std::thread::Builder::new().name("tracer-core".to_owned()).spawn(move || {
+        core.take(&first);
+        for batch in batches {
+            core.take(&batch);
+            let _ = give_back.try_send(batch);
+        }
+        core.finish()
+    })?;
+    Ok(Running { thread, loss })
+}
+
+impl Running {
+    /// The report, once the source has ended.
+    pub fn join(self) -> Result<Report, String> {
+        self.thread.join().map_err(|_| "the analysis failed; the capture, if one was kept, is whole".to_owned())
+    }
+}
+
+impl Core {
+    fn take(&mut self, batch: &Batch) {
+        if let Some(capture) = &mut self.capture {
+            let written = capture.write(batch).and_then(|()| capture.tick(clock::monotonic_ns()));
+            if let Err(error) = written {
+                tracing::warn!("{error}");
+            }
+            let stats = capture.stats();
+            self.loss.failed_writes.store(stats.failed_chunks, Ordering::Relaxed);
+            self.loss.dropped_records.store(stats.dropped_records(), Ordering::Relaxed);
+        }
+        self.order.push(batch);
+        self.order.drain(&mut |record| self.analysis.record(record));
+        if let Some(capture) = &mut self.capture
+            && capture.wants_keyframe()
+        {
+            let mut keyframe = Batch::new();
+            self.analysis.keyframe(&mut keyframe);
+            capture.write_keyframe(&keyframe);
+        }
+    }
+
+    fn finish(mut self) -> Report {
+        self.order.finish(&mut |record| self.analysis.record(record));
+        if let Some(mut capture) = self.capture.take()
+            && let Err(error) = capture.finish()
+        {
+            tracing::warn!("{error}");
+        }
+        self.analysis.set_late(self.order.late());
+        self.analysis.finish()
+    }
+}

@@ -1,0 +1,200 @@
+//! What `run` and `record` share: choosing families, loading, the first records, signals, the report at the end.
+
+use std::time::Instant;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tracer_common::record::meta;
+
+use super::{Failure, core, output};
+use crate::{
+    capture::Writer,
+    cli::{Format, OutputArgs, TraceArgs},
+    families::{self, FAMILIES, Family},
+    kernel::{
+        clock,
+        host::{HostFacts, Pretend},
+        live::{self, Live, push_meta},
+        loader::{self, Filter, Loaded, Plan},
+    },
+    model::{
+        meta::{EndRecord, TargetRecord},
+        report::Report,
+    },
+    pipeline::batch::Batch,
+};
+
+/// A family by name, or the sentence that lists those that exist.
+fn family(name: &str) -> Result<&'static dyn Family, String> {
+    families::find(name).ok_or_else(|| {
+        let known: Vec<&str> = FAMILIES.iter().map(|family| family.name()).collect();
+        format!("there is no family `{name}`: choose from {} (see `tracer families`)", known.join(", "))
+    })
+}
+
+/// The families that were asked for.
+pub fn choose(args: &TraceArgs) -> Result<Vec<&'static dyn Family>, String> {
+    let without = args.no_family.iter().map(|name| family(name)).collect::<Result<Vec<_>, _>>()?;
+    let wanted = if args.family.is_empty() {
+        FAMILIES.to_vec()
+    } else {
+        args.family.iter().map(|name| family(name)).collect::<Result<Vec<_>, _>>()?
+    };
+    let chosen: Vec<_> =
+        wanted.into_iter().filter(|family| without.iter().all(|other| other.id() != family.id())).collect();
+    if chosen.is_empty() {
+        return Err("no family is left to trace: take one off --no-family".to_owned());
+    }
+    Ok(chosen)
+}
+
+/// What tests pretend about the host.
+pub fn pretend(names: &[String]) -> Result<Pretend, String> {
+    let mut pretend = Pretend::default();
+    for name in names {
+        match name.as_str() {
+            "btf" => pretend.no_btf = true,
+            "tracefs" => pretend.no_tracefs = true,
+            _ => return Err(format!("cannot pretend that there is no `{name}`: choose btf or tracefs")),
+        }
+    }
+    Ok(pretend)
+}
+
+/// Loaded probes with the first records of the stream.
+pub struct Prepared {
+    /// What is loaded.
+    pub loaded: Loaded,
+    /// Host, target and families.
+    pub first: Batch,
+    /// The host, without its type information: that is large.
+    pub host: HostFacts,
+    started: Instant,
+}
+
+/// Loads and attaches.
+pub fn prepare(args: &TraceArgs, filter: Filter, target: &TargetRecord, mut host: HostFacts) -> Result<Prepared, String> {
+    let started = Instant::now();
+    let plan = Plan {
+        families: choose(args)?,
+        insisted: args.family.iter().filter_map(|name| families::find(name)).map(Family::name).collect(),
+        without: args.without_program.clone(),
+        filter,
+        ring_bytes: args.ring_size,
+        host: &host,
+    };
+    let loaded = loader::load(&plan).map_err(|error| error.to_string())?;
+    host.btf = None;
+    crate::kernel::trim_memory();
+    let mut first = Batch::new();
+    let now_ns = clock::monotonic_ns();
+    push_meta(&mut first, now_ns, meta::HOST, &host.record());
+    push_meta(&mut first, now_ns, meta::TARGET, target);
+    for family in &loaded.families {
+        push_meta(&mut first, now_ns, meta::FAMILIES, family);
+    }
+    Ok(Prepared { loaded, first, host, started })
+}
+
+impl Prepared {
+    /// Writes the record that starts the window.
+    pub fn start(&mut self) -> u64 {
+        let attach_s = self.started.elapsed().as_secs_f64();
+        tracing::info!("attached after {:.0} ms", attach_s * 1e3);
+        live::push_start(&mut self.first, attach_s)
+    }
+
+    /// Starts to read the rings.
+    pub fn spawn(self, capture: Option<Writer>) -> Result<Session, String> {
+        let error = |error: std::io::Error| format!("cannot start to read events: {error}");
+        let (live, batches, give_back) = live::spawn(self.loaded).map_err(error)?;
+        let core = core::spawn(capture, self.first, batches, give_back).map_err(error)?;
+        Ok(Session { live, core })
+    }
+}
+
+/// A run in progress.
+pub struct Session {
+    live: Live,
+    core: core::Running,
+}
+
+impl Session {
+    /// Ends tracing now and makes the report.
+    pub fn end(self, reason: &str, exit_code: Option<i32>) -> Result<Report, String> {
+        use std::sync::atomic::Ordering;
+        let end = EndRecord {
+            reason: reason.to_owned(),
+            exit_code,
+            capture_failed_writes: self.core.loss.failed_writes.load(Ordering::Relaxed),
+            capture_dropped_records: self.core.loss.dropped_records.load(Ordering::Relaxed),
+        };
+        self.live.stop(clock::monotonic_ns(), end);
+        self.live.join().map_err(|error| format!("reading events failed: {error}"))?;
+        self.core.join()
+    }
+}
+
+/// The signals that end or are passed on.
+pub struct Signals {
+    /// Ctrl-C.
+    pub interrupt: Signal,
+    /// `kill`.
+    pub terminate: Signal,
+    /// The terminal has gone.
+    pub hangup: Signal,
+    /// A child changed its state.
+    pub child: Signal,
+}
+
+impl Signals {
+    /// From now on these signals no longer end the process by themselves. Needs a running runtime.
+    pub fn listen() -> Result<Self, String> {
+        let on = |kind| signal(kind).map_err(|error| format!("cannot listen for signals: {error}"));
+        Ok(Self {
+            interrupt: on(SignalKind::interrupt())?,
+            terminate: on(SignalKind::terminate())?,
+            hangup: on(SignalKind::hangup())?,
+            child: on(SignalKind::child())?,
+        })
+    }
+}
+
+/// A runtime on this thread alone.
+pub fn runtime() -> Result<tokio::runtime::Runtime, String> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| format!("cannot start the runtime: {error}"))
+}
+
+/// The report in the form that was asked for.
+pub fn render(report: &Report, format: Format, to_terminal: bool) -> Vec<u8> {
+    match format {
+        Format::Json => crate::export::to_json(report).into_bytes(),
+        Format::Text => crate::render::text(report, output::width(), to_terminal).into_bytes(),
+    }
+}
+
+/// Whether a finding matches what `--fail-on` named.
+pub fn failed_on(report: &Report, args: &OutputArgs) -> bool {
+    report.findings.iter().any(|finding| {
+        args.fail_on.iter().any(|wanted| *wanted == finding.class || *wanted == finding.severity.id())
+    })
+}
+
+/// Refuses a `--fail-on` that can never match.
+pub fn check_fail_on(args: &OutputArgs, code: u8) -> Result<(), Failure> {
+    let classes: Vec<&str> = crate::diagnose::RULES.iter().map(|rule| rule.class()).collect();
+    for wanted in &args.fail_on {
+        if !classes.contains(&wanted.as_str()) && !["critical", "warning", "info"].contains(&wanted.as_str()) {
+            return Err(Failure::new(
+                code,
+                format!(
+                    "--fail-on {wanted} never matches: give a severity (critical, warning, info) or a class ({})",
+                    classes.join(", ")
+                ),
+            ));
+        }
+    }
+    Ok(())
+}

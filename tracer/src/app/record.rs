@@ -1,0 +1,104 @@
+//! `tracer record`: attach to what runs, report at the end.
+
+use std::time::Duration;
+
+use tracer_common::record::meta;
+
+use super::{
+    FAILED, Failure, core,
+    live::{self, Session, Signals},
+    output::{self, Named},
+    target::Target,
+};
+use crate::{
+    cli::RecordArgs,
+    kernel::{clock, host::HostFacts, live::push_meta, proc::Scanner},
+};
+
+/// Whether the targets still exist is looked at this often.
+const ALIVE_EVERY: Duration = Duration::from_millis(200);
+
+fn failure(message: impl std::fmt::Display) -> Failure {
+    Failure::new(FAILED, message)
+}
+
+/// Records.
+pub fn record(args: &RecordArgs) -> Result<u8, Failure> {
+    super::start_logging(&args.talk);
+    live::check_fail_on(&args.output, FAILED)?;
+    live::choose(&args.trace).map_err(failure)?;
+    let pretend = live::pretend(&args.trace.pretend_no).map_err(failure)?;
+    let target = Target::resolve(args).map_err(failure)?;
+    let host = HostFacts::gather(pretend);
+    host.may_trace().map_err(failure)?;
+    let mut destination = args.output.output.as_deref().map(Named::open).transpose().map_err(failure)?;
+    let session = attach(args, &target, host)?;
+    let runtime = live::runtime().map_err(failure)?;
+    let reason = runtime.block_on(wait(args, &target))?;
+    let report = session.end(reason, None).map_err(failure)?;
+    if !args.no_capture && !args.talk.quiet {
+        eprintln!("tracer: events kept in {0} (`tracer report {0}`)", args.capture.display());
+    }
+    let to_terminal = output::colour(&std::io::stdout()) && destination.is_none();
+    let bytes = live::render(&report, args.output.format, to_terminal);
+    match &mut destination {
+        Some(named) => named.write(&bytes).map_err(failure)?,
+        None => output::print(&bytes)?,
+    }
+    Ok(u8::from(live::failed_on(&report, &args.output)))
+}
+
+/// Attaches, then reads what exists: what changes in between is seen by the probes.
+fn attach(args: &RecordArgs, target: &Target, host: HostFacts) -> Result<Session, Failure> {
+    let mut prepared =
+        live::prepare(&args.trace, target.filter.clone(), &target.record, host).map_err(failure)?;
+    prepared.start();
+    let threads = target.track(&mut prepared.loaded).map_err(failure)?;
+    let mut scanner = Scanner::new(prepared.host.known_arch());
+    let mut seeds = 0;
+    for (tgid, tid) in threads {
+        let now_ns = clock::monotonic_ns();
+        if let Some(seed) = scanner.seed(tgid, tid) {
+            push_meta(&mut prepared.first, now_ns, meta::SEED, &seed);
+            seeds += 1;
+        }
+    }
+    if seeds == 0 && !args.pid.is_empty() {
+        return Err(failure("the process ended while the tracer attached: nothing was recorded"));
+    }
+    let capture = if args.no_capture {
+        None
+    } else {
+        let writer = core::capture(&args.capture, args.trace.capture_size).map_err(failure)?;
+        Some(writer)
+    };
+    if !args.talk.quiet {
+        let until = match args.trace.duration {
+            Some(duration) => format!("for {:.1} s, or until Ctrl-C", duration.as_secs_f64()),
+            None => "until Ctrl-C".to_owned(),
+        };
+        eprintln!("tracer: attached to {seeds} threads; recording {until}");
+    }
+    prepared.spawn(capture).map_err(failure)
+}
+
+/// Waits for the end and says what it was.
+async fn wait(args: &RecordArgs, target: &Target) -> Result<&'static str, Failure> {
+    let mut signals = Signals::listen().map_err(failure)?;
+    let deadline = args.trace.duration.map(|duration| tokio::time::Instant::now() + duration);
+    let mut alive = tokio::time::interval(ALIVE_EVERY);
+    loop {
+        tokio::select! {
+            _ = signals.interrupt.recv() => return Ok("interrupted"),
+            _ = signals.terminate.recv() => return Ok("interrupted"),
+            _ = signals.hangup.recv() => return Ok("interrupted"),
+            _ = alive.tick() => if !target.alive() { return Ok("target-ended") },
+            () = async {
+                match deadline {
+                    Some(deadline) => tokio::time::sleep_until(deadline).await,
+                    None => std::future::pending().await,
+                }
+            } => return Ok("duration"),
+        }
+    }
+}
