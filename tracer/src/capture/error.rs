@@ -32,7 +32,9 @@ pub enum CaptureError {
         name: String,
     },
     /// It ends inside the file header.
-    #[error("capture {name:?} is cut off after {len_bytes} bytes, inside its header, so nothing can be read; record again")]
+    #[error(
+        "capture {name:?} is cut off after {len_bytes} bytes, inside its header, so nothing can be read; record again"
+    )]
     CutHeader {
         /// The capture.
         name: String,
@@ -46,7 +48,9 @@ pub enum CaptureError {
         name: String,
     },
     /// Another version of the file format.
-    #[error("capture {name:?} has format version {found}, this tracer reads {expected}; use the tracer that recorded it")]
+    #[error(
+        "capture {name:?} has format version {found}, this tracer reads {expected}; use the tracer that recorded it"
+    )]
     FormatVersion {
         /// The capture.
         name: String,
@@ -56,7 +60,9 @@ pub enum CaptureError {
         expected: u32,
     },
     /// Records of another binary interface.
-    #[error("capture {name:?} has records of ABI version {found}, this tracer reads {expected}; use the tracer that recorded it")]
+    #[error(
+        "capture {name:?} has records of ABI version {found}, this tracer reads {expected}; use the tracer that recorded it"
+    )]
     AbiVersion {
         /// The capture.
         name: String,
@@ -66,7 +72,9 @@ pub enum CaptureError {
         expected: u32,
     },
     /// The file header's checksum is wrong.
-    #[error("the header of capture {name:?} is damaged (wrong checksum), so nothing can be read; take another copy or record again")]
+    #[error(
+        "the header of capture {name:?} is damaged (wrong checksum), so nothing can be read; take another copy or record again"
+    )]
     DamagedHeader {
         /// The capture.
         name: String,

@@ -125,10 +125,8 @@ fn sample<'a>(batch: &'a Batch, groups: &[u8], group: u8, plain: u8) -> Vec<Samp
 
 fn choose_with_key(samples: &[Sample], key: usize, alone: &[(u64, Source)], cost: &Cost) -> Vec<(u64, Source)> {
     let mut table: Vec<&[u8]> = vec![&[]; KEY_SLOTS];
-    let same_key: Vec<&[u8]> = samples
-        .iter()
-        .map(|s| std::mem::replace(&mut table[key_slot(word(s.record, key))], s.record))
-        .collect();
+    let same_key: Vec<&[u8]> =
+        samples.iter().map(|s| std::mem::replace(&mut table[key_slot(word(s.record, key))], s.record)).collect();
     let mut choice = alone.to_vec();
     for (offset, best) in choice.iter_mut().enumerate() {
         let index = FIRST_WORD + offset;

@@ -3,9 +3,9 @@
 //! A capture that does not start as one is an error. Damage behind that is not: reading goes on where it can (at the next
 //! segment of a rotated capture) or ends, and [`Reader::cut`] says what was cut.
 
+use super::CaptureError;
 use super::columns;
 use super::format::{CHUNK_HEADER_BYTES, ChunkHeader, ChunkKind, FILE_HEADER_BYTES, parse_file_header};
-use super::CaptureError;
 use crate::pipeline::batch::Batch;
 use std::fs::File;
 use std::io::{self, BufReader, Read, Seek, SeekFrom};

@@ -66,7 +66,9 @@ fn measure(name: &str, batch: &Batch, level: i32) -> f64 {
     let read_ns = start.elapsed().as_nanos() as f64 / batch.len() as f64;
     assert_eq!(records, batch.len());
     let per_record = bytes.len() as f64 / batch.len() as f64;
-    println!("{name}, zstd {level}: {per_record:.2} bytes, written in {write_ns:.0} ns, read in {read_ns:.0} ns per record");
+    println!(
+        "{name}, zstd {level}: {per_record:.2} bytes, written in {write_ns:.0} ns, read in {read_ns:.0} ns per record"
+    );
     per_record
 }
 
@@ -418,7 +420,8 @@ fn records_too_long_for_a_bounded_capture_are_counted_and_cost_nothing_else() {
     let mut writer = Writer::new(Memory::default(), "t", options).expect("a writer");
     let mut random = Random(4);
     let long: Vec<u8> = (0..100_000).map(|_| random.next() as u8).collect();
-    let records = [record(sched::FORK, 0, 1, &[1; 16]), record(kind(9, 9), 0, 2, &long), record(sched::FORK, 0, 3, &[2; 16])];
+    let records =
+        [record(sched::FORK, 0, 1, &[1; 16]), record(kind(9, 9), 0, 2, &long), record(sched::FORK, 0, 3, &[2; 16])];
     assert!(writer.write(&batch_of(&records)).is_err(), "the first failure is told");
     let stats = writer.finish().expect("finished");
     assert_eq!((stats.failed_records, stats.rotated_records), (1, 0), "{stats:?}");

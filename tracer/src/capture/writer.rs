@@ -11,7 +11,8 @@
 
 use super::columns::Packer;
 use super::format::{
-    CHUNK_HEADER_BYTES, ChunkHeader, ChunkKind, FILE_HEADER_BYTES, Layout, MAX_CHUNK_BYTES, MAX_CHUNK_RECORDS, file_header,
+    CHUNK_HEADER_BYTES, ChunkHeader, ChunkKind, FILE_HEADER_BYTES, Layout, MAX_CHUNK_BYTES, MAX_CHUNK_RECORDS,
+    file_header,
 };
 use super::{CaptureError, pinned::Pinned};
 use crate::pipeline::batch::{Batch, header};
