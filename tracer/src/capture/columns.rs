@@ -417,9 +417,12 @@ pub(super) fn unpack(stored: &[u8], raw_bytes: usize, records: usize) -> Option<
     Some(rows.batch)
 }
 
+/// The stored byte columns of a group, each with its place in the record.
+type Columns<'a> = Vec<(usize, &'a [u8])>;
+
 /// Turns columns back into records.
 struct Rows<'a> {
-    groups: Vec<(Group, Vec<(usize, &'a [u8])>)>,
+    groups: Vec<(Group, Columns<'a>)>,
     cpus: Vec<Cpu>,
     base_ts_ns: u64,
     batch: Batch,

@@ -24,6 +24,8 @@ mod writer;
 mod simulate;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_hostile;
 
 pub use error::CaptureError;
 pub use format::FORMAT_VERSION;
