@@ -139,6 +139,13 @@ fn retry_if_interrupted() -> io::Result<()> {
     if error.kind() == io::ErrorKind::Interrupted { Ok(()) } else { Err(error) }
 }
 
+/// Moves a file's position.
+pub fn seek(fd: BorrowedFd<'_>, offset_bytes: u64) -> io::Result<()> {
+    // SAFETY: takes a descriptor and numbers.
+    let position = unsafe { libc::lseek(fd.as_raw_fd(), offset_bytes as i64, libc::SEEK_SET) };
+    if position < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
 /// Turns a system call's result into a `Result`.
 pub fn check(result: libc::c_int) -> io::Result<libc::c_int> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }

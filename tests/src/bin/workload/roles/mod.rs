@@ -24,6 +24,7 @@ mod sleep;
 mod socket;
 mod stdio;
 mod stopped;
+mod stopwatch;
 mod timer_beside_busy;
 
 use std::time::Duration;
@@ -105,6 +106,8 @@ roles! {
     PollWait "poll-wait" poll_wait,
     /// A child is stopped by a signal for a while.
     Stopped "stopped" stopped,
+    /// Notes the time and becomes another program.
+    Stopwatch "stopwatch" stopwatch,
     /// A descendant outlives its parent.
     Daemonise "daemonise" daemonise,
     /// Moves itself into another cgroup.
