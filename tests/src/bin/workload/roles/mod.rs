@@ -1,0 +1,140 @@
+//! The table of roles, and how their options are written.
+
+mod arena;
+mod cgroup_move;
+mod child_wait;
+mod condvar;
+mod cpu;
+mod daemonise;
+mod deadlock;
+mod exec_thread;
+mod file_wait;
+mod fork_storm;
+mod idle_pool;
+mod join;
+mod mutex;
+mod never_switch;
+mod pingpong;
+mod pipe_queue;
+mod poll_wait;
+mod rename;
+mod rwlock;
+mod semaphore;
+mod sleep;
+mod socket;
+mod stdio;
+mod stopped;
+mod stopwatch;
+mod timer_beside_busy;
+
+use std::time::Duration;
+
+use crate::truth::Run;
+
+/// What a role runs with.
+pub trait Options {
+    /// Runs the role. It adds its facts to `run`, whose line is printed afterwards.
+    fn run(&self, run: &mut Run) -> anyhow::Result<()>;
+}
+
+macro_rules! roles {
+    ($($(#[$doc:meta])* $variant:ident $name:literal $module:ident,)*) => {
+        /// Every role.
+        #[derive(clap::Subcommand)]
+        pub enum Role {
+            $($(#[$doc])* #[command(name = $name)] $variant($module::Options),)*
+        }
+
+        impl Role {
+            /// The role's name on the command line.
+            pub fn name(&self) -> &'static str {
+                match self { $(Role::$variant(_) => $name,)* }
+            }
+
+            /// Runs it.
+            pub fn run(&self, run: &mut Run) -> anyhow::Result<()> {
+                match self { $(Role::$variant(options) => Options::run(options, run),)* }
+            }
+        }
+    };
+}
+
+roles! {
+    /// Threads fight for one pthread mutex. Healthy: each has its own.
+    Mutex "mutex" mutex,
+    /// Threads fight for one read-write lock: no owner to be known.
+    Rwlock "rwlock" rwlock,
+    /// Threads wait on a condition for tokens: no owner.
+    Condvar "condvar" condvar,
+    /// Threads write to one stdio stream: its lock names no owner.
+    Stdio "stdio" stdio,
+    /// Threads allocate from one malloc arena: its lock names no owner.
+    Arena "arena" arena,
+    /// Threads wait for a semaphore: no owner.
+    Semaphore "semaphore" semaphore,
+    /// Threads wait for other threads to end: no owner.
+    Join "join" join,
+    /// Two processes or threads throw a byte to and fro through two pipes.
+    Pingpong "pingpong" pingpong,
+    /// Threads compute.
+    Cpu "cpu" cpu,
+    /// A thread sleeps, wakes, sleeps.
+    Sleep "sleep" sleep,
+    /// A sleeper on the same CPU as a busy loop, which did not wake it.
+    TimerBesideBusy "timer-beside-busy" timer_beside_busy,
+    /// Short-lived processes or threads at a fixed rate.
+    ForkStorm "fork-storm" fork_storm,
+    /// Many threads wait for work that hardly comes: healthy.
+    IdlePool "idle-pool" idle_pool,
+    /// A producer feeds a consumer through a pipe: healthy.
+    PipeQueue "pipe-queue" pipe_queue,
+    /// Two threads take two mutexes in opposite order and hang.
+    Deadlock "deadlock" deadlock,
+    /// A thread spins on one CPU and never leaves it by itself.
+    NeverSwitch "never-switch" never_switch,
+    /// A thread changes its name.
+    Rename "rename" rename,
+    /// A thread that is not the first of its process executes a program.
+    ExecThread "exec-thread" exec_thread,
+    /// A client waits for a slow server through a stream socket.
+    Socket "socket" socket,
+    /// Writes and fsyncs a file over and over.
+    FileWait "file-wait" file_wait,
+    /// Waits for a sleeping child.
+    ChildWait "child-wait" child_wait,
+    /// Waits in poll, select or epoll for a pipe that is written to now and then.
+    PollWait "poll-wait" poll_wait,
+    /// A child is stopped by a signal for a while.
+    Stopped "stopped" stopped,
+    /// Notes the time and becomes another program.
+    Stopwatch "stopwatch" stopwatch,
+    /// A descendant outlives its parent.
+    Daemonise "daemonise" daemonise,
+    /// Moves itself into another cgroup.
+    CgroupMove "cgroup-move" cgroup_move,
+}
+
+/// Reads `30s`, `1.5s`, `500ms`, `20us`.
+pub fn duration(text: &str) -> Result<Duration, String> {
+    let digits =
+        text.find(|c: char| c.is_ascii_alphabetic()).ok_or_else(|| format!("{text} has no unit: write 2ms or 3s"))?;
+    let (number, unit) = text.split_at(digits);
+    let number: f64 = number.parse().map_err(|_| format!("{number} is no number"))?;
+    let factor = match unit {
+        "s" => 1.0,
+        "ms" => 1e-3,
+        "us" => 1e-6,
+        "ns" => 1e-9,
+        _ => return Err(format!("{unit} is no unit of time: write s, ms, us or ns")),
+    };
+    Duration::try_from_secs_f64(number * factor).map_err(|error| error.to_string())
+}
+
+/// Reads `500/s` or `500`: how often per second.
+pub fn rate(text: &str) -> Result<f64, String> {
+    let number = text.strip_suffix("/s").unwrap_or(text);
+    match number.parse::<f64>() {
+        Ok(rate) if rate > 0.0 => Ok(rate),
+        _ => Err(format!("{text} is no rate: write 500/s")),
+    }
+}

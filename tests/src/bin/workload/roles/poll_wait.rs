@@ -1,0 +1,88 @@
+//! `poll-wait`: waits in poll, select or epoll for a pipe that another thread writes to now and then.
+
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+
+use crate::truth::Run;
+use crate::{roles, sys};
+
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum Call {
+    Poll,
+    Select,
+    Epoll,
+}
+
+#[derive(clap::Args)]
+pub struct Options {
+    #[arg(long, value_enum, default_value = "poll")]
+    call: Call,
+    #[arg(long, value_parser = roles::duration, default_value = "10ms")]
+    period: Duration,
+    #[arg(long, value_parser = roles::duration, default_value = "1s")]
+    duration: Duration,
+}
+
+fn epoll(fd: RawFd) -> std::io::Result<OwnedFd> {
+    // SAFETY: takes a number only.
+    let epoll = sys::check(unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) })?;
+    // SAFETY: the call succeeded, so the descriptor is open and nobody else owns it.
+    let epoll = unsafe { OwnedFd::from_raw_fd(epoll) };
+    let mut event = libc::epoll_event { events: libc::EPOLLIN as u32, u64: 0 };
+    // SAFETY: both descriptors are open and `event` is valid.
+    sys::check(unsafe { libc::epoll_ctl(epoll.as_raw_fd(), libc::EPOLL_CTL_ADD, fd, &mut event) })?;
+    Ok(epoll)
+}
+
+fn wait(call: Call, fd: RawFd, epoll: RawFd) {
+    // SAFETY: every structure lives until its call returns, and each count given is one.
+    unsafe {
+        match call {
+            Call::Poll => {
+                let mut poll = libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
+                libc::poll(&mut poll, 1, -1);
+            }
+            Call::Select => {
+                let mut set: libc::fd_set = std::mem::zeroed();
+                libc::FD_SET(fd, &mut set);
+                let null = std::ptr::null_mut();
+                libc::select(fd + 1, &mut set, null, null, std::ptr::null_mut());
+            }
+            Call::Epoll => {
+                let mut event = libc::epoll_event { events: 0, u64: 0 };
+                libc::epoll_wait(epoll, &mut event, 1, -1);
+            }
+        }
+    }
+}
+
+impl roles::Options for Options {
+    fn run(&self, run: &mut Run) -> anyhow::Result<()> {
+        let (from, to) = sys::pipe().context("cannot make a pipe")?;
+        let epoll = epoll(from.as_raw_fd()).context("cannot make an epoll descriptor")?;
+        let (call, period, end) = (self.call, self.period, Instant::now() + self.duration);
+        let waiter = run.spawn("waiter", move |truth| {
+            let (mut waited, mut byte) = (Duration::ZERO, [0]);
+            loop {
+                let asked = Instant::now();
+                wait(call, from.as_raw_fd(), epoll.as_raw_fd());
+                waited += asked.elapsed();
+                if !sys::read_full(from.as_fd(), &mut byte).unwrap_or(false) {
+                    break;
+                }
+            }
+            truth.set("waited_s", waited.as_secs_f64());
+        })?;
+        let writer = run.spawn("writer", move |_| {
+            while Instant::now() < end {
+                std::thread::sleep(period);
+                let _ = sys::write_full(to.as_fd(), &[1]);
+            }
+        })?;
+        let workers = vec![waiter, writer];
+        run.ready(&workers);
+        run.join(workers)
+    }
+}

@@ -1,0 +1,83 @@
+//! `socket`: a client waits for a slow server through a stream socket.
+
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+
+use crate::truth::Run;
+use crate::{roles, sys};
+
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum Family {
+    Unix,
+    Inet,
+}
+
+#[derive(clap::Args)]
+pub struct Options {
+    #[arg(long, value_enum, default_value = "unix")]
+    family: Family,
+    /// For how long the server computes before it answers.
+    #[arg(long, value_parser = roles::duration, default_value = "5ms")]
+    period: Duration,
+    #[arg(long, value_parser = roles::duration, default_value = "1s")]
+    duration: Duration,
+}
+
+trait Stream: Read + Write + Send {}
+impl<T: Read + Write + Send> Stream for T {}
+
+fn pair(family: Family) -> std::io::Result<(Box<dyn Stream>, Box<dyn Stream>)> {
+    Ok(match family {
+        Family::Unix => {
+            let (near, far) = UnixStream::pair()?;
+            (Box::new(near), Box::new(far))
+        }
+        Family::Inet => {
+            let listener = TcpListener::bind("127.0.0.1:0")?;
+            let near = TcpStream::connect(listener.local_addr()?)?;
+            let (far, _) = listener.accept()?;
+            near.set_nodelay(true)?;
+            far.set_nodelay(true)?;
+            (Box::new(near), Box::new(far))
+        }
+    })
+}
+
+impl roles::Options for Options {
+    fn run(&self, run: &mut Run) -> anyhow::Result<()> {
+        let (mut near, mut far) = pair(self.family).context("cannot make a pair of connected sockets")?;
+        let (period, end) = (self.period, Instant::now() + self.duration);
+        let server = run.spawn("server", move |_| {
+            let mut byte = [0];
+            while far.read_exact(&mut byte).is_ok() {
+                sys::compute(period);
+                if far.write_all(&byte).is_err() {
+                    break;
+                }
+            }
+        })?;
+        let client = run.spawn("client", move |truth| {
+            let (mut waited, mut answers, mut byte) = (Duration::ZERO, 0_u64, [1]);
+            while Instant::now() < end {
+                if near.write_all(&byte).is_err() {
+                    break;
+                }
+                let asked = Instant::now();
+                if near.read_exact(&mut byte).is_err() {
+                    break;
+                }
+                waited += asked.elapsed();
+                answers += 1;
+            }
+            truth.set("waited_s", waited.as_secs_f64());
+            truth.set("answers", answers);
+        })?;
+        let workers = vec![server, client];
+        run.ready(&workers);
+        run.join(workers)
+    }
+}

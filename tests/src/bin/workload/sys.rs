@@ -1,0 +1,225 @@
+//! System calls that the standard library does not offer, in safe clothes.
+
+use std::ffi::CString;
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+/// The calling thread's id in its pid namespace.
+pub fn tid() -> i32 {
+    // SAFETY: gettid takes no argument and cannot fail.
+    unsafe { libc::gettid() }
+}
+
+/// What the kernel accounts for the calling thread.
+pub struct ThreadAccount {
+    /// Time on CPU, from /proc/thread-self/schedstat: up to a scheduler tick behind.
+    pub schedstat_ns: u64,
+    /// Time runnable but not on CPU.
+    pub run_delay_ns: u64,
+    /// Time on CPU, from CLOCK_THREAD_CPUTIME_ID: exact.
+    pub cpu_clock_ns: u64,
+}
+
+/// Reads the calling thread's account.
+pub fn thread_account() -> ThreadAccount {
+    let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
+    let mut fields = text.split_whitespace().map(|field| field.parse().unwrap_or(0));
+    ThreadAccount {
+        schedstat_ns: fields.next().unwrap_or(0),
+        run_delay_ns: fields.next().unwrap_or(0),
+        cpu_clock_ns: clock_ns(libc::CLOCK_THREAD_CPUTIME_ID),
+    }
+}
+
+/// Reads a clock.
+pub fn clock_ns(clock: libc::clockid_t) -> u64 {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: `time` is a valid timespec for the call to fill.
+    unsafe { libc::clock_gettime(clock, &mut time) };
+    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
+}
+
+/// User and system time of this process, its ended children included.
+pub fn process_cpu_s() -> f64 {
+    let own = clock_ns(libc::CLOCK_PROCESS_CPUTIME_ID) as f64 / 1e9;
+    own + usage_cpu_s(&usage(libc::RUSAGE_CHILDREN))
+}
+
+fn usage_cpu_s(usage: &libc::rusage) -> f64 {
+    let seconds = |t: libc::timeval| t.tv_sec as f64 + t.tv_usec as f64 / 1e6;
+    seconds(usage.ru_utime) + seconds(usage.ru_stime)
+}
+
+fn usage(who: libc::c_int) -> libc::rusage {
+    // SAFETY: rusage is plain integers, for which zero is a value.
+    let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
+    // SAFETY: `usage` is a valid rusage for the call to fill.
+    unsafe { libc::getrusage(who, &mut usage) };
+    usage
+}
+
+/// Voluntary and involuntary context switches of this process and its ended children.
+pub fn context_switches() -> (u64, u64) {
+    let (own, children) = (usage(libc::RUSAGE_SELF), usage(libc::RUSAGE_CHILDREN));
+    ((own.ru_nvcsw + children.ru_nvcsw) as u64, (own.ru_nivcsw + children.ru_nivcsw) as u64)
+}
+
+/// Binds the calling thread to one CPU. Returns whether the kernel agreed.
+pub fn pin(cpu: usize) -> bool {
+    // SAFETY: cpu_set_t is plain integers, for which zero is the empty set.
+    let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
+    // SAFETY: CPU_SET checks `cpu` against the set's size.
+    unsafe { libc::CPU_SET(cpu, &mut set) };
+    // SAFETY: `set` is a valid set of the size given; 0 names the calling thread.
+    unsafe { libc::sched_setaffinity(0, size_of_val(&set), &set) == 0 }
+}
+
+/// The CPUs that this process may use.
+pub fn allowed_cpus() -> Vec<usize> {
+    // SAFETY: as in `pin`.
+    let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
+    // SAFETY: `set` is a valid set of the size given.
+    unsafe { libc::sched_getaffinity(0, size_of_val(&set), &mut set) };
+    // SAFETY: CPU_ISSET checks its argument against the set's size.
+    (0..libc::CPU_SETSIZE as usize).filter(|&cpu| unsafe { libc::CPU_ISSET(cpu, &set) }).collect()
+}
+
+/// Names the calling thread. The kernel keeps 15 bytes, whatever they are.
+pub fn set_name(name: &[u8]) {
+    let mut bytes = [0_u8; 16];
+    let len = name.len().min(15);
+    bytes[..len].copy_from_slice(&name[..len]);
+    // SAFETY: PR_SET_NAME reads at most 16 bytes up to the zero at the end of `bytes`.
+    unsafe { libc::prctl(libc::PR_SET_NAME, bytes.as_ptr()) };
+}
+
+/// The two ends of a new pipe: to read from, to write to.
+pub fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
+    let mut fds = [0; 2];
+    // SAFETY: `fds` has room for the two descriptors.
+    check(unsafe { libc::pipe2(fds.as_mut_ptr(), libc::O_CLOEXEC) })?;
+    // SAFETY: the call succeeded, so both descriptors are open and nobody else owns them.
+    Ok(unsafe { (OwnedFd::from_raw_fd(fds[0]), OwnedFd::from_raw_fd(fds[1])) })
+}
+
+/// Reads until `buffer` is full. False at the end of the stream.
+pub fn read_full(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<bool> {
+    let mut done = 0;
+    while done < buffer.len() {
+        let rest = &mut buffer[done..];
+        // SAFETY: `rest` is writable for its length.
+        let count = unsafe { libc::read(fd.as_raw_fd(), rest.as_mut_ptr().cast(), rest.len()) };
+        match count {
+            0 => return Ok(false),
+            count if count > 0 => done += count as usize,
+            _ => retry_if_interrupted()?,
+        }
+    }
+    Ok(true)
+}
+
+/// Writes all of `bytes`.
+pub fn write_full(fd: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<()> {
+    let mut done = 0;
+    while done < bytes.len() {
+        let rest = &bytes[done..];
+        // SAFETY: `rest` is readable for its length.
+        let count = unsafe { libc::write(fd.as_raw_fd(), rest.as_ptr().cast(), rest.len()) };
+        match count {
+            count if count >= 0 => done += count as usize,
+            _ => retry_if_interrupted()?,
+        }
+    }
+    Ok(())
+}
+
+fn retry_if_interrupted() -> io::Result<()> {
+    let error = io::Error::last_os_error();
+    if error.kind() == io::ErrorKind::Interrupted { Ok(()) } else { Err(error) }
+}
+
+/// Moves a file's position.
+pub fn seek(fd: BorrowedFd<'_>, offset_bytes: u64) -> io::Result<()> {
+    // SAFETY: takes a descriptor and numbers.
+    let position = unsafe { libc::lseek(fd.as_raw_fd(), offset_bytes as i64, libc::SEEK_SET) };
+    if position < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Turns a system call's result into a `Result`.
+pub fn check(result: libc::c_int) -> io::Result<libc::c_int> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+}
+
+/// Forks. `child` runs in the child, which then ends with the status that it returns; the parent gets the child's pid.
+/// Only for processes that have one thread at this moment.
+pub fn fork(child: impl FnOnce() -> i32) -> io::Result<i32> {
+    // SAFETY: the caller has no other threads, so no lock can be left held in the child.
+    let pid = check(unsafe { libc::fork() })?;
+    if pid == 0 {
+        let status = child();
+        // SAFETY: ends the child without running the parent's exit handlers.
+        unsafe { libc::_exit(status) };
+    }
+    Ok(pid)
+}
+
+/// Replaces this process by `path`. Returns only if that failed.
+pub fn exec(path: &CString, arguments: &[CString]) -> io::Error {
+    let mut pointers: Vec<*const libc::c_char> = arguments.iter().map(|argument| argument.as_ptr()).collect();
+    pointers.push(std::ptr::null());
+    // SAFETY: path and arguments are strings that end with a zero, the list ends with a null pointer.
+    unsafe { libc::execv(path.as_ptr(), pointers.as_ptr()) };
+    io::Error::last_os_error()
+}
+
+/// Waits for a child; -1 for any. Returns its pid and wait status, or nothing if none has ended and `block` is false.
+pub fn wait(pid: i32, block: bool) -> io::Result<Option<(i32, i32)>> {
+    let mut status = 0;
+    let options = if block { 0 } else { libc::WNOHANG };
+    // SAFETY: `status` is a valid integer for the call to fill.
+    let ended = check(unsafe { libc::waitpid(pid, &mut status, options) })?;
+    Ok((ended != 0).then_some((ended, status)))
+}
+
+/// Sends a signal.
+pub fn kill(pid: i32, signal: i32) -> io::Result<()> {
+    // SAFETY: kill takes two numbers.
+    check(unsafe { libc::kill(pid, signal) }).map(drop)
+}
+
+/// Starts a session of its own and lets go of the standard streams, so that nobody waits for this process.
+pub fn detach() {
+    // SAFETY: the path is a string that ends with a zero; the calls take descriptors and numbers only.
+    unsafe {
+        libc::setsid();
+        let null = libc::open(c"/dev/null".as_ptr(), libc::O_RDWR);
+        for fd in 0..3 {
+            libc::dup2(null, fd);
+        }
+    }
+}
+
+/// Computes until `duration` has passed. Does not enter the kernel.
+pub fn compute(duration: Duration) -> u64 {
+    let end = Instant::now() + duration;
+    let mut x = 1;
+    while Instant::now() < end {
+        x = compute_loops(x, 200);
+    }
+    x
+}
+
+/// A fixed amount of work that no optimiser removes.
+pub fn compute_loops(mut x: u64, loops: u64) -> u64 {
+    for _ in 0..loops {
+        x = std::hint::black_box(x.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1));
+    }
+    x
+}
+
+/// Asks the C library to use one malloc arena only.
+pub fn one_malloc_arena() -> bool {
+    // SAFETY: mallopt takes two numbers.
+    unsafe { libc::mallopt(libc::M_ARENA_MAX, 1) == 1 }
+}
