@@ -142,12 +142,11 @@ pub fn file(task: Task, fd: u32) -> (FdKind, u64) {
         if files.is_null() {
             return (FdKind::Unknown, 0);
         }
-        let table: u64 = probed(files, config!(offsets.files_fdt));
-        let max: u32 = probed(table as *const u8, config!(offsets.fdtable_max_fds));
-        if fd >= max {
+        let table: *const u8 = typed::<u64>(files, config!(offsets.files_fdt)) as *const u8;
+        if table.is_null() || fd >= typed::<u32>(table, config!(offsets.fdtable_max_fds)) {
             return (FdKind::Unknown, 0);
         }
-        let array: u64 = probed(table as *const u8, config!(offsets.fdtable_fd));
+        let array: u64 = typed(table, config!(offsets.fdtable_fd));
         let file: u64 = probed((array + u64::from(fd) * 8) as *const u8, 0);
         let inode: u64 = probed(file as *const u8, config!(offsets.file_inode));
         if inode == 0 {
