@@ -22,7 +22,7 @@ use clap::{Parser, Subcommand};
 
 /// Sets up, builds, runs, tests and measures tracer.
 #[derive(Parser)]
-#[command(name = "cargo xtask", bin_name = "cargo xtask", max_term_width = 110, after_help = EXAMPLES)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", max_term_width = 100, after_help = EXAMPLES)]
 struct Arguments {
     #[command(subcommand)]
     verb: Verb,
@@ -30,12 +30,12 @@ struct Arguments {
 
 const EXAMPLES: &str = "\
 Examples:
-  cargo xtask run                                    build everything and trace the built-in demo workload
-  cargo xtask run -- run -- python3 train.py         build everything and trace a command of your own
-  cargo xtask test offline                           the tests that need neither root nor an eBPF toolchain
-  cargo xtask test live --without sched_switch       show that the tests notice when this program is off
-  cargo xtask ci --only tidy --only clippy           two parts of the gate
-  cargo xtask overhead pingpong --json cost.json     what tracing costs, with an interval and a control";
+  cargo xtask run                                 build everything, trace the built-in demo workload
+  cargo xtask run -- run -- python3 train.py      build everything, trace a command of your own
+  cargo xtask test offline                        the tests that need neither root nor eBPF
+  cargo xtask test live --without sched_switch    do the tests notice when this program is off?
+  cargo xtask ci --only tidy --only clippy        two parts of the gate
+  cargo xtask overhead pingpong --json cost.json  what tracing costs, with an interval and a control";
 
 #[derive(Subcommand)]
 enum Verb {
@@ -43,11 +43,11 @@ enum Verb {
     Setup(setup::Arguments),
     /// Build the eBPF object, then the tracer and the workloads that the tests trace
     Build(build::Arguments),
-    /// Build everything and run the tracer; without arguments it traces the built-in demo workload
+    /// Build everything and run the tracer, without arguments over the built-in demo
     Run(run::Arguments),
     /// Run the offline tests, the live ones (root), or both
     Test(test::Arguments),
-    /// The gate: tidy, fmt, clippy, tests, goldens, docs, and every live test without its program
+    /// The gate: tidy, fmt, clippy, tests, goldens, docs, live tests without their programs
     Ci(ci::Arguments),
     /// Check the rules that the compiler does not know; takes seconds
     Tidy(tidy::Arguments),

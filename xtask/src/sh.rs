@@ -210,7 +210,9 @@ impl fmt::Display for Cmd {
         for (name, value) in &self.set {
             write!(to, "{name}={} ", quoted(value))?;
         }
-        write!(to, "{}", quoted(&self.program))?;
+        // The cargo that runs xtask, by the name that one would type.
+        let is_cargo = env::var_os("CARGO").is_some_and(|cargo| cargo == self.program);
+        write!(to, "{}", if is_cargo { "cargo".to_owned() } else { quoted(&self.program) })?;
         self.arguments.iter().try_for_each(|argument| write!(to, " {}", quoted(argument)))
     }
 }

@@ -97,9 +97,9 @@ mod tests {
     }
 
     #[test]
-    fn the_interval_has_the_ranks_of_the_published_tables() {
-        // Ranks from 1 of the two-sided 95 % interval of a median, as in Conover, Practical Nonparametric Statistics: n = 6 takes
-        // (1, 6), 10 (2, 9), 20 (6, 15), 30 (10, 21), 40 (14, 27).
+    fn the_interval_has_the_ranks_of_the_sign_test() {
+        // Ranks from 1 of the two-sided 95 % interval of a median. By hand for n = 10: at most 1 head in 10 throws has the chance
+        // 11/1024 = 0.011, at most 2 have 56/1024 = 0.055, so one value is left out on each side.
         for (n, low, high) in [(6, 1, 6), (10, 2, 9), (20, 6, 15), (30, 10, 21), (40, 14, 27)] {
             let values: Vec<f64> = (1..=n).rev().map(f64::from).collect();
             let interval = median_interval(&values).unwrap();

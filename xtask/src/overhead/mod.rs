@@ -36,6 +36,9 @@ pub struct Arguments {
     /// Add pairs up to this many while a limit lies within the interval
     #[arg(long, value_name = "N", default_value_t = MOST_PAIRS as u16, value_parser = clap::value_parser!(u16).range(FIRST_PAIRS as i64..))]
     pairs: u16,
+    /// Measure the tracer and the workload in this folder instead of building them
+    #[arg(long, value_name = "FOLDER")]
+    binaries: Option<PathBuf>,
     /// Do not run `perf sched record` beside the tracer
     #[arg(long)]
     no_perf: bool,
@@ -47,7 +50,10 @@ const COULD_NOT_TELL: u8 = 4;
 /// The verb.
 pub fn main(arguments: Arguments) -> Result<ExitCode> {
     sh::can_be_root().context("measuring attaches eBPF programs")?;
-    let binaries: Binaries = build::everything(true)?;
+    let binaries = match arguments.binaries {
+        Some(folder) => Binaries { tracer: folder.join("tracer"), workload: folder.join("workload") },
+        None => build::everything(true)?,
+    };
     let bench = Bench::new(binaries, !arguments.no_perf)?;
     let mut session = Session::new(&bench, usize::from(arguments.pairs));
     let wanted = match arguments.yardsticks {
