@@ -7,3 +7,5 @@
 pub mod capture;
 pub mod model;
 pub mod pipeline;
+#[cfg(test)]
+mod testing;

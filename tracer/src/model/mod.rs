@@ -1,6 +1,7 @@
 //! Plain data of every stage: what user space adds to the stream, decoded events, findings, the report. No logic beyond
 //! construction, no I/O.
 
+pub mod event;
 pub mod finding;
 pub mod meta;
 pub mod report;

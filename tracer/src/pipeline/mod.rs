@@ -1,3 +1,4 @@
 //! From a source to the pure stages: batches, the order of records, the loop. Knows no family.
 
 pub mod batch;
+pub mod decode;
