@@ -4,7 +4,10 @@
 //! a file), then `pipeline` (batches, order), `aggregate`, `diagnose`, `model` (the report), `render` and `export`. Everything
 //! behind `pipeline` is pure: it reads no clock, no file and no terminal.
 
+pub mod aggregate;
 pub mod capture;
+pub mod diagnose;
+pub mod export;
 pub mod model;
 pub mod pipeline;
 #[cfg(test)]

@@ -1,7 +1,9 @@
 //! For tests only: makes the bytes of records as the kernel and the live source write them, and streams of them.
 
 use tracer_common::record::{Header, meta, sched as kind};
-use tracer_common::sched::{COMM_BYTES, CgroupMove, Exec, Exit, Fork, NewTask, PATH_BYTES, Rename, Switch, SwitchFutex};
+use tracer_common::sched::{
+    COMM_BYTES, CgroupMove, Exec, Exit, Fork, NewTask, PATH_BYTES, Rename, Switch, SwitchFutex,
+};
 use tracer_common::sched::{WakeContext, switch_flags};
 
 use crate::model::event::{Event, Meta};
@@ -244,10 +246,7 @@ pub fn epilogue(end_ns: u64, kernel_records: u64) -> Vec<Event> {
     let cpu = CpuLoss { seen: kernel_records, submitted: kernel_records, lost: vec![0, 0], wakers_forgotten: 0 };
     let family = FamilyLoss { family: "sched".to_owned(), cpus: vec![cpu], recursion_misses: 0, queued: 0 };
     let end = EndRecord { reason: "target-ended".to_owned(), exit_code: Some(0), ..EndRecord::default() };
-    vec![
-        meta_event(end_ns, Meta::Loss(LossRecord { families: vec![family] })),
-        meta_event(end_ns, Meta::End(end)),
-    ]
+    vec![meta_event(end_ns, Meta::Loss(LossRecord { families: vec![family] })), meta_event(end_ns, Meta::End(end))]
 }
 
 /// One event of each kind.
@@ -257,7 +256,13 @@ pub fn one_of_each() -> Vec<Event> {
         Event::Switch(woken(switch(5, 1, 10, 11, sleep), WakeContext::Task, 12, 100)),
         Event::SwitchFutex(on_mutex(switch(6, 1, 11, 10, sleep), 0x7f00_1234, 10)),
         Event::NewTask(new_task(7, 20, 10, 10, "child")),
-        Event::Fork(Fork { header: header(kind::FORK, 8, 0), parent_tid: 1, parent_tgid: 1, child_tid: 2, child_tgid: 2 }),
+        Event::Fork(Fork {
+            header: header(kind::FORK, 8, 0),
+            parent_tid: 1,
+            parent_tgid: 1,
+            child_tid: 2,
+            child_tgid: 2,
+        }),
         Event::Exec(Box::new(Exec {
             header: header(kind::EXEC, 9, 0),
             tgid: 10,

@@ -370,9 +370,8 @@ pub struct Locks {
 /// One futex of one process. A condition variable, a semaphore, a join or a barrier is one as well: only `owners` tell a lock.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Futex {
-    /// The process; absent where only switches of its threads were seen.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub pid: Option<u32>,
+    /// The process.
+    pub pid: u32,
     /// Its name.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub process: Option<String>,

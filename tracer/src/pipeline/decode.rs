@@ -162,13 +162,7 @@ impl Fields<'_> {
     }
 
     fn exec(&mut self, header: Header) -> Option<Box<Exec>> {
-        Some(Box::new(Exec {
-            header,
-            tgid: self.u32()?,
-            old_tid: self.u32()?,
-            comm: self.take()?,
-            path: self.take()?,
-        }))
+        Some(Box::new(Exec { header, tgid: self.u32()?, old_tid: self.u32()?, comm: self.take()?, path: self.take()? }))
     }
 
     fn exit(&mut self, header: Header) -> Option<Exit> {
