@@ -1,4 +1,10 @@
 //! Plain data of every stage: what user space adds to the stream, decoded events, findings, the report. No logic beyond
 //! construction, no I/O.
 
+pub mod container;
+pub mod event;
+pub mod finding;
 pub mod meta;
+pub mod report;
+pub mod text;
+pub mod units;

@@ -1,4 +1,6 @@
-//! From a source to the pure stages: batches, the order of records, the loop. Knows no family.
+//! From a source to the pure stages: batches, the order of records, decoding, the loop. Knows no family but in `decode`.
 
+pub mod analysis;
 pub mod batch;
+pub mod decode;
 pub mod order;

@@ -1,0 +1,411 @@
+//! The aggregate's end: closes the window and writes the report's plain parts. Findings and the verdict are added by `diagnose`.
+
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+
+use tracer_common::sched::WakeContext;
+
+use super::Aggregate;
+use super::classify::{Detail, Reason, State};
+use super::locks::Lock;
+use super::names::NameId;
+use super::table::{Finished, Rest};
+use super::thread::{Origin, Party, Sums};
+use super::waits::{OwnerTally, WaitStat, WakerTally};
+use crate::model::meta::{CostRecord, StartRecord};
+use crate::model::report::{
+    Context, Coverage, Cpu, Futex, Generator, Host, Locks, Others, Overhead, Owner, Process, ProgramOverhead, Report,
+    Row, SCHEMA, Target, Thread, Verdict, Wait, Waiter, Waker, Window, seconds,
+};
+
+const MAX_WAITS: usize = 8;
+const MAX_WAIT_PARTIES: usize = 8;
+const MAX_FUTEXES: usize = 64;
+const MAX_FUTEX_PARTIES: usize = 16;
+const MAX_PROCESSES: usize = 32;
+
+/// A difference of clocks under this is the noise of reading them.
+const SUSPEND_NOISE_NS: i64 = 1_000_000;
+
+/// What the report's parts are written from, once every thread has ended.
+struct Writer<'a> {
+    aggregate: &'a Aggregate,
+    /// Last name and process of each kept thread, by serial number.
+    last_names: BTreeMap<u32, (NameId, NameId)>,
+}
+
+impl Aggregate {
+    /// Closes the window and writes the report, without findings and verdict.
+    pub fn finish(mut self, generator: Generator, max_rows: usize) -> Report {
+        let mut finished = self.close();
+        self.processes.end_all();
+        let mut rest = self.threads.rest;
+        for left_out in finished.drain(max_rows.min(finished.len())..) {
+            rest.add(&left_out.thread.sums);
+        }
+        let last_names = finished.iter().map(|f| (f.thread.serial, (f.thread.name, f.process))).collect();
+        let writer = Writer { aggregate: &self, last_names };
+        let sched = self.ledger.coverage().iter().any(|row| row.family == "sched" && row.status != "unavailable");
+        Report {
+            schema: SCHEMA.to_owned(),
+            generator,
+            host: self.host_part(),
+            target: self.target_part(),
+            window: self.window_part(),
+            verdict: Verdict::Inconclusive,
+            verdict_reason: String::new(),
+            findings: Vec::new(),
+            observed: Vec::new(),
+            rules: Vec::new(),
+            threads: writer.rows(&finished, &rest),
+            cpu: sched.then(|| writer.cpu()),
+            locks: sched.then(|| writer.locks()),
+            coverage: self.coverage_part(),
+            overhead: self.cost.as_ref().map(|cost| overhead(cost, self.window_ns())),
+        }
+    }
+
+    fn window_ns(&self) -> u64 {
+        self.span.now_ns.saturating_sub(self.span.start_ns)
+    }
+
+    fn host_part(&self) -> Host {
+        let Some(host) = &self.host else { return Host::default() };
+        let text = |text: &String| Some(text.clone()).filter(|text| !text.is_empty());
+        Host {
+            kernel: text(&host.kernel),
+            arch: text(&host.arch),
+            cpus: Some(host.cpus).filter(|cpus| *cpus > 0),
+            memory_bytes: Some(host.memory_bytes).filter(|bytes| *bytes > 0),
+            cgroup_version: text(&host.cgroup_version),
+            clock: text(&host.clock),
+        }
+    }
+
+    fn target_part(&self) -> Target {
+        let Some(target) = &self.target else { return Target::default() };
+        let safe = |text: &String| crate::model::text::printable(text.as_bytes());
+        Target {
+            mode: Some(target.mode.clone()).filter(|mode| !mode.is_empty()),
+            command: Some(target.command.iter().map(safe).collect()).filter(|list: &Vec<_>| !list.is_empty()),
+            pids: Some(target.pids.clone()).filter(|pids| !pids.is_empty()),
+            cgroup: target.cgroup.as_ref().map(safe),
+            container: target.container.as_ref().map(safe),
+            comm: target.comm.as_ref().map(safe),
+            all: Some(target.all),
+            user: target.user.as_ref().map(safe),
+        }
+    }
+
+    fn window_part(&self) -> Window {
+        let start = self.start.as_ref();
+        let suspended_ns = match (start, &self.tick) {
+            (Some(start), Some(tick)) => Some(tick.boot_offset_ns - start.boot_offset_ns),
+            _ => None,
+        };
+        let clipped_reason = match (&self.end, start) {
+            (_, None) => Some("the recording has no start: nothing could be placed in time".to_owned()),
+            (None, _) => {
+                Some("the recording stops without its end: the tracer was killed or the capture cut".to_owned())
+            }
+            (Some(end), _) if end.reason == "error" => Some("the tracer ended by an error".to_owned()),
+            _ => None,
+        };
+        Window {
+            start_unix_ns: start.and_then(|start| unix_ns(self.span.start_ns, start)),
+            duration_s: seconds(self.window_ns()),
+            complete: clipped_reason.is_none(),
+            clipped_reason,
+            suspended_s: suspended_ns.map(|ns| if ns < SUSPEND_NOISE_NS { 0.0 } else { seconds(ns.unsigned_abs()) }),
+            ended_by: self.end.as_ref().map(|end| end.reason.clone()).filter(|reason| !reason.is_empty()),
+            exit_code: self.end.as_ref().and_then(|end| end.exit_code),
+            attach_s: start.map(|start| start.attach_s),
+        }
+    }
+
+    fn coverage_part(&self) -> Coverage {
+        Coverage {
+            families: self.ledger.coverage(),
+            undecoded_by_kind: self.ledger.undecoded_by_kind(),
+            threads_without_detail: self.threads.without_detail,
+            threads_not_followed: self.threads.not_followed,
+            capture_dropped_records: self.end.as_ref().map(|end| end.capture_dropped_records),
+            capture_failed_writes: self.end.as_ref().map(|end| end.capture_failed_writes),
+        }
+    }
+}
+
+impl Writer<'_> {
+    fn name(&self, id: NameId) -> Option<String> {
+        self.aggregate.names.text(id)
+    }
+
+    fn rows(&self, finished: &[Finished], rest: &Rest) -> Vec<Row> {
+        let mut rows: Vec<Row> = finished.iter().map(|thread| Row::Thread(Box::new(self.thread(thread)))).collect();
+        if rest.count > 0 {
+            rows.push(Row::Others(Others {
+                others: rest.count,
+                wall_s: seconds(rest.sums.wall_ns()),
+                states: states(&rest.sums),
+                switches: rest.sums.switches,
+                preemptions: rest.sums.preemptions,
+            }));
+        }
+        rows
+    }
+
+    fn thread(&self, finished: &Finished) -> Thread {
+        let thread = &finished.thread;
+        let detailed = thread.detailed.as_deref();
+        let start = self.aggregate.start.as_ref();
+        let start_unix_ns = start.and_then(|start| match thread.origin {
+            Origin::Created => unix_ns(thread.start_ns, start),
+            // CLOCK_BOOTTIME is CLOCK_MONOTONIC plus time suspended.
+            Origin::Seeded(boot_ns) if boot_ns > 0 => {
+                boot_ns.checked_add_signed(start.unix_offset_ns.wrapping_sub(start.boot_offset_ns))
+            }
+            Origin::Seeded(_) | Origin::Mentioned => None,
+        });
+        let mut other_detail = BTreeMap::new();
+        for (detail, syscall, ns) in detailed.into_iter().flat_map(|detailed| &detailed.other) {
+            if let Some(name) = self.aggregate.calls.detail_name(*detail, *syscall) {
+                *other_detail.entry(name).or_default() += seconds(*ns);
+            }
+        }
+        Thread {
+            pid: known(thread.tgid),
+            tid: thread.tid,
+            ns_pid: known(finished.ns_pid),
+            ns_tid: known(thread.ns_tid),
+            start_unix_ns,
+            end_unix_ns: finished.end_ns.zip(start).and_then(|(end_ns, start)| unix_ns(end_ns, start)),
+            name: self.name(thread.name),
+            names_before: detailed
+                .into_iter()
+                .flat_map(|detailed| &detailed.names_before)
+                .filter_map(|id| self.name(*id))
+                .collect(),
+            process: self.name(finished.process),
+            cgroup: self.name(thread.cgroup),
+            container: self.name(thread.container),
+            parent_pid: known(finished.parent),
+            wall_s: seconds(thread.sums.wall_ns()),
+            states: states(&thread.sums),
+            other_detail,
+            switches: thread.sums.switches,
+            preemptions: thread.sums.preemptions,
+            waits: self.waits(detailed.map(|detailed| detailed.waits.iter().collect()).unwrap_or_default()),
+        }
+    }
+
+    fn waits(&self, mut waits: Vec<&WaitStat>) -> Vec<Wait> {
+        waits.retain(|wait| wait.count > 0);
+        waits.sort_by_key(|wait| {
+            (Reverse(wait.total_ns), wait.reason.state, wait.object, wait.reason.detail, wait.reason.syscall)
+        });
+        waits.truncate(MAX_WAITS);
+        let row = |wait: &WaitStat| Wait {
+            state: wait.reason.state.id().to_owned(),
+            object: object(wait.reason, wait.object),
+            detail: self.wait_detail(wait.reason),
+            count: wait.count,
+            total_s: seconds(wait.total_ns),
+            max_s: seconds(wait.max_ns),
+            open: wait.open,
+            owners: self.owners(&wait.owners, MAX_WAIT_PARTIES),
+            owner_kind: wait.kind.map(|kind| kind.id().to_owned()),
+            wakers: self.wakers(&wait.wakers, MAX_WAIT_PARTIES),
+        };
+        waits.into_iter().map(row).collect()
+    }
+
+    fn wait_detail(&self, reason: Reason) -> Option<String> {
+        if reason.syscall >= 0 {
+            Some(self.aggregate.calls.name(reason.syscall))
+        } else {
+            self.aggregate.calls.detail_name(reason.detail, reason.syscall)
+        }
+    }
+
+    /// The last name that a thread met earlier had, or the one it had then, or what NAME records tell of strangers.
+    fn party_names(&self, party: Party) -> (Option<u32>, Option<String>, Option<String>) {
+        let (name, process) = match self.last_names.get(&party.serial) {
+            Some((name, process)) => (name.or(party.name), process.or(party.process)),
+            None => (party.name, party.process),
+        };
+        if party.serial != 0 {
+            return (known(party.tgid), self.name(name), self.name(process));
+        }
+        match self.aggregate.strangers.get(&party.tid) {
+            Some((tgid, name)) => {
+                let leader = self.aggregate.strangers.get(tgid).and_then(|(_, name)| self.name(*name));
+                (known(*tgid), self.name(*name), leader)
+            }
+            None => (None, None, None),
+        }
+    }
+
+    fn owners(&self, owners: &[OwnerTally], room: usize) -> Vec<Owner> {
+        let mut owners = owners.to_vec();
+        owners.sort_by_key(|owner| (Reverse(owner.count), owner.party.tid, owner.party.serial));
+        owners.truncate(room);
+        let row = |owner: &OwnerTally| Owner {
+            pid: owner.party.tgid,
+            tid: owner.party.tid,
+            ns_tid: owner.party.ns_tid,
+            thread: self.party_names(owner.party).1,
+            count: owner.count,
+        };
+        owners.iter().map(row).collect()
+    }
+
+    fn wakers(&self, wakers: &[WakerTally], room: usize) -> Vec<Waker> {
+        let mut wakers = wakers.to_vec();
+        wakers.sort_by_key(|waker| {
+            (Reverse(waker.count), waker.wake.context, waker.wake.by.map(|party| (party.tid, party.serial)))
+        });
+        wakers.truncate(room);
+        let row = |waker: &WakerTally| {
+            let (pid, thread, process) = waker.wake.by.map_or((None, None, None), |party| self.party_names(party));
+            Waker {
+                context: context(waker.wake.context),
+                pid,
+                tid: waker.wake.by.map(|party| party.tid),
+                thread,
+                process,
+                count: waker.count,
+            }
+        };
+        wakers.iter().map(row).collect()
+    }
+
+    fn cpu(&self) -> Cpu {
+        let sums = &self.aggregate.processes.ended_sums;
+        let cpus = self.aggregate.host.as_ref().map_or(0, |host| u64::from(host.cpus));
+        let offered_ns = self.aggregate.window_ns().saturating_mul(cpus);
+        let on_cpu_ns = sums.of(State::OnCpu);
+        let row = |process: &super::processes::Process| Process {
+            pid: process.tgid,
+            process: self.name(process.name),
+            parent_pid: known(process.parent),
+            threads: process.threads,
+            wall_s: seconds(process.sums.wall_ns()),
+            on_cpu_s: seconds(process.sums.of(State::OnCpu)),
+            runnable_s: seconds(process.sums.of(State::Runnable)),
+            switches: process.sums.switches,
+        };
+        let ranked = self.aggregate.processes.ranked();
+        Cpu {
+            on_cpu_s: seconds(on_cpu_ns),
+            runnable_s: seconds(sums.of(State::Runnable)),
+            cpu_share: (offered_ns > 0).then(|| on_cpu_ns as f64 / offered_ns as f64),
+            threads: self.aggregate.processes.threads,
+            processes_seen: self.aggregate.processes.seen,
+            processes: ranked.into_iter().filter(|p| p.threads > 0).take(MAX_PROCESSES).map(row).collect(),
+        }
+    }
+
+    fn locks(&self) -> Locks {
+        let mut locks: Vec<&Lock> = self.aggregate.locks.iter().filter(|lock| lock.waits > 0).collect();
+        locks.sort_by_key(|lock| (Reverse(lock.total_ns), lock.tgid, lock.address, lock.space));
+        locks.truncate(MAX_FUTEXES);
+        Locks {
+            seen: self.aggregate.locks.seen,
+            waits_not_itemised: self.aggregate.locks.waits_not_itemised,
+            futexes: locks.into_iter().map(|lock| self.futex(lock)).collect(),
+        }
+    }
+
+    fn futex(&self, lock: &Lock) -> Futex {
+        let mut waiters = lock.waiters.clone();
+        waiters.retain(|waiter| waiter.count > 0);
+        waiters.sort_by_key(|waiter| (Reverse(waiter.total_ns), waiter.party.tid, waiter.party.serial));
+        let process = waiters.first().and_then(|waiter| self.party_names(waiter.party).2);
+        waiters.truncate(MAX_FUTEX_PARTIES);
+        let row = |waiter: &super::locks::WaiterTally| Waiter {
+            tid: waiter.party.tid,
+            ns_tid: known(waiter.party.ns_tid),
+            thread: self.party_names(waiter.party).1,
+            count: waiter.count,
+            total_s: seconds(waiter.total_ns),
+            open: waiter.open,
+        };
+        Futex {
+            pid: lock.tgid,
+            process,
+            address: format!("{:#x}", lock.address),
+            kind: lock.kind.map(|kind| kind.id().to_owned()),
+            waits: lock.waits,
+            completed: lock.completed,
+            total_s: seconds(lock.total_ns),
+            max_s: seconds(lock.max_ns),
+            threads: lock.threads,
+            waiters: waiters.iter().map(row).collect(),
+            owners: self.owners(&lock.owners, MAX_FUTEX_PARTIES),
+            waits_with_owner: lock.waits_with_owner,
+            woken_by_owner: lock.woken_by_owner,
+            wakers: self.wakers(&lock.wakers, MAX_FUTEX_PARTIES),
+        }
+    }
+}
+
+/// 0 stands for "not known" in ids.
+fn known(id: u32) -> Option<u32> {
+    (id != 0).then_some(id)
+}
+
+fn unix_ns(monotonic_ns: u64, start: &StartRecord) -> Option<u64> {
+    monotonic_ns.checked_add_signed(start.unix_offset_ns)
+}
+
+fn states(sums: &Sums) -> BTreeMap<String, f64> {
+    State::ALL.into_iter().map(|state| (state.id().to_owned(), seconds(sums.of(state)))).collect()
+}
+
+fn object(reason: Reason, object: u64) -> Option<String> {
+    if object == 0 {
+        return None;
+    }
+    Some(match reason.state {
+        State::Futex => format!("{object:#x}"),
+        State::Pipe => format!("pipe:[{object}]"),
+        State::SocketInet | State::SocketUnix => format!("socket:[{object}]"),
+        State::Other if reason.detail == Detail::Socket => format!("socket:[{object}]"),
+        _ => format!("inode:[{object}]"),
+    })
+}
+
+fn context(context: WakeContext) -> Context {
+    match context {
+        WakeContext::Task => Context::Task,
+        WakeContext::Timer => Context::Timer,
+        WakeContext::Device => Context::Device,
+        WakeContext::Interrupt => Context::Interrupt,
+        WakeContext::Unknown => Context::Unknown,
+    }
+}
+
+fn overhead(cost: &CostRecord, window_ns: u64) -> Overhead {
+    let measured = |ns: u64| (cost.measured_s > 0.0).then(|| ns as f64 / 1e9 / cost.measured_s);
+    let mut programs: Vec<ProgramOverhead> = cost
+        .programs
+        .iter()
+        .map(|program| ProgramOverhead {
+            name: program.name.clone(),
+            runs: program.runs,
+            ns_per_run: (program.runs > 0).then(|| program.ns as f64 / program.runs as f64),
+            cpu_share: measured(program.ns),
+        })
+        .collect();
+    programs.sort_by(|a, b| a.name.cmp(&b.name));
+    let all_ns = cost.programs.iter().map(|program| program.ns).sum();
+    let own_share = (window_ns > 0).then(|| cost.tracer_cpu_s / seconds(window_ns));
+    Overhead {
+        measured_s: cost.measured_s,
+        programs,
+        tracer_cpu_s: cost.tracer_cpu_s,
+        tracer_rss_bytes: cost.tracer_rss_bytes,
+        ring_bytes: cost.ring_bytes,
+        cpu_share: measured(all_ns).zip(own_share).map(|(programs, own)| programs + own),
+    }
+}

@@ -1,0 +1,301 @@
+//! Threads beginning, ending, and changing what they are: creation, fork, exec, exit, names, cgroups, and the threads that
+//! existed before tracing began.
+
+use tracer_common::futex::Observed;
+use tracer_common::record::Header;
+use tracer_common::sched::{CgroupMove, Exec, Exit, FdKind, Fork, NewTask, Rename};
+use tracer_common::state::Left;
+
+use super::classify::{Call, Departure, Detail, Reason, State};
+use super::names::NameId;
+use super::thread::{Origin, Phase};
+use super::{Aggregate, MAX_STRANGERS};
+use crate::model::container;
+use crate::model::meta::{NameRecord, SeedRecord};
+
+impl Aggregate {
+    pub(super) fn new_task(&mut self, event: &NewTask) {
+        let ts_ns = event.header.ts_ns;
+        if event.tid == 0 || event.tgid == 0 {
+            return;
+        }
+        if let Some(old) = self.threads.find(event.tid) {
+            // The thread that had this id has ended unseen.
+            self.lose(old, ts_ns);
+        }
+        let leads = event.tid == event.tgid;
+        if leads {
+            self.lose_process(event.tgid, ts_ns);
+        }
+        let Some(index) = self.threads.add(event.tid, ts_ns, Origin::Created, self.span.gaps.total_ns()) else {
+            self.threads.not_followed += 1;
+            return;
+        };
+        let creator = self.threads.find(event.creator_tid).and_then(|index| self.threads.get(index));
+        let (cgroup, container) = creator.map_or_else(Default::default, |thread| (thread.cgroup, thread.container));
+        let ns_tid = if event.ns_level == 0 { event.tid } else { event.ns_tid };
+        let name = self.names.add_comm(&event.comm);
+        self.enlist(index, event.tgid, ns_tid);
+        if let Some(thread) = self.threads.get_mut(index) {
+            thread.phase = Phase::Runnable;
+            thread.rename(name);
+            (thread.cgroup, thread.container) = (cgroup, container);
+        }
+        if let Some(process) = self.processes.get_mut(event.tgid)
+            && leads
+        {
+            (process.name, process.parent, process.ns_pid) = (name, event.creator_tgid, ns_tid);
+        }
+    }
+
+    /// Makes a thread one of its process.
+    fn enlist(&mut self, index: u32, tgid: u32, ns_tid: u32) {
+        self.threads.identify(index, tgid, ns_tid);
+        if tgid == 0 {
+            return;
+        }
+        self.processes.threads += 1;
+        let process = self.processes.entry(tgid);
+        process.live += 1;
+        process.threads += 1;
+        let space = process.space;
+        if let Some(thread) = self.threads.get_mut(index) {
+            thread.space = space;
+        }
+    }
+
+    /// Ends a thread whose end was not seen.
+    fn lose(&mut self, index: u32, ts_ns: u64) {
+        if let Some(thread) = self.threads.get_mut(index) {
+            thread.charge(State::Unknown, ts_ns, &self.span);
+        }
+        self.retire(index, Some(ts_ns));
+    }
+
+    /// Ends what is left of a process whose id another one has now.
+    fn lose_process(&mut self, tgid: u32, ts_ns: u64) {
+        if self.processes.get(tgid).is_some_and(|process| process.live > 0) {
+            for index in self.threads.live() {
+                if self.threads.get(index).is_some_and(|thread| thread.tgid == tgid) {
+                    self.lose(index, ts_ns);
+                }
+            }
+        }
+        let locks = self.processes.end(tgid);
+        self.locks.retire(&locks);
+    }
+
+    pub(super) fn fork(&mut self, event: &Fork) {
+        if event.child_tid == event.child_tgid
+            && let Some(process) = self.processes.get_mut(event.child_tgid)
+        {
+            process.parent = event.parent_tgid;
+        }
+    }
+
+    pub(super) fn exec(&mut self, event: &Exec) {
+        let ts_ns = event.header.ts_ns;
+        let name = self.names.add_comm(&event.comm);
+        if event.old_tid != event.tgid && event.old_tid != 0 {
+            self.take_over(event.tgid, event.old_tid, ts_ns);
+        }
+        if let Some(index) = self.threads.find(event.tgid) {
+            self.learn_process(index, event.tgid);
+        }
+        let old_locks = self.processes.renew_space(event.tgid);
+        self.locks.retire(&old_locks);
+        let Some(process) = self.processes.get_mut(event.tgid) else { return };
+        process.name = name.or(process.name);
+        let space = process.space;
+        if let Some(thread) = self.threads.find(event.tgid).and_then(|index| self.threads.get_mut(index)) {
+            thread.rename(name);
+            thread.space = space;
+            if let Some(detailed) = &mut thread.detailed {
+                detailed.waits.forget_locks();
+            }
+        }
+    }
+
+    /// A thread that is not the leader executed: it goes on under the leader's id, and the leader is gone.
+    fn take_over(&mut self, tgid: u32, old_tid: u32, ts_ns: u64) {
+        let Some(index) = self.threads.find(old_tid) else { return };
+        let ns_pid = self.processes.get(tgid).map_or(0, |process| process.ns_pid);
+        if let Some(leader) = self.threads.find(tgid) {
+            self.lose(leader, ts_ns);
+        }
+        self.threads.rekey(index, tgid, ns_pid);
+        for cpu in &mut self.cpus {
+            if cpu.running == old_tid {
+                cpu.running = tgid;
+            }
+        }
+    }
+
+    pub(super) fn exit(&mut self, event: &Exit) {
+        if let Some(thread) = self.threads.find(event.tid).and_then(|index| self.threads.get_mut(index)) {
+            thread.exiting = true;
+        }
+    }
+
+    pub(super) fn rename(&mut self, event: &Rename) {
+        let name = self.names.add_comm(&event.comm);
+        let index = match self.threads.find(event.tid) {
+            Some(index) => index,
+            // Renaming made it a traced one. Most threads rename themselves, then it is on a CPU.
+            None => match self.threads.add(event.tid, event.header.ts_ns, Origin::Mentioned, self.span.gaps.total_ns())
+            {
+                Some(index) => {
+                    if let Some(thread) = self.threads.get_mut(index) {
+                        thread.phase = Phase::ReadyOrOnCpu;
+                    }
+                    index
+                }
+                None => {
+                    self.threads.not_followed += 1;
+                    return;
+                }
+            },
+        };
+        self.learn_process(index, event.tgid);
+        if let Some(thread) = self.threads.get_mut(index) {
+            thread.rename(name);
+        }
+        if event.tid == event.tgid
+            && let Some(process) = self.processes.get_mut(event.tgid)
+        {
+            process.name = name.or(process.name);
+        }
+    }
+
+    /// A thread known by its switches only gets a process.
+    fn learn_process(&mut self, index: u32, tgid: u32) {
+        if self.threads.get(index).is_some_and(|thread| thread.tgid == 0) {
+            self.enlist(index, tgid, 0);
+        }
+    }
+
+    pub(super) fn cgroup_move(&mut self, event: &CgroupMove) {
+        // On hosts with several hierarchies the seeds name one path; a move in another one does not change it.
+        let one_hierarchy = self.host.as_ref().is_none_or(|host| host.cgroup_version == "v2");
+        if one_hierarchy && event.hierarchy != 0 {
+            return;
+        }
+        let cgroup = self.names.add(&event.path);
+        let path = self.names.text(cgroup).unwrap_or_default();
+        let container = container::id_in(&path).map_or(NameId::NONE, |id| self.names.add(id.as_bytes()));
+        if event.whole_process == 0 {
+            if let Some(thread) = self.threads.find(event.tid).and_then(|index| self.threads.get_mut(index)) {
+                (thread.cgroup, thread.container) = (cgroup, container);
+            }
+            return;
+        }
+        for index in self.threads.live() {
+            if let Some(thread) = self.threads.get_mut(index)
+                && thread.tgid == event.tgid
+            {
+                (thread.cgroup, thread.container) = (cgroup, container);
+            }
+        }
+    }
+
+    pub(super) fn name(&mut self, record: &NameRecord) {
+        let name = self.names.add(record.comm.as_bytes());
+        if let Some(thread) = self.threads.find(record.tid).and_then(|index| self.threads.get_mut(index)) {
+            if thread.name == NameId::NONE {
+                thread.rename(name);
+            }
+        } else if self.strangers.len() < MAX_STRANGERS {
+            self.strangers.insert(record.tid, (record.tgid, name));
+        }
+    }
+
+    pub(super) fn seed(&mut self, header: Header, seed: &SeedRecord) {
+        if seed.tid == 0 || seed.tgid == 0 {
+            return;
+        }
+        let name = self.names.add(seed.comm.as_bytes());
+        let known = self.threads.find(seed.tid);
+        let dead = matches!(seed.state.as_str(), "Z" | "X" | "x");
+        let index = if known.is_none() && !dead { self.add_seeded(header, seed) } else { known };
+        if let Some(index) = index {
+            self.describe(index, seed, name);
+        }
+        let process = self.processes.entry(seed.tgid);
+        if process.parent == 0 {
+            process.parent = seed.ppid;
+        }
+        if process.ns_pid == 0 {
+            process.ns_pid = seed.ns_tgid;
+        }
+        if seed.tid == seed.tgid {
+            process.name = process.name.or(name);
+        }
+        if let (None, Some(index)) = (known, index) {
+            self.settle(index, seed);
+        }
+    }
+
+    /// A thread that no event has told of: it has been in its state since the window started.
+    fn add_seeded(&mut self, header: Header, seed: &SeedRecord) -> Option<u32> {
+        let start_ns = if self.span.is_open() { self.span.start_ns } else { header.ts_ns };
+        let added = self.threads.add(seed.tid, start_ns, Origin::Seeded(seed.start_boot_ns), 0);
+        if added.is_none() {
+            self.threads.not_followed += 1;
+        }
+        added
+    }
+
+    /// Adds what /proc knows of a thread to what events have told.
+    fn describe(&mut self, index: u32, seed: &SeedRecord, name: NameId) {
+        self.learn_process(index, seed.tgid);
+        self.threads.identify(index, seed.tgid, seed.ns_tid);
+        let cgroup = seed.cgroup.as_ref().map_or(NameId::NONE, |path| self.names.add(path.as_bytes()));
+        let container = seed.container.as_ref().map_or(NameId::NONE, |id| self.names.add(id.as_bytes()));
+        let Some(thread) = self.threads.get_mut(index) else { return };
+        thread.name = thread.name.or(name);
+        thread.cgroup = thread.cgroup.or(cgroup);
+        thread.container = thread.container.or(container);
+        if thread.origin == Origin::Mentioned && seed.start_boot_ns != 0 {
+            thread.origin = Origin::Seeded(seed.start_boot_ns);
+        }
+    }
+
+    /// Puts a seeded thread into the state that /proc showed.
+    fn settle(&mut self, index: u32, seed: &SeedRecord) {
+        let left = match seed.state.as_str() {
+            "R" => Left::Runnable,
+            "S" => Left::Sleeping,
+            "D" | "I" => Left::Uninterruptible,
+            "T" | "t" => Left::Stopped,
+            _ => Left::Unknown,
+        };
+        let call = match seed.syscall {
+            None => Call::NotKnown,
+            Some(number) if number < 0 => Call::None,
+            Some(number) => i16::try_from(number).map_or(Call::NotKnown, Call::Number),
+        };
+        let idle_kernel = seed.kernel_thread || seed.state == "I";
+        let reason = match self.calls.classify(left, idle_kernel, call, FdKind::from_number(seed.fd_kind)) {
+            Departure::Runnable | Departure::Dead => {
+                if let Some(thread) = self.threads.get_mut(index) {
+                    thread.phase = Phase::ReadyOrOnCpu;
+                }
+                return;
+            }
+            Departure::Waits(reason) => reason,
+            Departure::Resumes => Reason {
+                state: State::Other,
+                detail: Detail::Call,
+                syscall: if let Call::Number(number) = call { number } else { -1 },
+            },
+        };
+        let is_futex = reason.state == State::Futex && self.calls.name(reason.syscall) == "futex";
+        let object = if is_futex { seed.args[0] } else { seed.inode };
+        let seen = seed.futex_words.filter(|_| is_futex);
+        let seen = seen.map(|words| Observed { op: seed.args[1] as u32, val: seed.args[2] as u32, words });
+        self.begin_wait(index, reason, object, seen, true);
+        if let Some(thread) = self.threads.get_mut(index) {
+            thread.backdate();
+        }
+    }
+}

@@ -1,0 +1,233 @@
+//! Events to the facts of a report: which thread was in which state for how long, what it waited for, who held and who woke.
+//! Memory is bounded (see `table`, `waits`, `locks`, `processes`, `names`); time per switch does not depend on what came before.
+//! Nothing here fails: what cannot be used is counted. Judging is `diagnose`'s.
+
+mod build;
+pub mod classify;
+pub mod gaps;
+mod hash;
+mod ledger;
+mod lifecycle;
+pub mod locks;
+pub mod names;
+pub mod processes;
+mod switch;
+pub mod table;
+pub mod thread;
+pub mod waits;
+
+#[cfg(test)]
+mod tests;
+
+use tracer_common::futex::Observed;
+use tracer_common::record::{Header, family_of};
+use tracer_common::syscall::Arch;
+
+use self::classify::Calls;
+use self::hash::FastMap;
+use self::ledger::Ledger;
+use self::locks::Locks;
+use self::names::{NameId, Names};
+use self::processes::Processes;
+use self::table::{Bounds, Finished, Threads};
+use self::thread::{Phase, Span};
+use crate::model::event::{Event, Meta};
+use crate::model::meta::{CostRecord, EndRecord, HostRecord, StartRecord, TargetRecord, TickRecord};
+use crate::pipeline::decode::Undecoded;
+
+/// Names of threads that are not traced; further ones are not kept.
+const MAX_STRANGERS: usize = 65_536;
+
+/// What the last record of a CPU said.
+#[derive(Clone, Copy, Default)]
+struct Cpu {
+    /// Records that it had lost before it.
+    lost: u32,
+    /// Its time; 0: there was none.
+    last_ns: u64,
+    /// The traced thread that it left on the CPU; 0: none.
+    running: u32,
+}
+
+/// Takes events in the order of time; see the file's head.
+pub struct Aggregate {
+    calls: Calls,
+    names: Names,
+    span: Span,
+    cpus: Vec<Cpu>,
+    threads: Threads,
+    processes: Processes,
+    locks: Locks,
+    ledger: Ledger,
+    /// Threads that are not traced but were seen: process and name.
+    strangers: FastMap<u32, (u32, NameId)>,
+    host: Option<HostRecord>,
+    target: Option<TargetRecord>,
+    start: Option<StartRecord>,
+    tick: Option<TickRecord>,
+    cost: Option<CostRecord>,
+    end: Option<EndRecord>,
+}
+
+impl Aggregate {
+    /// Nothing seen yet.
+    pub fn new(bounds: Bounds) -> Self {
+        Aggregate {
+            calls: Calls::new(None),
+            names: Names::default(),
+            span: Span { start_ns: u64::MAX, now_ns: 0, gaps: Default::default() },
+            cpus: Vec::new(),
+            threads: Threads::new(bounds),
+            processes: Processes::default(),
+            locks: Locks::default(),
+            ledger: Ledger::default(),
+            strangers: FastMap::default(),
+            host: None,
+            target: None,
+            start: None,
+            tick: None,
+            cost: None,
+            end: None,
+        }
+    }
+
+    /// Counts a record that could not be decoded.
+    pub fn undecoded(&mut self, undecoded: Undecoded) {
+        self.ledger.undecoded(undecoded.header.map(|header| header.kind));
+    }
+
+    /// Takes one event.
+    pub fn event(&mut self, event: &Event) {
+        let header = event.header();
+        if let Event::Meta(_, meta) = event {
+            self.meta(header, meta);
+            return;
+        }
+        let late = header.ts_ns < self.span.now_ns;
+        self.ledger.decoded(family_of(header.kind), late);
+        if self.end.is_some() {
+            // The window is closed: the probes were still being taken down.
+            return;
+        }
+        self.span.now_ns = self.span.now_ns.max(header.ts_ns);
+        self.note_gap(header);
+        match event {
+            Event::Switch(switch) => self.switch(switch, None),
+            Event::SwitchFutex(futex) => {
+                let seen = Observed { op: futex.op, val: futex.val, words: futex.words };
+                self.switch(&futex.switch, (futex.readable == 1).then_some(seen));
+            }
+            Event::NewTask(event) => self.new_task(event),
+            Event::Fork(event) => self.fork(event),
+            Event::Exec(event) => self.exec(event),
+            Event::Exit(event) => self.exit(event),
+            Event::Rename(event) => self.rename(event),
+            Event::CgroupMove(event) => self.cgroup_move(event),
+            Event::Meta(..) => {}
+        }
+    }
+
+    fn meta(&mut self, header: Header, meta: &Meta) {
+        match meta {
+            Meta::Host(host) => {
+                self.calls = Calls::new(Arch::from_machine(&host.arch));
+                self.host = Some(host.clone());
+            }
+            Meta::Target(target) => self.target = Some(target.clone()),
+            Meta::Families(family) => self.ledger.family(family),
+            Meta::Start(start) if self.start.is_none() => {
+                self.start = Some(start.clone());
+                self.span.start_ns = header.ts_ns;
+                self.span.now_ns = self.span.now_ns.max(header.ts_ns);
+            }
+            Meta::Start(_) => {}
+            Meta::Tick(tick) => self.tick = Some(tick.clone()),
+            Meta::Loss(loss) => self.ledger.loss(loss),
+            Meta::Seed(seed) => self.seed(header, seed),
+            Meta::Name(name) => self.name(name),
+            Meta::Cost(cost) => self.cost = Some(cost.clone()),
+            Meta::End(end) => {
+                self.end = Some(end.clone());
+                self.span.now_ns = self.span.now_ns.max(header.ts_ns);
+            }
+        }
+    }
+
+    /// A CPU that lost records since its last one leaves a gap between the two.
+    fn note_gap(&mut self, header: Header) {
+        let start_ns = self.span.start_ns;
+        let cpu = self.cpu_mut(header.cpu);
+        let (lost_since, last_ns) = (header.lost.wrapping_sub(cpu.lost), cpu.last_ns);
+        if (lost_since as i32) < 0 {
+            // A late record: what it knew is known already.
+            return;
+        }
+        (cpu.lost, cpu.last_ns) = (header.lost, header.ts_ns.max(last_ns));
+        if lost_since > 0 && start_ns < header.ts_ns {
+            self.span.gaps.add(last_ns.max(start_ns), header.ts_ns);
+        }
+    }
+
+    fn cpu_mut(&mut self, cpu: u16) -> &mut Cpu {
+        let index = usize::from(cpu);
+        if self.cpus.len() <= index {
+            self.cpus.resize(index + 1, Cpu::default());
+        }
+        &mut self.cpus[index]
+    }
+
+    /// Ends what is still open: the window, its last gaps, all threads. Returns every thread that was kept.
+    fn close(&mut self) -> Vec<Finished> {
+        if self.end.is_none()
+            && let Some(tick) = &self.tick
+        {
+            // Records after the last tick were used too: the window ends with whichever is later.
+            self.span.now_ns = self.span.now_ns.max(tick.complete_ts_ns);
+        }
+        let now_ns = self.span.now_ns;
+        for (cpu, lost) in self.ledger.lost_by_cpu().into_iter().enumerate() {
+            let last = self.cpus.get(cpu).copied().unwrap_or_default();
+            if lost.wrapping_sub(last.lost) as i32 > 0 && self.span.start_ns < now_ns {
+                self.span.gaps.add(last.last_ns.max(self.span.start_ns), now_ns);
+            }
+        }
+        for index in self.threads.live() {
+            self.finish_interval(index, now_ns);
+            self.retire(index, None);
+        }
+        self.threads.take_ended()
+    }
+
+    /// Charges a live thread's open interval up to the end of the window.
+    fn finish_interval(&mut self, index: u32, now_ns: u64) {
+        let Some(thread) = self.threads.get_mut(index) else { return };
+        match thread.phase {
+            // Nobody saw it leave its CPU.
+            Phase::OnCpu(_) | Phase::ReadyOrOnCpu => {
+                thread.charge(classify::State::OnCpu, now_ns, &self.span);
+            }
+            Phase::Runnable => {
+                thread.charge(classify::State::Runnable, now_ns, &self.span);
+            }
+            Phase::Lost => {
+                thread.charge(classify::State::Unknown, now_ns, &self.span);
+            }
+            Phase::Waiting => self.end_wait(index, now_ns, None),
+        }
+    }
+
+    /// Takes a thread out of the table, all its time charged.
+    fn retire(&mut self, index: u32, end_ns: Option<u64>) {
+        let Some(thread) = self.threads.remove(index) else { return };
+        let (process, parent, ns_pid) = match self.processes.get(thread.tgid) {
+            Some(process) => (process.name, process.parent, process.ns_pid),
+            None => Default::default(),
+        };
+        let locks = self.processes.thread_ended(thread.tgid, &thread.sums);
+        self.locks.retire(&locks);
+        let in_window = thread.since_ns > self.span.start_ns;
+        if in_window {
+            self.threads.bury(Finished { thread, end_ns, process, parent, ns_pid });
+        }
+    }
+}

@@ -1,0 +1,231 @@
+//! Context switches: ends the interval of each thread that they mention and begins the next one. What contradicts an earlier
+//! record makes the interval between the two unknown, never negative and never double.
+
+use tracer_common::futex::{LockKind, Observed, owner};
+use tracer_common::sched::{Switch, WakeContext, switch_flags};
+
+use super::Aggregate;
+use super::classify::{Departure, Detail, Reason, State, wake_ns};
+use super::thread::{Holder, Origin, Party, Phase};
+use super::waits::{NO_LOCK, Wake};
+
+impl Aggregate {
+    pub(super) fn switch(&mut self, switch: &Switch, seen: Option<Observed>) {
+        let has = |flag| switch.flags & flag != 0;
+        let (ts_ns, cpu) = (switch.header.ts_ns, switch.header.cpu);
+        self.expel(cpu, switch.prev_tid, ts_ns);
+        if has(switch_flags::PREV_TRACKED) && switch.prev_tid != 0 {
+            self.leave(switch, seen);
+        }
+        let next_traced = has(switch_flags::NEXT_TRACKED) && switch.next_tid != 0;
+        if next_traced {
+            self.arrive(switch);
+        }
+        self.cpu_mut(cpu).running = if next_traced { switch.next_tid } else { 0 };
+    }
+
+    /// If another thread than `prev_tid` was believed on the CPU, its switch was lost.
+    fn expel(&mut self, cpu: u16, prev_tid: u32, ts_ns: u64) {
+        let believed = self.cpu_mut(cpu).running;
+        if believed == 0 || believed == prev_tid {
+            return;
+        }
+        let Some(index) = self.threads.find(believed) else { return };
+        let Some(thread) = self.threads.get_mut(index) else { return };
+        if thread.phase != Phase::OnCpu(cpu) {
+            return;
+        }
+        thread.charge(State::Unknown, ts_ns, &self.span);
+        thread.enter(Phase::Lost, &self.span);
+        if thread.exiting {
+            self.retire(index, Some(ts_ns));
+        }
+    }
+
+    /// A thread that no earlier record told of: it counts from here on.
+    fn join(&mut self, tid: u32, ts_ns: u64, phase: Phase) -> Option<u32> {
+        let index = self.threads.add(tid, ts_ns, Origin::Mentioned, self.span.gaps.total_ns())?;
+        let thread = self.threads.get_mut(index)?;
+        thread.phase = phase;
+        Some(index)
+    }
+
+    fn leave(&mut self, switch: &Switch, seen: Option<Observed>) {
+        let (ts_ns, on_cpu) = (switch.header.ts_ns, Phase::OnCpu(switch.header.cpu));
+        let known = self.threads.find(switch.prev_tid);
+        let Some(index) = known.or_else(|| self.join(switch.prev_tid, ts_ns, on_cpu)) else { return };
+        let Some(thread) = self.threads.get_mut(index) else { return };
+        let was = match thread.phase {
+            Phase::ReadyOrOnCpu => State::OnCpu,
+            phase if phase == on_cpu => State::OnCpu,
+            _ => State::Unknown,
+        };
+        thread.charge(was, ts_ns, &self.span);
+        let departure = self.calls.departure(switch);
+        if ts_ns > self.span.start_ns {
+            thread.sums.switches += 1;
+            thread.sums.preemptions += u64::from(switch.flags & switch_flags::PREEMPT != 0);
+        }
+        match departure {
+            Departure::Runnable => thread.enter(Phase::Runnable, &self.span),
+            Departure::Dead => self.retire(index, Some(ts_ns)),
+            Departure::Waits(reason) => self.begin_wait(index, reason, switch.object, seen, false),
+            Departure::Resumes => {
+                let anew = Reason { state: State::Other, detail: Detail::Call, syscall: switch.syscall };
+                let (reason, object) = thread.resumable.unwrap_or((anew, 0));
+                self.begin_wait(index, reason, object, None, false);
+            }
+        }
+    }
+
+    /// Begins a wait where the thread's last interval ended. With `patient`, an owner that is not in the table yet is looked
+    /// for again when the wait ends.
+    pub(super) fn begin_wait(
+        &mut self,
+        index: u32,
+        reason: Reason,
+        object: u64,
+        seen: Option<Observed>,
+        patient: bool,
+    ) {
+        let named = if reason.state == State::Futex { seen.and_then(owner) } else { None };
+        let holder = match named {
+            None => Holder::None,
+            Some((ns_tid, kind)) => match self.holder(index, ns_tid) {
+                Some(party) => Holder::Seen(party, kind),
+                None if patient => Holder::Named(ns_tid, kind),
+                None => Holder::None,
+            },
+        };
+        let Some(thread) = self.threads.get_mut(index) else { return };
+        thread.enter(Phase::Waiting, &self.span);
+        (thread.reason, thread.object, thread.holder) = (reason, object, holder);
+        if reason.syscall >= 0 {
+            thread.resumable = Some((reason, object));
+        }
+        thread.slot = thread.detailed.as_mut().map(|detailed| detailed.waits.slot(reason, object));
+    }
+
+    /// The thread that a lock's memory names, if it lives in the process of the waiter and is another one.
+    fn holder(&self, waiter: u32, ns_tid: u32) -> Option<Party> {
+        let thread = self.threads.get(waiter)?;
+        if thread.tgid == 0 {
+            return None;
+        }
+        let index = self.threads.find_in_process(thread.tgid, ns_tid)?;
+        if index == waiter { None } else { self.party(index) }
+    }
+
+    fn party(&self, index: u32) -> Option<Party> {
+        let mut party = self.threads.party(index)?;
+        party.process = self.processes.get(party.tgid).map(|process| process.name).unwrap_or_default();
+        Some(party)
+    }
+
+    /// Ends a wait, or with `end` none counts it as still open at the end of the window.
+    pub(super) fn end_wait(&mut self, index: u32, until_ns: u64, end: Option<Wake>) {
+        let Some(thread) = self.threads.get_mut(index) else { return };
+        let measured_ns = thread.charge(thread.reason.state, until_ns, &self.span);
+        if thread.since_ns <= self.span.start_ns {
+            return;
+        }
+        let Some(slot) = thread.slot else { return };
+        let (holder, object, state) = (thread.holder, thread.object, thread.reason.state);
+        let holder: Option<(Party, LockKind)> = match holder {
+            Holder::None => None,
+            Holder::Seen(party, kind) => Some((party, kind)),
+            Holder::Named(ns_tid, kind) => self.holder(index, ns_tid).map(|party| (party, kind)),
+        };
+        let (lock, waiter) = if state == State::Futex { self.lock_of(index, slot, object) } else { (NO_LOCK, NO_LOCK) };
+        let detailed = self.threads.get_mut(index).and_then(|thread| thread.detailed.as_mut());
+        if let Some(stat) = detailed.and_then(|detailed| detailed.waits.get_mut(slot)) {
+            stat.add(measured_ns, holder, end);
+        }
+        if state == State::Futex {
+            self.locks.add_wait(lock, waiter, measured_ns, holder, end);
+        }
+    }
+
+    /// The lock table's entries for a wait slot of a thread: looked up once, then remembered in the slot.
+    fn lock_of(&mut self, index: u32, slot: u32, object: u64) -> (u32, u32) {
+        let none = (NO_LOCK, NO_LOCK);
+        let Some(thread) = self.threads.get_mut(index) else { return none };
+        let Some(stat) = thread.detailed.as_mut().and_then(|detailed| detailed.waits.get_mut(slot)) else {
+            return none;
+        };
+        if stat.lock != NO_LOCK {
+            return (stat.lock, stat.waiter);
+        }
+        // A slot without the object is that of all futexes over the bound.
+        if stat.object != object || object == 0 || thread.tgid == 0 {
+            return none;
+        }
+        let (space, tgid) = (thread.space, thread.tgid);
+        let Some(party) = self.party(index) else { return none };
+        let lock = self.locks.entry(space, tgid, object);
+        let waiter = self.locks.add_waiter(lock, party);
+        if let Some(process) = self.processes.get_mut(tgid)
+            && lock != NO_LOCK
+            && process.locks.last() != Some(&lock)
+        {
+            process.add_lock(lock);
+        }
+        let detailed = self.threads.get_mut(index).and_then(|thread| thread.detailed.as_mut());
+        if let Some(stat) = detailed.and_then(|detailed| detailed.waits.get_mut(slot)) {
+            (stat.lock, stat.waiter) = (lock, waiter);
+        }
+        (lock, waiter)
+    }
+
+    fn arrive(&mut self, switch: &Switch) {
+        let (ts_ns, on_cpu) = (switch.header.ts_ns, Phase::OnCpu(switch.header.cpu));
+        let Some(index) = self.threads.find(switch.next_tid) else {
+            self.join(switch.next_tid, ts_ns, on_cpu);
+            return;
+        };
+        let woken_ns = wake_ns(switch);
+        let Some(thread) = self.threads.get_mut(index) else { return };
+        match (thread.phase, woken_ns) {
+            // It was seen to get a CPU and not to leave it.
+            (Phase::OnCpu(_), _) | (Phase::Lost, None) => {
+                thread.charge(State::Unknown, ts_ns, &self.span);
+            }
+            (Phase::Runnable, _) | (Phase::ReadyOrOnCpu, None) => {
+                thread.charge(State::Runnable, ts_ns, &self.span);
+            }
+            // It slept meanwhile, for what nobody saw.
+            (Phase::Lost | Phase::ReadyOrOnCpu, Some(woken_ns)) => {
+                thread.charge(State::Unknown, woken_ns.min(ts_ns), &self.span);
+                thread.charge(State::Runnable, ts_ns, &self.span);
+            }
+            (Phase::Waiting, woken_ns) => {
+                let wake = self.wake(switch);
+                self.end_wait(index, woken_ns.unwrap_or(ts_ns).min(ts_ns), Some(wake));
+                if let Some(thread) = self.threads.get_mut(index) {
+                    thread.charge(State::Runnable, ts_ns, &self.span);
+                }
+            }
+        }
+        if let Some(thread) = self.threads.get_mut(index) {
+            thread.enter(on_cpu, &self.span);
+        }
+    }
+
+    /// Who woke the thread that runs now.
+    fn wake(&self, switch: &Switch) -> Wake {
+        if switch.flags & switch_flags::HAS_WAKER == 0 {
+            return Wake { context: WakeContext::Unknown, by: None };
+        }
+        let context = (switch.flags & switch_flags::WAKE_CONTEXT_MASK) >> switch_flags::WAKE_CONTEXT_SHIFT;
+        match WakeContext::from_number(context as u8) {
+            // The idle task wakes nobody by itself.
+            WakeContext::Task if switch.waker_tid == 0 => Wake { context: WakeContext::Unknown, by: None },
+            WakeContext::Task => {
+                let known = self.threads.find(switch.waker_tid).and_then(|index| self.party(index));
+                let stranger = Party { tid: switch.waker_tid, ..Party::default() };
+                Wake { context: WakeContext::Task, by: Some(known.unwrap_or(stranger)) }
+            }
+            context => Wake { context, by: None },
+        }
+    }
+}

@@ -1,0 +1,265 @@
+//! One thread: the interval it is in, and what its intervals summed up to. [`Thread::charge`] is the only place that adds time,
+//! and it moves the interval's start with it: so the states of a thread sum to its wall time, to the nanosecond, whatever
+//! records come.
+
+use tracer_common::futex::LockKind;
+
+use super::classify::{Detail, Reason, STATES, State};
+use super::gaps::Gaps;
+use super::names::NameId;
+use super::waits::Waits;
+
+/// The window so far.
+pub struct Span {
+    /// Where it starts; `u64::MAX` until that is known, so that nothing before counts.
+    pub start_ns: u64,
+    /// The latest time seen in it.
+    pub now_ns: u64,
+    /// Times in which records were lost.
+    pub gaps: Gaps,
+}
+
+impl Span {
+    /// Whether the window has started.
+    pub fn is_open(&self) -> bool {
+        self.start_ns != u64::MAX
+    }
+}
+
+/// What a thread is doing, as far as its last event tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// On the CPU with this number.
+    OnCpu(u16),
+    /// Ready, without a CPU.
+    Runnable,
+    /// Asleep, for [`Thread::reason`].
+    Waiting,
+    /// Ready or on a CPU: the next event tells.
+    ReadyOrOnCpu,
+    /// An event was lost: nothing is known until the next one.
+    Lost,
+}
+
+/// Time per state, and switches.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sums {
+    /// Nanoseconds, indexed by [`State`].
+    pub ns: [u64; STATES],
+    /// Times it left a CPU.
+    pub switches: u64,
+    /// How many of them it was pushed off.
+    pub preemptions: u64,
+}
+
+impl Sums {
+    /// All states together.
+    pub fn wall_ns(&self) -> u64 {
+        self.ns.iter().sum()
+    }
+
+    /// Time in one state.
+    pub fn of(&self, state: State) -> u64 {
+        self.ns[state as usize]
+    }
+
+    /// Adds another thread's.
+    pub fn add(&mut self, other: &Sums) {
+        for (sum, ns) in self.ns.iter_mut().zip(other.ns) {
+            *sum += ns;
+        }
+        self.switches += other.switches;
+        self.preemptions += other.preemptions;
+    }
+}
+
+/// Another thread, as it was when this one met it. Outlives that thread.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Party {
+    /// The thread.
+    pub tid: u32,
+    /// Its process; 0: not known.
+    pub tgid: u32,
+    /// Its id in its own pid namespace.
+    pub ns_tid: u32,
+    /// Which of the threads that had this tid; 0: one that is not traced.
+    pub serial: u32,
+    /// Its name then.
+    pub name: NameId,
+    /// Its process's name then.
+    pub process: NameId,
+}
+
+/// The owner of the lock that a thread waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Holder {
+    /// Not known.
+    None,
+    /// Verified when the wait began.
+    Seen(Party, LockKind),
+    /// The memory named this thread id of the waiter's pid namespace, but the list of threads was not complete yet.
+    Named(u32, LockKind),
+}
+
+/// How a thread got into the table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// Its creation was seen.
+    Created,
+    /// It existed before; CLOCK_BOOTTIME of its start.
+    Seeded(u64),
+    /// A record mentioned it.
+    Mentioned,
+}
+
+/// What is kept only of threads followed in detail.
+#[derive(Debug, Default)]
+pub struct Detailed {
+    /// Names it had before, oldest first.
+    pub names_before: Vec<NameId>,
+    /// Its waits.
+    pub waits: Waits,
+    /// Time in the state `other`, by what tells it further.
+    pub other: Vec<(Detail, i16, u64)>,
+}
+
+/// See the file's head.
+#[derive(Debug)]
+pub struct Thread {
+    /// The thread.
+    pub tid: u32,
+    /// Its process; 0: not known.
+    pub tgid: u32,
+    /// Its id in its own pid namespace; 0: not known.
+    pub ns_tid: u32,
+    /// Unique in a run, from 1.
+    pub serial: u32,
+    /// Number of its address space; see `processes`.
+    pub space: u32,
+    /// Its name.
+    pub name: NameId,
+    /// Path of its cgroup.
+    pub cgroup: NameId,
+    /// Container id.
+    pub container: NameId,
+    /// How it got into the table.
+    pub origin: Origin,
+    /// What it is doing.
+    pub phase: Phase,
+    /// Since when.
+    pub since_ns: u64,
+    /// From when on it counts, before clipping to the window.
+    pub start_ns: u64,
+    /// Whether its end was announced.
+    pub exiting: bool,
+    /// While it waits: for what.
+    pub reason: Reason,
+    /// While it waits: inode number or address; 0: none.
+    pub object: u64,
+    /// Reason and object of its last wait in a system call, for calls that resume after a signal.
+    pub resumable: Option<(Reason, u64)>,
+    /// While it waits: its slot in [`Detailed::waits`].
+    pub slot: Option<u32>,
+    /// While it waits for a lock.
+    pub holder: Holder,
+    /// Time so far.
+    pub sums: Sums,
+    /// The rest; none for threads over the bound.
+    pub detailed: Option<Box<Detailed>>,
+    /// [`Gaps::total_ns`] at `since_ns`, and what of it was charged since.
+    gap_mark_ns: u64,
+}
+
+/// Earlier names kept of one thread.
+const MAX_NAMES_BEFORE: usize = 8;
+
+impl Thread {
+    /// A thread that counts from `start_ns` on.
+    pub fn new(tid: u32, serial: u32, start_ns: u64, origin: Origin, gap_mark_ns: u64) -> Self {
+        Thread {
+            tid,
+            tgid: 0,
+            ns_tid: 0,
+            serial,
+            space: 0,
+            name: NameId::NONE,
+            cgroup: NameId::NONE,
+            container: NameId::NONE,
+            origin,
+            phase: Phase::Lost,
+            since_ns: start_ns,
+            start_ns,
+            exiting: false,
+            reason: Reason::UNKNOWN,
+            object: 0,
+            resumable: None,
+            slot: None,
+            holder: Holder::None,
+            sums: Sums::default(),
+            detailed: None,
+            gap_mark_ns,
+        }
+    }
+
+    /// Ends the current interval, or a first part of it, at `until_ns`: adds it to a state, and what overlaps a gap to
+    /// `unknown`. Returns the time that went to the state.
+    pub fn charge(&mut self, state: State, until_ns: u64, span: &Span) -> u64 {
+        let until_ns = until_ns.max(self.since_ns);
+        let length_ns = until_ns.saturating_sub(self.since_ns.max(span.start_ns));
+        let hidden_ns = span.gaps.total_ns().saturating_sub(self.gap_mark_ns).min(length_ns);
+        let measured_ns = length_ns - hidden_ns;
+        self.sums.ns[State::Unknown as usize] += hidden_ns;
+        self.sums.ns[state as usize] += measured_ns;
+        self.since_ns = until_ns;
+        self.gap_mark_ns += hidden_ns;
+        if state == State::Other
+            && let Some(detailed) = &mut self.detailed
+        {
+            detailed.add_other(self.reason, measured_ns);
+        }
+        measured_ns
+    }
+
+    /// Begins an interval where the last one was charged to.
+    pub fn enter(&mut self, phase: Phase, span: &Span) {
+        self.phase = phase;
+        self.gap_mark_ns = span.gaps.total_ns();
+    }
+
+    /// Makes gaps from the window's start on count for the interval that has just begun.
+    pub fn backdate(&mut self) {
+        self.gap_mark_ns = 0;
+    }
+
+    /// Takes a new name.
+    pub fn rename(&mut self, name: NameId) {
+        if name == NameId::NONE || name == self.name {
+            return;
+        }
+        if let (Some(detailed), true) = (&mut self.detailed, self.name != NameId::NONE) {
+            if detailed.names_before.len() >= MAX_NAMES_BEFORE {
+                detailed.names_before.remove(0);
+            }
+            detailed.names_before.push(self.name);
+        }
+        self.name = name;
+    }
+
+    /// Where its wall time starts, within the window.
+    pub fn clipped_start_ns(&self, span: &Span) -> u64 {
+        self.start_ns.max(span.start_ns)
+    }
+}
+
+impl Detailed {
+    fn add_other(&mut self, reason: Reason, ns: u64) {
+        // Only one's own name tells waits in calls from each other; the rest has one name for all calls.
+        let syscall = if reason.detail == Detail::Call { reason.syscall } else { -1 };
+        let same = |entry: &&mut (Detail, i16, u64)| entry.0 == reason.detail && entry.1 == syscall;
+        match self.other.iter_mut().find(same) {
+            Some(entry) => entry.2 += ns,
+            // Distinct calls are few hundred at most.
+            None => self.other.push((reason.detail, syscall, ns)),
+        }
+    }
+}

@@ -1,0 +1,188 @@
+//! What one thread waited for: per object how often, how long, who held it and who ended the waits. Bounded: at most
+//! [`MAX_OBJECTS`] objects per thread, then one entry per state for all others.
+
+use tracer_common::futex::LockKind;
+use tracer_common::sched::WakeContext;
+
+use super::classify::{Detail, Reason, State};
+use super::thread::Party;
+
+/// Distinct objects kept of one thread.
+pub const MAX_OBJECTS: usize = 32;
+
+/// Owners kept of one wait entry.
+const MAX_OWNERS: usize = 16;
+
+/// Wakers kept of one wait entry; others are counted by their context only.
+const MAX_WAKERS: usize = 16;
+
+/// No lock entry, no waiter entry.
+pub const NO_LOCK: u32 = u32::MAX;
+
+/// What ended a wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Wake {
+    /// From where.
+    pub context: WakeContext,
+    /// The thread that did, for the context `Task`.
+    pub by: Option<Party>,
+}
+
+/// How often a thread, or an interrupt, ended waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WakerTally {
+    /// Who.
+    pub wake: Wake,
+    /// How often.
+    pub count: u64,
+}
+
+/// How often a thread was seen to hold a lock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OwnerTally {
+    /// Who.
+    pub party: Party,
+    /// How often.
+    pub count: u64,
+}
+
+/// Counts a wake. A waker for which there is no room is counted by its context.
+pub fn tally_wake(list: &mut Vec<WakerTally>, wake: Wake, room: usize) {
+    let serial_and_tid = |wake: &Wake| (wake.context, wake.by.map(|party| (party.serial, party.tid)));
+    if let Some(entry) = list.iter_mut().find(|entry| serial_and_tid(&entry.wake) == serial_and_tid(&wake)) {
+        entry.count += 1;
+    } else if list.len() < room || wake.by.is_none() {
+        // There are five contexts, so entries without a thread are few.
+        list.push(WakerTally { wake, count: 1 });
+    } else {
+        tally_wake(list, Wake { by: None, ..wake }, room);
+    }
+}
+
+/// Counts an owner. One for which there is no room is left out; returns whether it was counted.
+pub fn tally_owner(list: &mut Vec<OwnerTally>, party: Party, room: usize) -> bool {
+    let same = |entry: &&mut OwnerTally| entry.party.serial == party.serial && entry.party.tid == party.tid;
+    if let Some(entry) = list.iter_mut().find(same) {
+        entry.count += 1;
+        return true;
+    }
+    if list.len() < room {
+        list.push(OwnerTally { party, count: 1 });
+        return true;
+    }
+    false
+}
+
+/// All waits of a thread for one thing.
+#[derive(Clone, Debug)]
+pub struct WaitStat {
+    /// Why.
+    pub reason: Reason,
+    /// Inode number or address; 0: none, or several.
+    pub object: u64,
+    /// How many.
+    pub count: u64,
+    /// Time waited.
+    pub total_ns: u64,
+    /// The longest.
+    pub max_ns: u64,
+    /// Whether the thread is in it at the end of the window.
+    pub open: bool,
+    /// Who held it.
+    pub owners: Vec<OwnerTally>,
+    /// The kind of lock.
+    pub kind: Option<LockKind>,
+    /// What ended the waits.
+    pub wakers: Vec<WakerTally>,
+    /// Number of its entry in the lock table.
+    pub lock: u32,
+    /// Number of the thread's entry there.
+    pub waiter: u32,
+}
+
+/// See the file's head.
+#[derive(Debug, Default)]
+pub struct Waits {
+    list: Vec<WaitStat>,
+    last: u32,
+}
+
+impl Waits {
+    /// The slot of waits for this, made if there is room; else the slot of all other waits of that state.
+    pub fn slot(&mut self, reason: Reason, object: u64) -> u32 {
+        let same = |stat: &WaitStat| stat.object == object && stat.reason == reason;
+        if self.list.get(self.last as usize).is_some_and(same) {
+            return self.last;
+        }
+        self.last = match self.list.iter().position(same) {
+            Some(position) => position as u32,
+            None if self.list.len() < MAX_OBJECTS => self.push(reason, object),
+            None => {
+                let rest = Reason { state: reason.state, detail: Detail::None, syscall: -1 };
+                let merged = |stat: &WaitStat| stat.object == 0 && stat.reason == rest;
+                match self.list.iter().position(merged) {
+                    Some(position) => position as u32,
+                    None => self.push(rest, 0),
+                }
+            }
+        };
+        self.last
+    }
+
+    fn push(&mut self, reason: Reason, object: u64) -> u32 {
+        self.list.push(WaitStat {
+            reason,
+            object,
+            count: 0,
+            total_ns: 0,
+            max_ns: 0,
+            open: false,
+            owners: Vec::new(),
+            kind: None,
+            wakers: Vec::new(),
+            lock: NO_LOCK,
+            waiter: NO_LOCK,
+        });
+        (self.list.len() - 1) as u32
+    }
+
+    /// The entry of a slot.
+    pub fn get_mut(&mut self, slot: u32) -> Option<&mut WaitStat> {
+        self.list.get_mut(slot as usize)
+    }
+
+    /// All entries.
+    pub fn iter(&self) -> impl Iterator<Item = &WaitStat> {
+        self.list.iter()
+    }
+
+    /// Forgets which locks the futexes are: the address space is another one now.
+    pub fn forget_locks(&mut self) {
+        for stat in &mut self.list {
+            stat.lock = NO_LOCK;
+            stat.waiter = NO_LOCK;
+        }
+    }
+
+    /// Sum of all waits of a state.
+    pub fn total_ns(&self, state: State) -> u64 {
+        self.list.iter().filter(|stat| stat.reason.state == state).map(|stat| stat.total_ns).sum()
+    }
+}
+
+impl WaitStat {
+    /// Adds a wait, or the part of one that lies within the window.
+    pub fn add(&mut self, ns: u64, holder: Option<(Party, LockKind)>, end: Option<Wake>) {
+        self.count += 1;
+        self.total_ns += ns;
+        self.max_ns = self.max_ns.max(ns);
+        if let Some((party, kind)) = holder {
+            tally_owner(&mut self.owners, party, MAX_OWNERS);
+            self.kind = Some(kind);
+        }
+        match end {
+            Some(wake) => tally_wake(&mut self.wakers, wake, MAX_WAKERS),
+            None => self.open = true,
+        }
+    }
+}

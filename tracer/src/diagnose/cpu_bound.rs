@@ -1,0 +1,137 @@
+//! `cpu-bound` (information): the target computes nearly all the time, so only less or faster computing makes it faster. Says
+//! nothing where another finding explains the run.
+
+use super::{Claim, Facts, Outcome, Rule, confidence};
+use crate::model::report::{Comparison, Evidence, Finding, Report, Row, Severity, Subject, Thread};
+use crate::model::units::{duration, percent};
+
+/// See the file's head.
+pub struct CpuBound;
+
+/// Share of the wall time from which a thread, or of the host's CPUs from which the target, counts as busy.
+const BUSY_SHARE: f64 = 0.85;
+/// A run that computes for less than this is over too soon to matter.
+const LEAST_S: f64 = 0.5;
+/// CPU time is measured, not inferred.
+const MEASURED: f64 = 0.95;
+
+impl Rule for CpuBound {
+    fn class(&self) -> &'static str {
+        "cpu-bound"
+    }
+
+    fn check(&self, facts: &Facts<'_>) -> Outcome {
+        let Some(cpu) = &facts.report.cpu else {
+            return Outcome::CouldNotRun("the family sched did not run".to_owned());
+        };
+        if let Some(first) = facts.earlier.first() {
+            return Outcome::Silent(format!("{} explains the run", first.class));
+        }
+        let wall_s = facts.report.window.duration_s;
+        if let Some((index, thread, on_cpu_s)) = busiest(facts.report)
+            && on_cpu_s >= BUSY_SHARE * wall_s
+            && on_cpu_s >= LEAST_S
+        {
+            return Outcome::Claims(vec![one_thread(facts.report, index, thread, on_cpu_s)]);
+        }
+        match cpu.cpu_share {
+            Some(share) if share >= BUSY_SHARE && cpu.on_cpu_s >= LEAST_S => {
+                Outcome::Claims(vec![all_cpus(facts.report, share, cpu.on_cpu_s)])
+            }
+            Some(share) => Outcome::Silent(format!(
+                "no thread was on a CPU for {} of the wall time, and the target used {} of the host's CPUs",
+                percent(BUSY_SHARE),
+                percent(share)
+            )),
+            None => Outcome::Silent(format!("no thread was on a CPU for {} of the wall time", percent(BUSY_SHARE))),
+        }
+    }
+}
+
+fn busiest(report: &Report) -> Option<(usize, &Thread, f64)> {
+    let mut best: Option<(usize, &Thread, f64)> = None;
+    for (index, row) in report.threads.iter().enumerate() {
+        let Row::Thread(thread) = row else { continue };
+        let on_cpu_s = thread.states.get("on_cpu").copied().unwrap_or(0.0);
+        if best.is_none_or(|(_, _, most)| on_cpu_s > most) {
+            best = Some((index, thread, on_cpu_s));
+        }
+    }
+    best
+}
+
+fn one_thread(report: &Report, index: usize, thread: &Thread, on_cpu_s: f64) -> Claim {
+    let wall_s = report.window.duration_s;
+    let name = thread.name.as_deref().unwrap_or("without a known name");
+    let summary = format!(
+        "thread {name} ({}) was on a CPU for {} of {} ({}): it computes, and waits for nothing",
+        thread.tid,
+        duration(on_cpu_s),
+        duration(wall_s),
+        percent(on_cpu_s / wall_s)
+    );
+    let evidence = Evidence {
+        metric: "CPU time of the busiest thread".to_owned(),
+        value: on_cpu_s,
+        unit: "s".to_owned(),
+        source: format!("/threads/{index}/states/on_cpu"),
+        compared_with: Some(Comparison { what: "wall time".to_owned(), value: wall_s }),
+    };
+    let culprit = Subject {
+        process: thread.process.clone(),
+        pid: thread.pid,
+        ns_pid: thread.ns_pid,
+        thread: thread.name.clone(),
+        tid: Some(thread.tid),
+        ns_tid: thread.ns_tid,
+        lock: None,
+        cgroup: thread.cgroup.clone(),
+        container: thread.container.clone(),
+    };
+    let experiment = format!(
+        "Run it with half of the work of thread {name}: the wall time must fall by about as much. To see where it computes, sample it (perf record -g -t {}).",
+        thread.tid
+    );
+    claim(report, summary, evidence, Some(culprit), experiment)
+}
+
+fn all_cpus(report: &Report, share: f64, on_cpu_s: f64) -> Claim {
+    let summary = format!(
+        "the target used {} of all the host's CPUs ({} of CPU time in {})",
+        percent(share),
+        duration(on_cpu_s),
+        duration(report.window.duration_s)
+    );
+    let evidence = Evidence {
+        metric: "share of the host's CPUs".to_owned(),
+        value: share,
+        unit: "1".to_owned(),
+        source: "/cpu/cpu_share".to_owned(),
+        compared_with: Some(Comparison { what: "threshold".to_owned(), value: BUSY_SHARE }),
+    };
+    let experiment =
+        "Run it on a host with more CPUs, or with half of the work: the wall time must fall by as much.".to_owned();
+    claim(report, summary, evidence, None, experiment)
+}
+
+fn claim(report: &Report, summary: String, evidence: Evidence, culprit: Option<Subject>, experiment: String) -> Claim {
+    let finding = Finding {
+        class: CpuBound.class().to_owned(),
+        rank: 0,
+        severity: Severity::Info,
+        confidence: confidence(report, MEASURED),
+        summary,
+        lost_s: None,
+        share_of_wall: None,
+        speedup_bound: None,
+        culprit,
+        victims: Vec::new(),
+        evidence: vec![evidence],
+        hypothesis: "The run takes as long as its computing does; no wait limits it.".to_owned(),
+        fix: "Compute less or faster: a better algorithm, native code for the hot loop, or more threads where the work divides."
+            .to_owned(),
+        experiment,
+        consequences: Vec::new(),
+    };
+    Claim { finding, reported: true }
+}

@@ -1,0 +1,110 @@
+//! From facts to findings and a verdict. Rules read the report's facts only, so each number that they cite stands in the report
+//! and a reader can follow it; they read no clock, no file, no terminal, and cannot fail.
+
+mod cpu_bound;
+mod thresholds;
+mod user_lock_contention;
+mod verdict;
+
+#[cfg(test)]
+mod tests;
+
+use std::cmp::Ordering;
+
+use crate::model::report::{Finding, Report, RuleOutcome, RuleStatus};
+
+/// What a rule may look at.
+pub struct Facts<'a> {
+    /// The report, its findings and verdict still empty.
+    pub report: &'a Report,
+    /// What earlier rules of the table found to limit.
+    pub earlier: &'a [Finding],
+}
+
+/// What a rule says.
+pub enum Outcome {
+    /// It made claims.
+    Claims(Vec<Claim>),
+    /// It looked and has nothing to say, because of this.
+    Silent(String),
+    /// It could not look, because of this.
+    CouldNotRun(String),
+}
+
+/// A finding, and whether it passed the thresholds for reporting.
+pub struct Claim {
+    /// The finding; its rank is set later.
+    pub finding: Finding,
+    /// False: seen, not limiting.
+    pub reported: bool,
+}
+
+/// One class of findings.
+pub trait Rule: Sync {
+    /// The class's id.
+    fn class(&self) -> &'static str;
+    /// Looks at the facts.
+    fn check(&self, facts: &Facts<'_>) -> Outcome;
+}
+
+/// Every rule, in the order in which they look: a rule can see what earlier ones found.
+pub const RULES: &[&dyn Rule] = &[&user_lock_contention::UserLockContention, &cpu_bound::CpuBound];
+
+/// Adds findings, rules and verdict to a report that has all facts.
+pub fn diagnose(report: &mut Report) {
+    let mut findings: Vec<Finding> = Vec::new();
+    let mut observed: Vec<Finding> = Vec::new();
+    let mut rules = Vec::new();
+    for rule in RULES {
+        let outcome = rule.check(&Facts { report, earlier: &findings });
+        let (status, reason) = match outcome {
+            Outcome::Silent(reason) => (RuleStatus::Silent, reason),
+            Outcome::CouldNotRun(reason) => (RuleStatus::CouldNotRun, reason),
+            Outcome::Claims(claims) => {
+                let reported = claims.iter().filter(|claim| claim.reported).count();
+                let only_observed = claims.len() - reported;
+                for claim in claims {
+                    let list = if claim.reported { &mut findings } else { &mut observed };
+                    list.push(claim.finding);
+                }
+                if reported > 0 {
+                    (RuleStatus::Fired, format!("{reported} reported, {only_observed} under the thresholds"))
+                } else {
+                    (RuleStatus::Silent, format!("{only_observed} observed, all under the reporting thresholds"))
+                }
+            }
+        };
+        rules.push(RuleOutcome { class: rule.class().to_owned(), status, reason });
+    }
+    rank(&mut findings);
+    rank(&mut observed);
+    report.findings = findings;
+    report.observed = observed;
+    report.rules = rules;
+    (report.verdict, report.verdict_reason) = verdict::decide(report);
+}
+
+/// Most severe first, then most time lost; ties stay in the order of the rules and of the facts.
+fn rank(findings: &mut [Finding]) {
+    let lost_s = |finding: &Finding| finding.lost_s.unwrap_or(0.0);
+    findings.sort_by(|a, b| {
+        let by_loss = lost_s(b).partial_cmp(&lost_s(a)).unwrap_or(Ordering::Equal);
+        a.severity.cmp(&b.severity).then(by_loss)
+    });
+    for (position, finding) in findings.iter_mut().enumerate() {
+        finding.rank = position as u32 + 1;
+    }
+}
+
+/// A rule's own confidence, lowered by what the scheduling family missed. Where that is not known the claim counts as one that
+/// rests on correlation only.
+fn confidence(report: &Report, own: f64) -> f64 {
+    const UNKNOWN_COVERAGE: f64 = 0.5;
+    let confidence = own * sched_share(report).unwrap_or(UNKNOWN_COVERAGE);
+    (confidence * 1000.0).round() / 1000.0
+}
+
+/// The share of scheduling events that the report rests on.
+fn sched_share(report: &Report) -> Option<f64> {
+    report.coverage.families.iter().find(|family| family.family == "sched")?.share
+}

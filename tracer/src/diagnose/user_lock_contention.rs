@@ -1,0 +1,187 @@
+//! `user-lock-contention`: threads wait for a lock of user space that other threads hold.
+//!
+//! A futex is a lock only if its memory named a live thread of the same process as its owner, and it is contended only if
+//! ownership went on: several owners in turn, or waits ended by a thread that had been an owner. So idle pools, queues and
+//! condition variables (no owner), the GIL (no owner that the memory's layout tells) and deadlocks (an owner that never
+//! changes) do not make this rule speak.
+
+use super::thresholds::{REPORTED_SHARE, is_reported, severity, speedup_bound};
+use super::{Claim, Facts, Outcome, Rule, confidence};
+use crate::model::report::{Comparison, Evidence, Finding, Futex, Report, Row, Subject, Thread, Waiter};
+use crate::model::units::{count, duration, percent};
+
+/// See the file's head.
+pub struct UserLockContention;
+
+/// The lock and its holder were observed and the waits measured.
+const HOLDER_SEEN: f64 = 0.9;
+/// The holder was seen in less than half of the waits: who held it in the others is inferred.
+const HOLDER_INFERRED: f64 = 0.75;
+
+const MAX_VICTIMS: usize = 8;
+
+impl Rule for UserLockContention {
+    fn class(&self) -> &'static str {
+        "user-lock-contention"
+    }
+
+    fn check(&self, facts: &Facts<'_>) -> Outcome {
+        let Some(locks) = &facts.report.locks else {
+            return Outcome::CouldNotRun("the family sched did not run".to_owned());
+        };
+        if locks.futexes.is_empty() {
+            return Outcome::Silent("no thread waited on a futex".to_owned());
+        }
+        let owned = locks.futexes.iter().filter(|futex| !futex.owners.is_empty()).count();
+        if owned == 0 {
+            return Outcome::Silent(format!(
+                "no owner was seen at any of {}: idle threads, queues and condition variables look like this",
+                count(locks.futexes.len() as u64, "futex address").replace("addresss", "addresses")
+            ));
+        }
+        let contended: Vec<Claim> = locks
+            .futexes
+            .iter()
+            .enumerate()
+            .filter(|(_, futex)| is_contended(futex))
+            .filter_map(|(index, futex)| claim(facts.report, index, futex))
+            .collect();
+        if contended.is_empty() {
+            return Outcome::Silent(format!(
+                "{} had an owner, but none ever changed hands: that is no contention, and may be a deadlock",
+                count(owned as u64, "lock")
+            ));
+        }
+        Outcome::Claims(contended)
+    }
+}
+
+fn is_contended(futex: &Futex) -> bool {
+    futex.completed > 0 && (futex.owners.len() >= 2 || (futex.woken_by_owner > 0 && !futex.owners.is_empty()))
+}
+
+fn claim(report: &Report, index: usize, futex: &Futex) -> Option<Claim> {
+    let (owner, waiter) = (futex.owners.first()?, futex.waiters.first()?);
+    let wall_s = report.window.duration_s;
+    let lost_s = waiter.total_s;
+    let own_confidence = if futex.waits_with_owner * 2 >= futex.waits { HOLDER_SEEN } else { HOLDER_INFERRED };
+    let kind = futex.kind.as_deref().unwrap_or("lock");
+    let lock = format!("{kind} at {}", futex.address);
+    let holder = named("thread", owner.thread.as_deref(), owner.tid);
+    let mut culprit = subject(report, owner.tid, owner.thread.as_ref(), futex);
+    culprit.ns_tid = Some(owner.ns_tid);
+    culprit.lock = Some(lock.clone());
+    let victims = futex.waiters.iter().take(MAX_VICTIMS).map(|waiter| victim(report, waiter, futex)).collect();
+    let others = if futex.threads > 1 { format!(", {} in all", count(futex.threads, "thread")) } else { String::new() };
+    let finding = Finding {
+        class: UserLockContention.class().to_owned(),
+        rank: 0,
+        severity: severity(lost_s, wall_s),
+        confidence: confidence(report, own_confidence),
+        summary: format!(
+            "{} of {} waited {} ({} of {}) for the {lock}{others}; {holder} held it in {} of the {} in which a holder was seen",
+            named("thread", waiter.thread.as_deref(), waiter.tid),
+            named("process", futex.process.as_deref(), futex.pid),
+            duration(lost_s),
+            percent(lost_s / wall_s),
+            duration(wall_s),
+            owner.count,
+            count(futex.waits_with_owner, "wait"),
+        ),
+        lost_s: Some(lost_s),
+        share_of_wall: None,
+        speedup_bound: speedup_bound(lost_s, wall_s),
+        culprit: Some(culprit),
+        victims,
+        evidence: evidence(report, index, futex, waiter),
+        hypothesis: format!(
+            "Threads that need this lock run one after the other: {holder} holds it while they sleep. The seconds lost are those \
+             of the thread that waited longest, an upper bound, since no critical path says whether the run waited for it."
+        ),
+        fix: format!(
+            "Hold the lock for a shorter time in {holder} (compute before taking it, no input or output under it), split it, or \
+             give each thread its own data and merge at the end."
+        ),
+        experiment: format!(
+            "Run the same work with one thread less among those that take {}: if the time hardly changes, the lock is the limit. \
+             Then run it with the fix: the wait at this lock must fall, and the wall time with it, by at most {}.",
+            futex.address,
+            duration(lost_s)
+        ),
+        consequences: Vec::new(),
+    };
+    let reported = is_reported(lost_s, wall_s, futex.waits, futex.max_s);
+    Some(Claim { finding, reported })
+}
+
+fn evidence(report: &Report, index: usize, futex: &Futex, waiter: &Waiter) -> Vec<Evidence> {
+    let at = |field: &str| format!("/locks/futexes/{index}/{field}");
+    let wall_s = report.window.duration_s;
+    let compared = |what: &str, value: f64| Some(Comparison { what: what.to_owned(), value });
+    let one = |metric: &str, value: f64, unit: &str, source: String, compared_with| Evidence {
+        metric: metric.to_owned(),
+        value,
+        unit: unit.to_owned(),
+        source,
+        compared_with,
+    };
+    let threshold = compared("reporting threshold", REPORTED_SHARE * wall_s);
+    vec![
+        one(
+            "longest total wait of one thread (upper bound of the loss)",
+            waiter.total_s,
+            "s",
+            at("waiters/0/total_s"),
+            threshold,
+        ),
+        one("wait of all threads", futex.total_s, "s", at("total_s"), compared("wall time", wall_s)),
+        one("longest single wait", futex.max_s, "s", at("max_s"), None),
+        one("waits", futex.waits as f64, "1", at("waits"), None),
+        one(
+            "waits with a verified live owner",
+            futex.waits_with_owner as f64,
+            "1",
+            at("waits_with_owner"),
+            compared("waits", futex.waits as f64),
+        ),
+        one(
+            "waits ended by a thread seen as owner",
+            futex.woken_by_owner as f64,
+            "1",
+            at("woken_by_owner"),
+            compared("waits that ended", futex.completed as f64),
+        ),
+    ]
+}
+
+fn victim(report: &Report, waiter: &Waiter, futex: &Futex) -> Subject {
+    let mut victim = subject(report, waiter.tid, waiter.thread.as_ref(), futex);
+    victim.ns_tid = waiter.ns_tid;
+    victim
+}
+
+fn subject(report: &Report, tid: u32, name: Option<&String>, futex: &Futex) -> Subject {
+    let row = report.threads.iter().find_map(|row| match row {
+        Row::Thread(thread) if thread.tid == tid && thread.pid == Some(futex.pid) => Some(thread),
+        _ => None,
+    });
+    let of_row = |field: fn(&Thread) -> Option<String>| row.and_then(|thread| field(thread));
+    Subject {
+        process: futex.process.clone(),
+        pid: Some(futex.pid),
+        ns_pid: row.and_then(|thread| thread.ns_pid),
+        thread: name.cloned(),
+        tid: Some(tid),
+        ns_tid: None,
+        lock: None,
+        cgroup: of_row(|thread| thread.cgroup.clone()),
+        container: of_row(|thread| thread.container.clone()),
+    }
+}
+
+fn named(noun: &str, name: Option<&str>, id: u32) -> String {
+    match name {
+        Some(name) => format!("{noun} {name} ({id})"),
+        None => format!("{noun} {id}"),
+    }
+}

@@ -1,0 +1,12 @@
+//! What other tools read: the report as JSON, all events as NDJSON.
+
+pub mod ndjson;
+
+use crate::model::report::Report;
+
+/// The report as pretty JSON with a newline at the end.
+pub fn to_json(report: &Report) -> Result<String, serde_json::Error> {
+    let mut text = serde_json::to_string_pretty(report)?;
+    text.push('\n');
+    Ok(text)
+}

@@ -1,0 +1,214 @@
+//! One line of JSON per record, in the order in which they come: `ts_ns`, `cpu`, `kind`, then the payload's fields under the
+//! names of the binary interface. Written as a stream; nothing is kept. Names and paths are made printable, numbers are as the
+//! kernel gave them; a futex's `words` are left out where they could not be read.
+
+use std::io;
+
+use serde::Serialize;
+use tracer_common::record::Header;
+use tracer_common::sched::{Switch, SwitchFutex};
+
+use crate::model::event::{Event, Meta, kind_name};
+use crate::model::text::printable;
+use crate::pipeline::decode::Undecoded;
+
+/// Writes one event as a line.
+pub fn write_event(event: &Event, out: &mut impl io::Write) -> io::Result<()> {
+    let mut line = Line::begin(Some(event.header()), kind_name(event.header().kind).unwrap_or("undecoded"), out)?;
+    match event {
+        Event::Switch(event) => line.switch(event)?,
+        Event::SwitchFutex(event) => line.switch_futex(event)?,
+        Event::NewTask(event) => {
+            line.number("tid", event.tid)?;
+            line.number("tgid", event.tgid)?;
+            line.number("creator_tid", event.creator_tid)?;
+            line.number("creator_tgid", event.creator_tgid)?;
+            line.number("ns_tid", event.ns_tid)?;
+            line.number("ns_level", event.ns_level)?;
+            line.number("clone_flags", event.clone_flags)?;
+            line.text("comm", &event.comm)?;
+        }
+        Event::Fork(event) => {
+            line.number("parent_tid", event.parent_tid)?;
+            line.number("parent_tgid", event.parent_tgid)?;
+            line.number("child_tid", event.child_tid)?;
+            line.number("child_tgid", event.child_tgid)?;
+        }
+        Event::Exec(event) => {
+            line.number("tgid", event.tgid)?;
+            line.number("old_tid", event.old_tid)?;
+            line.text("comm", &event.comm)?;
+            line.text("path", &event.path)?;
+        }
+        Event::Exit(event) => {
+            line.number("tid", event.tid)?;
+            line.number("tgid", event.tgid)?;
+            line.number("exit_code", event.exit_code)?;
+            line.number("sum_exec_runtime_ns", event.sum_exec_runtime_ns)?;
+            line.text("comm", &event.comm)?;
+        }
+        Event::Rename(event) => {
+            line.number("tid", event.tid)?;
+            line.number("tgid", event.tgid)?;
+            line.text("comm", &event.comm)?;
+        }
+        Event::CgroupMove(event) => {
+            line.number("tid", event.tid)?;
+            line.number("tgid", event.tgid)?;
+            line.number("hierarchy", event.hierarchy)?;
+            line.number("whole_process", event.whole_process)?;
+            line.text("path", &event.path)?;
+        }
+        Event::Meta(_, meta) => line.meta(meta)?,
+    }
+    line.end()
+}
+
+/// Writes a record that could not be decoded, with the number of its kind where it has one.
+pub fn write_undecoded(undecoded: &Undecoded, out: &mut impl io::Write) -> io::Result<()> {
+    let mut line = Line::begin(undecoded.header, "undecoded", out)?;
+    if let Some(header) = undecoded.header {
+        line.number("kind_number", header.kind)?;
+    }
+    line.end()
+}
+
+/// A line that is being written.
+struct Line<'a, W: io::Write> {
+    out: &'a mut W,
+    empty: bool,
+}
+
+impl<'a, W: io::Write> Line<'a, W> {
+    fn begin(header: Option<Header>, kind: &str, out: &'a mut W) -> io::Result<Self> {
+        out.write_all(b"{")?;
+        let mut line = Line { out, empty: true };
+        if let Some(header) = header {
+            line.number("ts_ns", header.ts_ns)?;
+            line.number("cpu", header.cpu)?;
+        }
+        line.value("kind", kind)?;
+        Ok(line)
+    }
+
+    fn end(self) -> io::Result<()> {
+        self.out.write_all(b"}\n")
+    }
+
+    fn key(&mut self, key: &str) -> io::Result<()> {
+        if !self.empty {
+            self.out.write_all(b",")?;
+        }
+        self.empty = false;
+        // Keys are ours: letters and underscores.
+        write!(self.out, "\"{key}\":")
+    }
+
+    fn number(&mut self, key: &str, number: impl std::fmt::Display) -> io::Result<()> {
+        self.key(key)?;
+        write!(self.out, "{number}")
+    }
+
+    fn value(&mut self, key: &str, value: impl Serialize) -> io::Result<()> {
+        self.key(key)?;
+        Ok(serde_json::to_writer(&mut *self.out, &value)?)
+    }
+
+    fn text(&mut self, key: &str, bytes: &[u8]) -> io::Result<()> {
+        self.value(key, printable(bytes))
+    }
+
+    fn switch(&mut self, event: &Switch) -> io::Result<()> {
+        self.number("prev_tid", event.prev_tid)?;
+        self.number("next_tid", event.next_tid)?;
+        self.number("waker_tid", event.waker_tid)?;
+        self.number("wake_delta_ns", event.wake_delta_ns)?;
+        self.number("prev_state", event.prev_state)?;
+        self.number("flags", event.flags)?;
+        self.number("syscall", event.syscall)?;
+        self.number("arg0", event.arg0)?;
+        self.number("fd_kind", event.fd_kind)?;
+        self.number("object", event.object)
+    }
+
+    fn switch_futex(&mut self, event: &SwitchFutex) -> io::Result<()> {
+        self.switch(&event.switch)?;
+        self.number("op", event.op)?;
+        self.number("val", event.val)?;
+        if event.readable == 1 {
+            self.value("words", event.words)?;
+        }
+        self.number("readable", event.readable)
+    }
+
+    fn meta(&mut self, meta: &Meta) -> io::Result<()> {
+        match meta {
+            Meta::Host(payload) => self.fields(payload),
+            Meta::Target(payload) => self.fields(payload),
+            Meta::Families(payload) => self.fields(payload),
+            Meta::Start(payload) => self.fields(payload),
+            Meta::Tick(payload) => self.fields(payload),
+            Meta::Loss(payload) => self.fields(payload),
+            Meta::Seed(payload) => self.fields(payload),
+            Meta::Name(payload) => self.fields(payload),
+            Meta::Cost(payload) => self.fields(payload),
+            Meta::End(payload) => self.fields(payload),
+        }
+    }
+
+    /// The fields of a payload, behind those of the header.
+    fn fields(&mut self, payload: &impl Serialize) -> io::Result<()> {
+        let object = serde_json::to_string(payload)?;
+        match object.strip_prefix('{').and_then(|object| object.strip_suffix('}')) {
+            Some(inner) if !inner.is_empty() => {
+                self.out.write_all(b",")?;
+                self.out.write_all(inner.as_bytes())
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pipeline::decode::decode;
+    use crate::testing;
+
+    fn parse(lines: &[u8]) -> Vec<serde_json::Value> {
+        let text = std::str::from_utf8(lines).expect("UTF-8");
+        text.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"))).collect()
+    }
+
+    #[test]
+    fn each_event_is_one_line_with_time_cpu_and_kind() {
+        let events = testing::one_of_each();
+        let mut lines = Vec::new();
+        for event in &events {
+            write_event(event, &mut lines).expect("memory");
+        }
+        let values = parse(&lines);
+        assert_eq!(values.len(), events.len());
+        for (value, event) in values.iter().zip(&events) {
+            assert_eq!(value["ts_ns"], event.header().ts_ns, "{value}");
+            assert_eq!(value["kind"].as_str(), kind_name(event.header().kind), "{value}");
+        }
+        let (switch, rename, seed) = (&values[0], &values[6], &values[9]);
+        assert_eq!((&switch["prev_tid"], &switch["syscall"]), (&10.into(), &0.into()));
+        assert_eq!(values[1]["words"][2], 10);
+        assert_eq!(rename["comm"], "a\\x1b\"b", "the name is printable, and quoted for JSON");
+        assert_eq!(seed["comm"], "seeded");
+    }
+
+    #[test]
+    fn what_could_not_be_decoded_keeps_its_number() {
+        let mut record = testing::bytes(&testing::one_of_each()[0]);
+        record.truncate(20);
+        let mut lines = Vec::new();
+        write_undecoded(&decode(&record).expect_err("cut"), &mut lines).expect("memory");
+        write_undecoded(&decode(&record[..3]).expect_err("cut"), &mut lines).expect("memory");
+        let values = parse(&lines);
+        assert_eq!((&values[0]["kind"], &values[0]["kind_number"]), (&"undecoded".into(), &0x101.into()));
+        assert_eq!(values[1], serde_json::json!({"kind": "undecoded"}));
+    }
+}

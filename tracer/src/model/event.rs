@@ -1,0 +1,91 @@
+//! Decoded records: what the pure stages work on. The kernel's fixed layouts keep the types of `tracer-common`, field by field;
+//! what user space wrote is parsed. Large and rare payloads are boxed so that a switch moves few bytes.
+
+use tracer_common::record::{Header, meta, sched as kind};
+use tracer_common::sched::{CgroupMove, Exec, Exit, Fork, NewTask, Rename, Switch, SwitchFutex};
+
+use super::meta::{
+    CostRecord, EndRecord, FamilyRecord, HostRecord, LossRecord, NameRecord, SeedRecord, StartRecord, TargetRecord,
+    TickRecord,
+};
+
+/// One record, decoded.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Event {
+    /// A context switch.
+    Switch(Switch),
+    /// A context switch into a futex wait.
+    SwitchFutex(SwitchFutex),
+    /// A new task.
+    NewTask(NewTask),
+    /// A fork is complete.
+    Fork(Fork),
+    /// A program was executed.
+    Exec(Box<Exec>),
+    /// A thread ends.
+    Exit(Exit),
+    /// A thread's name changed.
+    Rename(Rename),
+    /// A task moved to another cgroup.
+    CgroupMove(Box<CgroupMove>),
+    /// What user space wrote.
+    Meta(Header, Box<Meta>),
+}
+
+/// The payload of a record of family 0.
+#[derive(Clone, Debug, PartialEq)]
+#[expect(missing_docs, reason = "each is described where its payload is defined")]
+pub enum Meta {
+    Host(HostRecord),
+    Target(TargetRecord),
+    Families(FamilyRecord),
+    Start(StartRecord),
+    Tick(TickRecord),
+    Loss(LossRecord),
+    Seed(SeedRecord),
+    Name(NameRecord),
+    Cost(CostRecord),
+    End(EndRecord),
+}
+
+impl Event {
+    /// The header that the record had.
+    pub fn header(&self) -> Header {
+        match self {
+            Event::Switch(event) => event.header,
+            Event::SwitchFutex(event) => event.switch.header,
+            Event::NewTask(event) => event.header,
+            Event::Fork(event) => event.header,
+            Event::Exec(event) => event.header,
+            Event::Exit(event) => event.header,
+            Event::Rename(event) => event.header,
+            Event::CgroupMove(event) => event.header,
+            Event::Meta(header, _) => *header,
+        }
+    }
+}
+
+/// The name of a kind of record in exports; none for kinds that this version does not know.
+pub const fn kind_name(number: u16) -> Option<&'static str> {
+    Some(match number {
+        kind::SWITCH => "switch",
+        kind::SWITCH_FUTEX => "switch-futex",
+        kind::NEW_TASK => "new-task",
+        kind::FORK => "fork",
+        kind::EXEC => "exec",
+        kind::EXIT => "exit",
+        kind::RENAME => "rename",
+        kind::CGROUP_MOVE => "cgroup-move",
+        meta::HOST => "host",
+        meta::TARGET => "target",
+        meta::FAMILIES => "families",
+        meta::START => "start",
+        meta::TICK => "tick",
+        meta::LOSS => "loss",
+        meta::SEED => "seed",
+        meta::NAME => "name",
+        meta::COST => "cost",
+        meta::END => "end",
+        _ => return None,
+    })
+}

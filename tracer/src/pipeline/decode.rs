@@ -1,0 +1,250 @@
+//! Record bytes to [`Event`]s, by checked reads only. A record that cannot be decoded is an [`Undecoded`] value for the ledger,
+//! never an error that ends anything: its kind may be newer than this tracer, or the capture damaged.
+//!
+//! Every kernel kind has one exact length. A longer record is from another binary interface and is refused as well: its fields
+//! may mean something else. Interprets nothing; that is `aggregate`.
+
+use serde::de::DeserializeOwned;
+use tracer_common::record::{HEADER_BYTES, Header, meta, sched as kind};
+use tracer_common::sched::{CgroupMove, Exec, Exit, Fork, NewTask, Rename, Switch, SwitchFutex};
+
+use super::batch::header;
+use crate::model::event::{Event, Meta};
+
+/// A record that could not be decoded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Undecoded {
+    /// Its header; none when it is shorter than one.
+    pub header: Option<Header>,
+    /// Why.
+    pub cause: Cause,
+}
+
+/// See [`Undecoded`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// Shorter than a header.
+    NoHeader,
+    /// A kind that this version does not know.
+    UnknownKind,
+    /// Not the length of its kind.
+    WrongLength,
+    /// A payload of user space that is not what its kind has.
+    BadPayload,
+}
+
+/// Decodes one record.
+pub fn decode(record: &[u8]) -> Result<Event, Undecoded> {
+    let Some(header) = header(record) else {
+        return Err(Undecoded { header: None, cause: Cause::NoHeader });
+    };
+    let mut fields = Fields(&record[HEADER_BYTES..]);
+    let event = match header.kind {
+        kind::SWITCH => fields.switch(header).map(Event::Switch),
+        kind::SWITCH_FUTEX => fields.switch_futex(header).map(Event::SwitchFutex),
+        kind::NEW_TASK => fields.new_task(header).map(Event::NewTask),
+        kind::FORK => fields.fork(header).map(Event::Fork),
+        kind::EXEC => fields.exec(header).map(Event::Exec),
+        kind::EXIT => fields.exit(header).map(Event::Exit),
+        kind::RENAME => fields.rename(header).map(Event::Rename),
+        kind::CGROUP_MOVE => fields.cgroup_move(header).map(Event::CgroupMove),
+        _ => return decode_meta(header, fields.0),
+    };
+    match event {
+        Some(event) if fields.0.is_empty() => Ok(event),
+        _ => Err(Undecoded { header: Some(header), cause: Cause::WrongLength }),
+    }
+}
+
+fn decode_meta(header: Header, payload: &[u8]) -> Result<Event, Undecoded> {
+    let meta = match header.kind {
+        meta::HOST => json(payload).map(Meta::Host),
+        meta::TARGET => json(payload).map(Meta::Target),
+        meta::FAMILIES => json(payload).map(Meta::Families),
+        meta::START => json(payload).map(Meta::Start),
+        meta::TICK => json(payload).map(Meta::Tick),
+        meta::LOSS => json(payload).map(Meta::Loss),
+        meta::SEED => json(payload).map(Meta::Seed),
+        meta::NAME => json(payload).map(Meta::Name),
+        meta::COST => json(payload).map(Meta::Cost),
+        meta::END => json(payload).map(Meta::End),
+        _ => return Err(Undecoded { header: Some(header), cause: Cause::UnknownKind }),
+    };
+    match meta {
+        Some(meta) => Ok(Event::Meta(header, Box::new(meta))),
+        None => Err(Undecoded { header: Some(header), cause: Cause::BadPayload }),
+    }
+}
+
+fn json<T: DeserializeOwned>(payload: &[u8]) -> Option<T> {
+    serde_json::from_slice(payload).ok()
+}
+
+/// What of a record is not read yet. Each read takes its bytes off the front, in the order of the layout's fields.
+struct Fields<'a>(&'a [u8]);
+
+impl Fields<'_> {
+    fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
+        let (bytes, rest) = self.0.split_first_chunk::<N>()?;
+        self.0 = rest;
+        Some(*bytes)
+    }
+
+    fn u8(&mut self) -> Option<u8> {
+        self.take().map(|[byte]| byte)
+    }
+
+    fn u16(&mut self) -> Option<u16> {
+        self.take().map(u16::from_le_bytes)
+    }
+
+    fn i16(&mut self) -> Option<i16> {
+        self.take().map(i16::from_le_bytes)
+    }
+
+    fn u32(&mut self) -> Option<u32> {
+        self.take().map(u32::from_le_bytes)
+    }
+
+    fn u64(&mut self) -> Option<u64> {
+        self.take().map(u64::from_le_bytes)
+    }
+
+    fn switch(&mut self, header: Header) -> Option<Switch> {
+        Some(Switch {
+            header,
+            prev_tid: self.u32()?,
+            next_tid: self.u32()?,
+            waker_tid: self.u32()?,
+            wake_delta_ns: self.u32()?,
+            prev_state: self.u32()?,
+            flags: self.u16()?,
+            syscall: self.i16()?,
+            arg0: self.u32()?,
+            fd_kind: self.u8()?,
+            reserved: self.take()?,
+            object: self.u64()?,
+        })
+    }
+
+    fn switch_futex(&mut self, header: Header) -> Option<SwitchFutex> {
+        let switch = self.switch(header)?;
+        let (op, val) = (self.u32()?, self.u32()?);
+        let mut words = [0; 6];
+        for word in &mut words {
+            *word = self.u32()?;
+        }
+        Some(SwitchFutex { switch, op, val, words, readable: self.u32()?, reserved: self.u32()? })
+    }
+
+    fn new_task(&mut self, header: Header) -> Option<NewTask> {
+        Some(NewTask {
+            header,
+            tid: self.u32()?,
+            tgid: self.u32()?,
+            creator_tid: self.u32()?,
+            creator_tgid: self.u32()?,
+            ns_tid: self.u32()?,
+            ns_level: self.u32()?,
+            clone_flags: self.u64()?,
+            comm: self.take()?,
+        })
+    }
+
+    fn fork(&mut self, header: Header) -> Option<Fork> {
+        Some(Fork {
+            header,
+            parent_tid: self.u32()?,
+            parent_tgid: self.u32()?,
+            child_tid: self.u32()?,
+            child_tgid: self.u32()?,
+        })
+    }
+
+    fn exec(&mut self, header: Header) -> Option<Box<Exec>> {
+        Some(Box::new(Exec { header, tgid: self.u32()?, old_tid: self.u32()?, comm: self.take()?, path: self.take()? }))
+    }
+
+    fn exit(&mut self, header: Header) -> Option<Exit> {
+        Some(Exit {
+            header,
+            tid: self.u32()?,
+            tgid: self.u32()?,
+            exit_code: self.u32()?,
+            reserved: self.u32()?,
+            sum_exec_runtime_ns: self.u64()?,
+            comm: self.take()?,
+        })
+    }
+
+    fn rename(&mut self, header: Header) -> Option<Rename> {
+        Some(Rename { header, tid: self.u32()?, tgid: self.u32()?, comm: self.take()? })
+    }
+
+    fn cgroup_move(&mut self, header: Header) -> Option<Box<CgroupMove>> {
+        Some(Box::new(CgroupMove {
+            header,
+            tid: self.u32()?,
+            tgid: self.u32()?,
+            hierarchy: self.u32()?,
+            whole_process: self.u32()?,
+            path: self.take()?,
+        }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::model::event::kind_name;
+    use crate::testing;
+
+    #[test]
+    fn every_kind_comes_back_as_it_was_written() {
+        for event in testing::one_of_each() {
+            let record = testing::bytes(&event);
+            assert_eq!(decode(&record).as_ref(), Ok(&event), "{} bytes", record.len());
+            assert!(kind_name(event.header().kind).is_some(), "{event:?} has a name");
+        }
+    }
+
+    #[test]
+    fn a_kernel_record_of_another_length_is_refused() {
+        for event in testing::one_of_each().into_iter().filter(|event| event.header().kind >> 8 == 1) {
+            let mut record = testing::bytes(&event);
+            for end in HEADER_BYTES..record.len() {
+                let cut = decode(&record[..end]).expect_err("cut");
+                assert_eq!(cut.cause, Cause::WrongLength, "{event:?} cut at {end}");
+            }
+            record.push(0);
+            assert_eq!(decode(&record).expect_err("long").cause, Cause::WrongLength, "{event:?} with a byte more");
+        }
+    }
+
+    #[test]
+    fn what_is_not_known_keeps_its_kind_for_the_ledger() {
+        let mut record = testing::bytes(&testing::one_of_each()[0]);
+        record[8..10].copy_from_slice(&0x0277u16.to_le_bytes());
+        let refused = decode(&record).expect_err("unknown kind");
+        assert_eq!((refused.header.map(|header| header.kind), refused.cause), (Some(0x0277), Cause::UnknownKind));
+        assert_eq!(decode(&record[..15]).expect_err("short").cause, Cause::NoHeader);
+        record[8..10].copy_from_slice(&meta::SEED.to_le_bytes());
+        assert_eq!(decode(&record).expect_err("no JSON").cause, Cause::BadPayload);
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..260), number in 0u16..12, family in 0u16..3) {
+            let mut bytes = bytes;
+            let _ = decode(&bytes);
+            if bytes.len() >= HEADER_BYTES {
+                bytes[8..10].copy_from_slice(&(family << 8 | number).to_le_bytes());
+                if let Ok(event) = decode(&bytes) {
+                    prop_assert_eq!(testing::bytes(&event), bytes, "a decoded kernel record holds all its bytes");
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,299 @@
+//! For tests only: makes the bytes of records as the kernel and the live source write them, and streams of them.
+
+use tracer_common::record::{Header, meta, sched as kind};
+use tracer_common::sched::{
+    COMM_BYTES, CgroupMove, Exec, Exit, Fork, NewTask, PATH_BYTES, Rename, Switch, SwitchFutex,
+};
+use tracer_common::sched::{WakeContext, switch_flags};
+
+use crate::model::event::{Event, Meta};
+use crate::model::meta::*;
+use crate::pipeline::batch::header_bytes;
+
+/// The bytes of a record.
+pub fn bytes(event: &Event) -> Vec<u8> {
+    let mut out = header_bytes(event.header()).to_vec();
+    let mut words = |words: &[u32]| words.iter().for_each(|word| out.extend_from_slice(&word.to_le_bytes()));
+    match event {
+        Event::Switch(event) => switch_bytes(event, &mut out),
+        Event::SwitchFutex(event) => {
+            switch_bytes(&event.switch, &mut out);
+            let mut words = |words: &[u32]| words.iter().for_each(|word| out.extend_from_slice(&word.to_le_bytes()));
+            words(&[event.op, event.val]);
+            words(&event.words);
+            words(&[event.readable, event.reserved]);
+        }
+        Event::NewTask(e) => {
+            words(&[e.tid, e.tgid, e.creator_tid, e.creator_tgid, e.ns_tid, e.ns_level]);
+            out.extend_from_slice(&e.clone_flags.to_le_bytes());
+            out.extend_from_slice(&e.comm);
+        }
+        Event::Fork(e) => words(&[e.parent_tid, e.parent_tgid, e.child_tid, e.child_tgid]),
+        Event::Exec(e) => {
+            words(&[e.tgid, e.old_tid]);
+            out.extend_from_slice(&e.comm);
+            out.extend_from_slice(&e.path);
+        }
+        Event::Exit(e) => {
+            words(&[e.tid, e.tgid, e.exit_code, e.reserved]);
+            out.extend_from_slice(&e.sum_exec_runtime_ns.to_le_bytes());
+            out.extend_from_slice(&e.comm);
+        }
+        Event::Rename(e) => {
+            words(&[e.tid, e.tgid]);
+            out.extend_from_slice(&e.comm);
+        }
+        Event::CgroupMove(e) => {
+            words(&[e.tid, e.tgid, e.hierarchy, e.whole_process]);
+            out.extend_from_slice(&e.path);
+        }
+        Event::Meta(_, payload) => out.extend_from_slice(&payload_bytes(payload)),
+    }
+    out
+}
+
+fn switch_bytes(e: &Switch, out: &mut Vec<u8>) {
+    for word in [e.prev_tid, e.next_tid, e.waker_tid, e.wake_delta_ns, e.prev_state] {
+        out.extend_from_slice(&word.to_le_bytes());
+    }
+    out.extend_from_slice(&e.flags.to_le_bytes());
+    out.extend_from_slice(&e.syscall.to_le_bytes());
+    out.extend_from_slice(&e.arg0.to_le_bytes());
+    out.push(e.fd_kind);
+    out.extend_from_slice(&e.reserved);
+    out.extend_from_slice(&e.object.to_le_bytes());
+}
+
+fn payload_bytes(meta: &Meta) -> Vec<u8> {
+    match meta {
+        Meta::Host(payload) => serde_json::to_vec(payload),
+        Meta::Target(payload) => serde_json::to_vec(payload),
+        Meta::Families(payload) => serde_json::to_vec(payload),
+        Meta::Start(payload) => serde_json::to_vec(payload),
+        Meta::Tick(payload) => serde_json::to_vec(payload),
+        Meta::Loss(payload) => serde_json::to_vec(payload),
+        Meta::Seed(payload) => serde_json::to_vec(payload),
+        Meta::Name(payload) => serde_json::to_vec(payload),
+        Meta::Cost(payload) => serde_json::to_vec(payload),
+        Meta::End(payload) => serde_json::to_vec(payload),
+    }
+    .expect("plain data")
+}
+
+/// A name as the kernel stores it.
+pub fn comm(name: &str) -> [u8; COMM_BYTES] {
+    let mut bytes = [0; COMM_BYTES];
+    let len = name.len().min(COMM_BYTES - 1);
+    bytes[..len].copy_from_slice(&name.as_bytes()[..len]);
+    bytes
+}
+
+/// A path as the kernel stores it.
+pub fn path(name: &str) -> [u8; PATH_BYTES] {
+    let mut bytes = [0; PATH_BYTES];
+    let len = name.len().min(PATH_BYTES - 1);
+    bytes[..len].copy_from_slice(&name.as_bytes()[..len]);
+    bytes
+}
+
+/// A header of the kernel.
+pub fn header(kind: u16, ts_ns: u64, cpu: u16) -> Header {
+    Header { ts_ns, kind, cpu, lost: 0 }
+}
+
+/// A record of user space.
+pub fn meta_event(ts_ns: u64, payload: Meta) -> Event {
+    let kind = match payload {
+        Meta::Host(_) => meta::HOST,
+        Meta::Target(_) => meta::TARGET,
+        Meta::Families(_) => meta::FAMILIES,
+        Meta::Start(_) => meta::START,
+        Meta::Tick(_) => meta::TICK,
+        Meta::Loss(_) => meta::LOSS,
+        Meta::Seed(_) => meta::SEED,
+        Meta::Name(_) => meta::NAME,
+        Meta::Cost(_) => meta::COST,
+        Meta::End(_) => meta::END,
+    };
+    Event::Meta(header(kind, ts_ns, 0), Box::new(payload))
+}
+
+/// How a thread leaves the CPU.
+#[derive(Clone, Copy)]
+pub enum Leave {
+    /// Pre-empted.
+    Preempted,
+    /// Asleep in a system call on an object behind a descriptor of a kind (numbers of x86-64).
+    Sleep {
+        /// The call.
+        syscall: i16,
+        /// Number of the `FdKind`.
+        fd_kind: u8,
+        /// Inode or address.
+        object: u64,
+    },
+    /// Uninterruptible, entered by an exception.
+    Fault,
+    /// For good.
+    Dead,
+}
+
+/// A switch between two traced threads; 0 is the idle task.
+pub fn switch(ts_ns: u64, cpu: u16, prev_tid: u32, next_tid: u32, leave: Leave) -> Switch {
+    let (prev_state, syscall, fd_kind, object) = match leave {
+        Leave::Preempted => (0, -1, 0, 0),
+        Leave::Sleep { syscall, fd_kind, object } => (0x2001, syscall, fd_kind, object),
+        Leave::Fault => (2, -1, 0, 0),
+        Leave::Dead => (0x80, 60, 0, 0),
+    };
+    let mut flags = switch_flags::HAS_REGS;
+    if matches!(leave, Leave::Preempted) {
+        flags |= switch_flags::PREEMPT;
+    }
+    if prev_tid != 0 {
+        flags |= switch_flags::PREV_TRACKED;
+    }
+    if next_tid != 0 {
+        flags |= switch_flags::NEXT_TRACKED;
+    }
+    Switch {
+        header: header(kind::SWITCH, ts_ns, cpu),
+        prev_tid,
+        next_tid,
+        waker_tid: 0,
+        wake_delta_ns: 0,
+        prev_state,
+        flags,
+        syscall,
+        arg0: 0,
+        fd_kind,
+        reserved: [0; 3],
+        object,
+    }
+}
+
+/// The same switch, with who woke `next_tid` and when.
+pub fn woken(mut switch: Switch, context: WakeContext, waker_tid: u32, wake_delta_ns: u32) -> Switch {
+    switch.flags |= switch_flags::HAS_WAKER | (context as u16) << switch_flags::WAKE_CONTEXT_SHIFT;
+    switch.waker_tid = waker_tid;
+    switch.wake_delta_ns = wake_delta_ns;
+    switch
+}
+
+/// The same switch, `prev_tid` waiting for the pthread mutex at `address` that `owner` holds.
+pub fn on_mutex(mut switch: Switch, address: u64, owner: u32) -> SwitchFutex {
+    switch.header.kind = kind::SWITCH_FUTEX;
+    switch.prev_state = 0x2001;
+    switch.syscall = 202;
+    switch.object = address;
+    SwitchFutex { switch, op: 128, val: 2, words: [2, 0, owner, 1, 0, 0], readable: 1, reserved: 0 }
+}
+
+/// A new thread of the host's pid namespace.
+pub fn new_task(ts_ns: u64, tid: u32, tgid: u32, creator_tid: u32, name: &str) -> NewTask {
+    NewTask {
+        header: header(kind::NEW_TASK, ts_ns, 0),
+        tid,
+        tgid,
+        creator_tid,
+        creator_tgid: creator_tid,
+        ns_tid: tid,
+        ns_level: 0,
+        clone_flags: 0,
+        comm: comm(name),
+    }
+}
+
+/// A seed of the host's pid namespace, asleep in no known call.
+pub fn seed(tid: u32, tgid: u32, name: &str, state: &str) -> SeedRecord {
+    SeedRecord {
+        tid,
+        tgid,
+        ppid: 1,
+        ns_tid: tid,
+        ns_tgid: tgid,
+        comm: name.to_owned(),
+        state: state.to_owned(),
+        ..SeedRecord::default()
+    }
+}
+
+/// A host of two CPUs, x86-64, and one family that is ready.
+pub fn prologue(start_ns: u64) -> Vec<Event> {
+    let host = HostRecord {
+        tracer_version: "0".to_owned(),
+        abi_version: 1,
+        kernel: "6.18".to_owned(),
+        arch: "x86_64".to_owned(),
+        cpus: 2,
+        memory_bytes: 1 << 30,
+        cgroup_version: "v2".to_owned(),
+        clock: "monotonic".to_owned(),
+    };
+    let target = TargetRecord { mode: "run".to_owned(), command: vec!["cmd".to_owned()], ..TargetRecord::default() };
+    let family = FamilyRecord { family: "sched".to_owned(), status: "ready".to_owned(), reason: None };
+    let start = StartRecord { attach_s: 0.1, unix_offset_ns: 1_700_000_000_000_000_000, boot_offset_ns: 0 };
+    vec![
+        meta_event(start_ns, Meta::Host(host)),
+        meta_event(start_ns, Meta::Target(target)),
+        meta_event(start_ns, Meta::Families(family)),
+        meta_event(start_ns, Meta::Start(start)),
+    ]
+}
+
+/// Counters that say that nothing of these kernel records was lost, and an orderly end.
+pub fn epilogue(end_ns: u64, kernel_records: u64) -> Vec<Event> {
+    let cpu = CpuLoss { seen: kernel_records, submitted: kernel_records, lost: vec![0, 0], wakers_forgotten: 0 };
+    let family = FamilyLoss { family: "sched".to_owned(), cpus: vec![cpu], recursion_misses: 0, queued: 0 };
+    let end = EndRecord { reason: "target-ended".to_owned(), exit_code: Some(0), ..EndRecord::default() };
+    vec![meta_event(end_ns, Meta::Loss(LossRecord { families: vec![family] })), meta_event(end_ns, Meta::End(end))]
+}
+
+/// One event of each kind.
+pub fn one_of_each() -> Vec<Event> {
+    let sleep = Leave::Sleep { syscall: 0, fd_kind: 2, object: 77 };
+    let mut events = vec![
+        Event::Switch(woken(switch(5, 1, 10, 11, sleep), WakeContext::Task, 12, 100)),
+        Event::SwitchFutex(on_mutex(switch(6, 1, 11, 10, sleep), 0x7f00_1234, 10)),
+        Event::NewTask(new_task(7, 20, 10, 10, "child")),
+        Event::Fork(Fork {
+            header: header(kind::FORK, 8, 0),
+            parent_tid: 1,
+            parent_tgid: 1,
+            child_tid: 2,
+            child_tgid: 2,
+        }),
+        Event::Exec(Box::new(Exec {
+            header: header(kind::EXEC, 9, 0),
+            tgid: 10,
+            old_tid: 11,
+            comm: comm("prog"),
+            path: path("/bin/prog"),
+        })),
+        Event::Exit(Exit {
+            header: header(kind::EXIT, 10, 0),
+            tid: 11,
+            tgid: 10,
+            exit_code: 256,
+            reserved: 0,
+            sum_exec_runtime_ns: 5,
+            comm: comm("prog"),
+        }),
+        Event::Rename(Rename { header: header(kind::RENAME, 11, 0), tid: 11, tgid: 10, comm: comm("a\x1b\"b") }),
+        Event::CgroupMove(Box::new(CgroupMove {
+            header: header(kind::CGROUP_MOVE, 12, 0),
+            tid: 11,
+            tgid: 10,
+            hierarchy: 0,
+            whole_process: 1,
+            path: path("/a.slice"),
+        })),
+        meta_event(13, Meta::Tick(TickRecord { complete_ts_ns: 12, ..TickRecord::default() })),
+        meta_event(14, Meta::Seed(seed(9, 9, "seeded", "S"))),
+        meta_event(15, Meta::Name(NameRecord { tid: 3, tgid: 3, comm: "other".to_owned() })),
+        meta_event(16, Meta::Cost(CostRecord { measured_s: 1.0, ..CostRecord::default() })),
+    ];
+    events.extend(prologue(4));
+    events.extend(epilogue(20, 8));
+    events
+}
