@@ -6,6 +6,7 @@ mod build;
 pub mod classify;
 pub mod gaps;
 mod hash;
+mod keyframe;
 mod ledger;
 mod lifecycle;
 pub mod locks;

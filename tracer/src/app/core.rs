@@ -10,12 +10,17 @@ use std::{
     thread::JoinHandle,
 };
 
+use tracer_common::record::meta;
+
 use crate::{
-    Analysis,
     capture::{Options, Writer},
-    kernel::clock,
+    kernel::{clock, live::push_meta},
     model::report::Report,
-    pipeline::{batch::Batch, order::Order},
+    pipeline::{
+        analysis::{self, Analysis},
+        batch::Batch,
+        order::Order,
+    },
 };
 
 /// What the capture lost so far, for the end record.
@@ -56,8 +61,8 @@ pub fn spawn(
 ) -> std::io::Result<Running> {
     let loss = Arc::new(CaptureLoss::default());
     let mut core = Core {
-        analysis: Analysis::new(crate::Options::default()),
-        order: Order::new(),
+        analysis: Analysis::new(analysis::Options::default()),
+        order: Order::default(),
         capture,
         loss: Arc::clone(&loss),
     };
@@ -96,7 +101,10 @@ impl Core {
             && capture.wants_keyframe()
         {
             let mut keyframe = Batch::new();
-            self.analysis.keyframe(&mut keyframe);
+            let now_ns = clock::monotonic_ns();
+            for seed in self.analysis.keyframe() {
+                push_meta(&mut keyframe, now_ns, meta::SEED, &seed);
+            }
             capture.write_keyframe(&keyframe);
         }
     }
@@ -108,7 +116,6 @@ impl Core {
         {
             tracing::warn!("{error}");
         }
-        self.analysis.set_late(self.order.late());
         self.analysis.finish()
     }
 }

@@ -18,9 +18,11 @@ use crate::{
     },
     model::{
         meta::{EndRecord, TargetRecord},
+        finding::Severity,
         report::Report,
     },
     pipeline::batch::Batch,
+    render::text::{self, Style},
 };
 
 /// A family by name, or the sentence that lists those that exist.
@@ -168,18 +170,32 @@ pub fn runtime() -> Result<tokio::runtime::Runtime, String> {
 }
 
 /// The report in the form that was asked for.
-pub fn render(report: &Report, format: Format, to_terminal: bool) -> Vec<u8> {
+pub fn render(report: &Report, format: Format, to_terminal: bool) -> Result<Vec<u8>, String> {
     match format {
-        Format::Json => crate::export::to_json(report).into_bytes(),
-        Format::Text => crate::render::text(report, output::width(), to_terminal).into_bytes(),
+        Format::Json => crate::export::to_json(report)
+            .map(String::into_bytes)
+            .map_err(|error| format!("cannot write the report as JSON: {error}")),
+        Format::Text => {
+            let style = Style { width: output::width(), colour: to_terminal };
+            Ok(text::render(report, style).into_bytes())
+        }
     }
 }
 
 /// Whether a finding matches what `--fail-on` named.
 pub fn failed_on(report: &Report, args: &OutputArgs) -> bool {
     report.findings.iter().any(|finding| {
-        args.fail_on.iter().any(|wanted| *wanted == finding.class || *wanted == finding.severity.id())
+        args.fail_on.iter().any(|wanted| *wanted == finding.class || *wanted == severity(finding.severity))
     })
+}
+
+/// The word by which a severity is named.
+fn severity(severity: Severity) -> &'static str {
+    match severity {
+        Severity::Critical => "critical",
+        Severity::Warning => "warning",
+        Severity::Info => "info",
+    }
 }
 
 /// Refuses a `--fail-on` that can never match.

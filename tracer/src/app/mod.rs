@@ -49,7 +49,10 @@ pub fn main() -> ExitCode {
         Command::Export(args) => replay::export(args),
         Command::Doctor(args) => tables::doctor(args),
         Command::Families(args) => tables::families(args),
-        Command::Schema => output::print(crate::model::report::schema_json().as_bytes()).map(|()| 0),
+        Command::Schema => crate::model::report::schema_json()
+            .map_err(|error| Failure::new(FAILED, format!("cannot write the schema: {error}")))
+            .and_then(|text| output::print(text.as_bytes()))
+            .map(|()| 0),
         Command::Man => man(),
         Command::Completions { shell } => {
             let mut text = Vec::new();

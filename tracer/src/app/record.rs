@@ -40,7 +40,7 @@ pub fn record(args: &RecordArgs) -> Result<u8, Failure> {
         eprintln!("tracer: events kept in {0} (`tracer report {0}`)", args.capture.display());
     }
     let to_terminal = output::colour(&std::io::stdout()) && destination.is_none();
-    let bytes = live::render(&report, args.output.format, to_terminal);
+    let bytes = live::render(&report, args.output.format, to_terminal).map_err(failure)?;
     match &mut destination {
         Some(named) => named.write(&bytes).map_err(failure)?,
         None => output::print(&bytes)?,

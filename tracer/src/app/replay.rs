@@ -10,11 +10,15 @@ use super::{
     output::{self, Named},
 };
 use crate::{
-    Analysis,
     capture::Reader,
     cli::{ExportArgs, ExportFormat, Format, ReportArgs},
+    export,
     model::report::Report,
-    pipeline::{decode, order::Order},
+    pipeline::{
+        analysis::{self, Analysis},
+        decode,
+        order::Order,
+    },
 };
 
 fn failure(message: impl std::fmt::Display) -> Failure {
@@ -22,9 +26,9 @@ fn failure(message: impl std::fmt::Display) -> Failure {
 }
 
 /// Hands every record of a capture to a sink, in the order of time. Says on stderr what was cut.
-fn replay(path: &Path, sink: &mut impl FnMut(&[u8])) -> Result<Order, Failure> {
+fn replay(path: &Path, sink: &mut impl FnMut(&[u8])) -> Result<(), Failure> {
     let mut reader = Reader::open(path).map_err(failure)?;
-    let mut order = Order::new();
+    let mut order = Order::default();
     while let Some(batch) = reader.next_batch().map_err(failure)? {
         order.push(&batch);
         order.drain(sink);
@@ -33,13 +37,12 @@ fn replay(path: &Path, sink: &mut impl FnMut(&[u8])) -> Result<Order, Failure> {
     if let Some(cut) = reader.cut() {
         eprintln!("tracer: {}: {cut}", path.display());
     }
-    Ok(order)
+    Ok(())
 }
 
 fn analyse(path: &Path) -> Result<Report, Failure> {
-    let mut analysis = Analysis::new(crate::Options::default());
-    let order = replay(path, &mut |record| analysis.record(record))?;
-    analysis.set_late(order.late());
+    let mut analysis = Analysis::new(analysis::Options::default());
+    replay(path, &mut |record| analysis.record(record))?;
     Ok(analysis.finish())
 }
 
@@ -52,7 +55,7 @@ pub fn report(args: &ReportArgs) -> Result<u8, Failure> {
         None => Named::Stdout,
     };
     let to_terminal = args.output.output.is_none() && output::colour(&std::io::stdout());
-    destination.write(&live::render(&report, args.output.format, to_terminal)).map_err(failure)?;
+    destination.write(&live::render(&report, args.output.format, to_terminal).map_err(failure)?).map_err(failure)?;
     Ok(u8::from(live::failed_on(&report, &args.output)))
 }
 
@@ -65,7 +68,7 @@ pub fn export(args: &ExportArgs) -> Result<u8, Failure> {
                 Some(path) => Named::open(path).map_err(failure)?,
                 None => Named::Stdout,
             };
-            destination.write(&live::render(&report, Format::Json, false)).map_err(failure)?;
+            destination.write(&live::render(&report, Format::Json, false).map_err(failure)?).map_err(failure)?;
         }
         ExportFormat::Ndjson => {
             // A capture that cannot be read leaves no half-written output behind.
@@ -81,7 +84,10 @@ pub fn export(args: &ExportArgs) -> Result<u8, Failure> {
             let mut outcome = Ok(());
             replay(&args.capture, &mut |record| {
                 if outcome.is_ok() {
-                    outcome = crate::export::write_event(&decode::decode(record), &mut out);
+                    outcome = match decode::decode(record) {
+                        Ok(event) => export::ndjson::write_event(&event, &mut out),
+                        Err(undecoded) => export::ndjson::write_undecoded(&undecoded, &mut out),
+                    };
                 }
             })?;
             output::forgive(outcome.and_then(|()| out.flush()))

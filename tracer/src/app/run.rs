@@ -51,7 +51,7 @@ pub fn run(args: &RunArgs) -> Result<u8, Failure> {
         && args.user.is_none()
         && !args.talk.quiet
     {
-        eprintln!("tracer: running as {} (use --user root for root)", crate::model::text::escape(user.name.as_bytes()));
+        eprintln!("tracer: running as {} (use --user root for root)", crate::model::text::printable(user.name.as_bytes()));
     }
     // Before any thread exists and before any descriptor that the command must not have.
     let held = launch::hold(&args.command, user.as_ref()).map_err(|error| launch_failure(&error))?;
@@ -66,7 +66,7 @@ pub fn run(args: &RunArgs) -> Result<u8, Failure> {
     let session = attach(args, held, &target, pretend)?;
     let (ended, report) = wait(args, session, pid)?;
     let to_terminal = output::colour(&std::io::stderr()) && destination.is_none();
-    let bytes = live::render(&report, args.output.format, to_terminal);
+    let bytes = live::render(&report, args.output.format, to_terminal).map_err(failure)?;
     match &mut destination {
         Some(named) => named.write(&bytes).map_err(failure)?,
         None => eprint!("{}", String::from_utf8_lossy(&bytes)),
@@ -80,7 +80,7 @@ pub fn run(args: &RunArgs) -> Result<u8, Failure> {
 
 fn text(word: &OsString) -> String {
     use std::os::unix::ffi::OsStrExt;
-    crate::model::text::escape(word.as_bytes())
+    crate::model::text::printable(word.as_bytes())
 }
 
 fn launch_failure(error: &launch::LaunchError) -> Failure {

@@ -6,7 +6,7 @@ use super::{FAILED, Failure, live, output};
 use crate::{
     cli::{Format, FormatArgs},
     diagnose::RULES,
-    families::{FAMILIES, Family, Hook, Program, Readiness},
+    families::{FAMILIES, Hook, Program, Readiness},
     kernel::{
         hooks::{self, HookKind},
         host::HostFacts,
@@ -113,7 +113,15 @@ fn row(name: &str, status: &str, reason: Option<&str>) -> String {
 
 /// `tracer families`.
 pub fn families(args: &FormatArgs) -> Result<u8, Failure> {
-    let rows: Vec<FamilyRow> = FAMILIES.iter().map(|family| family_row(*family)).collect();
+    let rows: Vec<FamilyRow> = FAMILIES
+        .iter()
+        .map(|family| FamilyRow {
+            family: family.name(),
+            question: family.question(),
+            cost_class: family.cost_class(),
+            programs: family.programs(),
+        })
+        .collect();
     match args.format {
         Format::Json => json(&rows)?,
         Format::Text => {

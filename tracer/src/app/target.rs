@@ -53,7 +53,7 @@ impl Target {
             if comm.is_empty() || comm.len() > 15 {
                 return Err(format!("`{comm}` is no thread's name: names have 1 to 15 bytes (see `ps -eL -o comm`)"));
             }
-            record.comm = Some(crate::model::text::escape(comm.as_bytes()));
+            record.comm = Some(crate::model::text::printable(comm.as_bytes()));
             let mut bytes = [0; 16];
             bytes[..comm.len()].copy_from_slice(comm.as_bytes());
             filter.comm = Some(bytes);

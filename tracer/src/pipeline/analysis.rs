@@ -47,6 +47,11 @@ impl Analysis {
         }
     }
 
+    /// Every live thread, for a capture that drops its oldest part.
+    pub fn keyframe(&self) -> Vec<crate::model::meta::SeedRecord> {
+        self.aggregate.keyframe()
+    }
+
     /// Ends the window and writes the report.
     pub fn finish(self) -> Report {
         let mut report = self.aggregate.finish(self.generator, self.max_rows);
