@@ -12,6 +12,7 @@ use std::{
 
 use tracer_common::record::meta;
 
+use super::{output, strangers::Strangers};
 use crate::{
     capture::{Options, Writer},
     kernel::{clock, live::push_meta},
@@ -38,6 +39,7 @@ struct Core {
     order: Order,
     capture: Option<Writer>,
     loss: Arc<CaptureLoss>,
+    strangers: Strangers,
 }
 
 /// A running loop.
@@ -49,7 +51,11 @@ pub struct Running {
 
 /// Opens the capture file.
 pub fn capture(path: &Path, max_bytes: u64) -> Result<Writer, String> {
-    Writer::create(path, Options { max_bytes: Some(max_bytes), ..Options::default() }).map_err(|error| error.to_string())
+    let writer = Writer::create(path, Options { max_bytes: Some(max_bytes), ..Options::default() })
+        .map_err(|error| error.to_string())?;
+    output::give_to_invoker(writer.sink())
+        .map_err(|error| format!("cannot give {} to the invoking user: {error}", path.display()))?;
+    Ok(writer)
 }
 
 /// Starts the loop. It ends when the source does.
@@ -65,6 +71,7 @@ pub fn spawn(
         order: Order::default(),
         capture,
         loss: Arc::clone(&loss),
+        strangers: Strangers::default(),
     };
     let thread = std::thread::Builder::new().name("tracer-core".to_owned()).spawn(move || {
         core.take(&first);
@@ -85,7 +92,17 @@ impl Running {
 }
 
 impl Core {
+    /// Takes a batch, and what can be added to it.
     fn take(&mut self, batch: &Batch) {
+        let mut names = Batch::new();
+        self.strangers.name(batch, &mut names);
+        if !names.is_empty() {
+            self.pass(&names);
+        }
+        self.pass(batch);
+    }
+
+    fn pass(&mut self, batch: &Batch) {
         if let Some(capture) = &mut self.capture {
             let written = capture.write(batch).and_then(|()| capture.tick(clock::monotonic_ns()));
             if let Err(error) = written {

@@ -12,6 +12,7 @@ mod output;
 mod record;
 mod replay;
 mod run;
+mod strangers;
 mod tables;
 mod target;
 

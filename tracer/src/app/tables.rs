@@ -71,7 +71,7 @@ fn text(doctor: &Doctor) -> String {
             host.tracefs.as_ref().map_or_else(|| "not mounted".to_owned(), |path| path.display().to_string())
         ),
         format!("cgroups       {}", host.cgroup_version),
-        format!("lockdown      {}", host.lockdown.as_deref().unwrap_or("not compiled in")),
+        format!("lockdown      {}", host.lockdown.as_deref().unwrap_or("unknown (securityfs is not mounted)")),
         format!(
             "capabilities  {}",
             if host.capabilities.is_empty() { "none that a tracer needs".to_owned() } else { host.capabilities.join(" ") }

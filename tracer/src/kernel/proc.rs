@@ -51,6 +51,13 @@ pub fn is_zombie(tgid: u32) -> bool {
     read(&format!("/proc/{tgid}/stat")).and_then(|bytes| stat(&bytes)).is_some_and(|stat| matches!(stat.state, 'Z' | 'X'))
 }
 
+/// A thread's process and name.
+pub fn identity(tid: u32) -> Option<(u32, Vec<u8>)> {
+    let status = read(&format!("/proc/{tid}/status"))?;
+    let tgid = String::from_utf8_lossy(&status).lines().find_map(|line| line.strip_prefix("Tgid:")?.trim().parse().ok())?;
+    Some((tgid, comm(tid)?))
+}
+
 /// A thread's name as the kernel has it.
 pub fn comm(tid: u32) -> Option<Vec<u8>> {
     let mut name = read(&format!("/proc/{tid}/comm"))?;

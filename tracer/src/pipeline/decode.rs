@@ -6,7 +6,9 @@
 
 use serde::de::DeserializeOwned;
 use tracer_common::record::{HEADER_BYTES, Header, meta, sched as kind};
-use tracer_common::sched::{CgroupMove, Exec, Exit, Fork, NewTask, Rename, Switch, SwitchFutex};
+use tracer_common::sched::{
+    CgroupMove, Exec, Exit, Fork, NewTask, Rename, Switch, SwitchFutex, WakeContext, switch_flags as flags,
+};
 
 use super::batch::header;
 use crate::model::event::{Event, Meta};
@@ -54,6 +56,22 @@ pub fn decode(record: &[u8]) -> Result<Event, Undecoded> {
         Some(event) if fields.0.is_empty() => Ok(event),
         _ => Err(Undecoded { header: Some(header), cause: Cause::WrongLength }),
     }
+}
+
+/// Threads that a record mentions and that may not be traced: a waker, and whoever had the CPU before or gets it after. 0: none.
+pub fn strangers(record: &[u8]) -> [u32; 3] {
+    let Some(header) = header(record).filter(|header| matches!(header.kind, kind::SWITCH | kind::SWITCH_FUTEX)) else {
+        return [0; 3];
+    };
+    let Some(switch) = Fields(&record[HEADER_BYTES..]).switch(header) else { return [0; 3] };
+    let has = |flag: u16| switch.flags & flag != 0;
+    let context = (switch.flags & flags::WAKE_CONTEXT_MASK) >> flags::WAKE_CONTEXT_SHIFT;
+    let by_task = has(flags::HAS_WAKER) && context == WakeContext::Task as u16;
+    [
+        if by_task { switch.waker_tid } else { 0 },
+        if has(flags::PREV_TRACKED) { 0 } else { switch.prev_tid },
+        if has(flags::NEXT_TRACKED) { 0 } else { switch.next_tid },
+    ]
 }
 
 fn decode_meta(header: Header, payload: &[u8]) -> Result<Event, Undecoded> {
