@@ -3,7 +3,7 @@
 
 use std::{fs, path::Path, process::ExitCode};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail, ensure};
 
 use crate::{
     sh,
@@ -48,19 +48,20 @@ fn install(survey: &Survey) -> Result<Toolchain> {
     for remark in &survey.remarks {
         eprintln!("note: {remark}");
     }
-    install_what_can_be(survey).with_context(|| advice(survey))?;
+    let done = install_what_can_be(survey);
     let after = toolchain::survey();
-    after.usable().with_context(|| advice(&after))
+    match (done, after.usable()) {
+        (_, Some(found)) => Ok(found),
+        (Ok(()), None) => bail!("{}", advice(&after)),
+        (Err(error), None) => bail!("{error:#}\n{}", advice(&after)),
+    }
 }
 
 fn install_what_can_be(survey: &Survey) -> Result<()> {
     let has_apt = sh::which("apt-get").is_some();
     if survey.compilers.is_empty() {
-        let from_debian = has_apt && debian_offers_a_compiler()?;
-        if from_debian {
-            let llvm = llvm_packages(DEBIAN_LLVM);
-            let needed = if survey.linker.is_some() { vec![] } else { llvm };
-            apt_install(DEBIAN_COMPILER.iter().map(|name| (*name).to_owned()).chain(needed).collect())?;
+        if has_apt && debian_offers_a_compiler()? {
+            apt_install(DEBIAN_COMPILER.map(str::to_owned).to_vec())?;
         } else if sh::which("rustup").is_some() {
             let nightly = ["toolchain", "install", "nightly", "--profile", "minimal", "--component", "rust-src"];
             Cmd::new("rustup").args(nightly).run()?;
@@ -69,37 +70,56 @@ fn install_what_can_be(survey: &Survey) -> Result<()> {
         }
     }
     let after = toolchain::survey();
-    match (&after.linker, after.compilers.first()) {
-        (None, Some(compiler)) => install_linker(compiler.llvm.unwrap_or(DEBIAN_LLVM), has_apt),
-        (Some(linker), Some(_)) if after.usable().is_none() => {
-            // Somebody else's; replacing it is theirs to decide.
-            bail!("{} is too old and was not installed by this set-up", linker.file.display())
-        }
-        _ => Ok(()),
+    if after.usable().is_some() {
+        return Ok(());
     }
+    if let Some(linker) = &after.linker {
+        // Somebody put it there; replacing it is theirs to decide.
+        bail!("{} does not go with any compiler here, and this set-up replaces no program", linker.file.display());
+    }
+    install_linker(&after, has_apt)
 }
 
-/// As bpf-linker's own instructions have it: its release where cargo-binstall is there, else from source against the LLVM that
-/// the compiler uses.
-fn install_linker(llvm: u32, has_apt: bool) -> Result<()> {
+/// As bpf-linker's own instructions have it: its release where cargo-binstall is there, else from source against the LLVM of the
+/// first compiler for which there is one. Debian's compiler always has one, so it comes in where a nightly's LLVM is too new.
+fn install_linker(survey: &Survey, has_apt: bool) -> Result<()> {
     if sh::which("cargo-binstall").is_some() {
         return Cmd::cargo().args(["binstall", "-y", &format!("bpf-linker@{LINKER_VERSION}")]).run();
     }
-    let prefix = format!("/usr/lib/llvm-{llvm}");
-    let is_complete = |folder: &str| Path::new(folder).join("lib/libLLVM.so").exists();
-    if !is_complete(&prefix) && has_apt {
-        if candidate(&format!("llvm-{llvm}-dev")).is_none() {
-            apt_update()?;
+    let of_compilers: Vec<u32> = survey.compilers.iter().filter_map(|compiler| compiler.llvm).collect();
+    if let Some(llvm) = of_compilers.iter().copied().find(|llvm| has_llvm(*llvm)) {
+        let built = build_linker(llvm);
+        if built.is_ok() || !has_apt {
+            return built;
         }
+        // A library that LLVM needs may be missing; apt has them all.
+    }
+    ensure!(has_apt, "bpf-linker cannot be built: there is no LLVM {of_compilers:?} with its libraries in /usr/lib");
+    let is_offered = |llvm: &u32| candidate(&format!("llvm-{llvm}-dev")).is_some();
+    if let Some(llvm) = of_compilers.iter().copied().find(is_offered) {
         apt_install(llvm_packages(llvm))?;
+        return build_linker(llvm);
     }
-    if !is_complete(&prefix) {
-        bail!("bpf-linker cannot be built: there is no LLVM {llvm} with its libraries in {prefix}");
-    }
+    ensure!(debian_offers_a_compiler()?, "bpf-linker cannot be built: apt offers no LLVM for {of_compilers:?}");
+    let compiler = DEBIAN_COMPILER.map(str::to_owned);
+    apt_install(compiler.into_iter().chain(llvm_packages(DEBIAN_LLVM)).collect())?;
+    build_linker(DEBIAN_LLVM)
+}
+
+fn build_linker(llvm: u32) -> Result<()> {
     let feature = format!("llvm-{llvm}");
     // Without LLVM_PREFIX its build script looks in the wrong folder.
     let version = ["--version", LINKER_VERSION, "--locked", "--no-default-features", "--features", &feature];
-    Cmd::cargo().args(["install", "bpf-linker"]).args(version).env("LLVM_PREFIX", prefix).run()
+    Cmd::cargo().args(["install", "bpf-linker"]).args(version).env("LLVM_PREFIX", llvm_prefix(llvm)).run()
+}
+
+fn has_llvm(llvm: u32) -> bool {
+    let prefix = llvm_prefix(llvm);
+    Path::new(&prefix).join("bin/llvm-config").exists() && Path::new(&prefix).join("lib/libLLVM.so").exists()
+}
+
+fn llvm_prefix(llvm: u32) -> String {
+    format!("/usr/lib/llvm-{llvm}")
 }
 
 fn llvm_packages(llvm: u32) -> Vec<String> {
