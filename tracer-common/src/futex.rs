@@ -113,7 +113,11 @@ mod tests {
     #[test]
     fn a_contended_pthread_mutex_names_its_owner() {
         assert_eq!(seen(PRIVATE_WAIT, 2, [2, 0, 4711, 1, 0, 0]), Some((4711, LockKind::Mutex)));
-        assert_eq!(seen(PRIVATE_WAIT, 2, [2, 3, 4711, 1, 1, 0]), Some((4711, LockKind::Mutex)), "recursive, held thrice");
+        assert_eq!(
+            seen(PRIVATE_WAIT, 2, [2, 3, 4711, 1, 1, 0]),
+            Some((4711, LockKind::Mutex)),
+            "recursive, held thrice"
+        );
         assert_eq!(seen(op::WAIT, 2, [2, 0, 4711, 2, 128, 0]), Some((4711, LockKind::Mutex)), "process-shared");
     }
 
@@ -135,8 +139,16 @@ mod tests {
         assert_eq!(seen(PRIVATE_WAIT, 2, [2, 0, 1, 0, 0, 0]), None, "malloc arena: the flag at +8, no users");
         assert_eq!(seen(PRIVATE_WAIT, 2, [2, 1, 0xf7d8_a740, 0x7f12, 0, 0]), None, "stdio lock: a pointer at +8");
         assert_eq!(seen(PRIVATE_WAIT, 2, [2, 0, 0, 0, 0, 0]), None, "released a moment ago");
-        assert_eq!(seen(op::WAIT_BITSET | op::PRIVATE, 2, [2, 0, 4711, 1, 0, 0]), None, "Rust's lock with data behind it");
-        assert_eq!(seen(op::WAIT_BITSET | op::PRIVATE | op::CLOCK_REALTIME, 0, [0, 0, 4711, 1, 0, 0]), None, "condition");
+        assert_eq!(
+            seen(op::WAIT_BITSET | op::PRIVATE, 2, [2, 0, 4711, 1, 0, 0]),
+            None,
+            "Rust's lock with data behind it"
+        );
+        assert_eq!(
+            seen(op::WAIT_BITSET | op::PRIVATE | op::CLOCK_REALTIME, 0, [0, 0, 4711, 1, 0, 0]),
+            None,
+            "condition"
+        );
         assert_eq!(seen(PRIVATE_WAIT, 2, [2, 0, 4711, 1, 0x55aa_1234, 0]), None, "kind is no kind");
         assert_eq!(seen(PRIVATE_WAIT, 0, [0, 0, 4711, 1, 0, 0]), None, "Go's note");
     }

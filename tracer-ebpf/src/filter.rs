@@ -28,8 +28,7 @@ pub fn tracked(state: &mut CpuState, tid: u32, tgid: u32) -> bool {
     }
     let Some(slot) = slot(tid) else { return false };
     if slot.tid != tid {
-        let traced =
-            if config!(filter) == filter::ALL { 1 } else { maps::TRACKED.get_ptr(tid).is_some() as u8 };
+        let traced = if config!(filter) == filter::ALL { 1 } else { maps::TRACKED.get_ptr(tid).is_some() as u8 };
         if slot.tid != 0 && slot.tracked == 1 {
             if traced == 0 {
                 // The owner is traced and this thread is not: leave it alone.

@@ -1,10 +1,7 @@
 //! Family sched, the rare part: birth, name, program, cgroup and end of threads, by BTF tracepoints.
 
 use aya_ebpf::{
-    helpers::{
-        bpf_get_smp_processor_id, bpf_ktime_get_ns,
-        generated::bpf_probe_read_kernel_str,
-    },
+    helpers::{bpf_get_smp_processor_id, bpf_ktime_get_ns, generated::bpf_probe_read_kernel_str},
     macros::btf_tracepoint,
     programs::BtfTracePointContext,
 };
@@ -180,8 +177,7 @@ pub fn sched_process_exit(ctx: BtfTracePointContext) -> i32 {
         let (exit_code, sum_exec_runtime_ns) = unsafe {
             (probed(task, config!(offsets.task_exit_code)), probed(task, config!(offsets.task_sum_exec_runtime)))
         };
-        let record =
-            Exit { header, tid, tgid, exit_code, reserved: 0, sum_exec_runtime_ns, comm: task::comm(task) };
+        let record = Exit { header, tid, tgid, exit_code, reserved: 0, sum_exec_runtime_ns, comm: task::comm(task) };
         emit::submit(state, FAMILY, cpu, Lane::Rare, &record);
     }
     0

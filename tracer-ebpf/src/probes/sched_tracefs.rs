@@ -133,8 +133,7 @@ pub fn tp_task_newtask(ctx: TracePointContext) -> i32 {
     }
     let (header, cpu) = now(state, kind::NEW_TASK);
     let tgid = if clone_flags & CLONE_THREAD != 0 { creator_tgid } else { tid };
-    let record =
-        NewTask { header, tid, tgid, creator_tid, creator_tgid, ns_tid: 0, ns_level: 0, clone_flags, comm };
+    let record = NewTask { header, tid, tgid, creator_tid, creator_tgid, ns_tid: 0, ns_level: 0, clone_flags, comm };
     emit::submit(state, FAMILY, cpu, Lane::Rare, &record);
     0
 }

@@ -17,8 +17,8 @@ use crate::{
         loader::{self, Filter, Loaded, Plan},
     },
     model::{
-        meta::{EndRecord, TargetRecord},
         finding::Severity,
+        meta::{EndRecord, TargetRecord},
         report::Report,
     },
     pipeline::batch::Batch,
@@ -74,7 +74,12 @@ pub struct Prepared {
 }
 
 /// Loads and attaches.
-pub fn prepare(args: &TraceArgs, filter: Filter, target: &TargetRecord, mut host: HostFacts) -> Result<Prepared, String> {
+pub fn prepare(
+    args: &TraceArgs,
+    filter: Filter,
+    target: &TargetRecord,
+    mut host: HostFacts,
+) -> Result<Prepared, String> {
     let started = Instant::now();
     let plan = Plan {
         families: choose(args)?,

@@ -16,9 +16,14 @@ pub fn colour(stream: &impl IsTerminal) -> bool {
 
 /// Columns to fill: the terminal's, or a hundred.
 pub fn width() -> usize {
-    std::env::var("COLUMNS").ok().and_then(|text| text.parse().ok()).filter(|width| (40..=500).contains(width)).unwrap_or(
-        terminal_size::terminal_size().map_or(100, |(terminal_size::Width(width), _)| usize::from(width).clamp(60, 160)),
-    )
+    std::env::var("COLUMNS")
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .filter(|width| (40..=500).contains(width))
+        .unwrap_or(
+            terminal_size::terminal_size()
+                .map_or(100, |(terminal_size::Width(width), _)| usize::from(width).clamp(60, 160)),
+        )
 }
 
 /// Writes to stdout.

@@ -50,8 +50,7 @@ pub fn record(args: &RecordArgs) -> Result<u8, Failure> {
 
 /// Attaches, then reads what exists: what changes in between is seen by the probes.
 fn attach(args: &RecordArgs, target: &Target, host: HostFacts) -> Result<Session, Failure> {
-    let mut prepared =
-        live::prepare(&args.trace, target.filter.clone(), &target.record, host).map_err(failure)?;
+    let mut prepared = live::prepare(&args.trace, target.filter.clone(), &target.record, host).map_err(failure)?;
     prepared.start();
     let threads = target.track(&mut prepared.loaded).map_err(failure)?;
     let mut scanner = Scanner::new(prepared.host.known_arch());

@@ -51,7 +51,10 @@ pub fn run(args: &RunArgs) -> Result<u8, Failure> {
         && args.user.is_none()
         && !args.talk.quiet
     {
-        eprintln!("tracer: running as {} (use --user root for root)", crate::model::text::printable(user.name.as_bytes()));
+        eprintln!(
+            "tracer: running as {} (use --user root for root)",
+            crate::model::text::printable(user.name.as_bytes())
+        );
     }
     // Before any thread exists and before any descriptor that the command must not have.
     let held = launch::hold(&args.command, user.as_ref()).map_err(|error| launch_failure(&error))?;

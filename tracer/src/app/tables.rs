@@ -74,15 +74,20 @@ fn text(doctor: &Doctor) -> String {
         format!("lockdown      {}", host.lockdown.as_deref().unwrap_or("unknown (securityfs is not mounted)")),
         format!(
             "capabilities  {}",
-            if host.capabilities.is_empty() { "none that a tracer needs".to_owned() } else { host.capabilities.join(" ") }
+            if host.capabilities.is_empty() {
+                "none that a tracer needs".to_owned()
+            } else {
+                host.capabilities.join(" ")
+            }
         ),
         format!(
             "allowed       {}",
             match host.may_trace() {
                 Ok(()) if host.root => "everything".to_owned(),
-                Ok(()) => "loading programs; without root also CAP_SYS_PTRACE is needed to read other users' processes \
+                Ok(()) =>
+                    "loading programs; without root also CAP_SYS_PTRACE is needed to read other users' processes \
                            in /proc when attaching, and memory limits apply"
-                    .to_owned(),
+                        .to_owned(),
                 Err(reason) => format!(
                     "no tracing: {reason}. CAP_BPF and CAP_PERFMON alone suffice to load and attach; CAP_SYS_PTRACE \
                      adds what existing threads wait for. Reading captures needs nothing"

@@ -74,7 +74,7 @@ impl Switch {
 }
 
 /// Two threads that hand a byte to each other through two pipes, both on one CPU.
-pub(super) fn ping_pong(switches: usize) -> Batch {
+pub(super) fn ball_game(switches: usize) -> Batch {
     let (mut batch, mut random, mut ts_ns) = (Batch::new(), Random(1), 86_400_000_000_000);
     let ends = [(31_337, 5, 84_511), (31_338, 4, 84_512)];
     for index in 0..switches {

@@ -1,7 +1,7 @@
 //! Tests of writer and reader together: lossless, small, bounded, rotating, on disks that are full.
 
 use super::format::FILE_HEADER_BYTES;
-use super::simulate::{Random, Switch, mixed, ping_pong};
+use super::simulate::{Random, Switch, mixed, ball_game};
 use super::*;
 use crate::pipeline::batch::{Batch, header_bytes};
 use proptest::prelude::*;
@@ -73,9 +73,9 @@ fn measure(name: &str, batch: &Batch, level: i32) -> f64 {
 }
 
 #[test]
-fn a_ping_pong_takes_at_most_ten_bytes_per_switch() {
-    let batch = ping_pong(200_000);
-    let levels = [1, 2, 3].map(|level| measure("ping-pong", &batch, level));
+fn a_ball_game_takes_at_most_ten_bytes_per_switch() {
+    let batch = ball_game(200_000);
+    let levels = [1, 2, 3].map(|level| measure("ball game", &batch, level));
     assert!(levels[0] <= 10.0, "{levels:?} bytes per switch at zstd levels 1 to 3");
 }
 
@@ -95,7 +95,7 @@ fn a_capture_gives_back_every_record_in_order() {
         vec![],
         vec![1, 2, 3],
     ]);
-    let batches = [meta.clone(), ping_pong(30_000), meta, mixed(30_000)];
+    let batches = [meta.clone(), ball_game(30_000), meta, mixed(30_000)];
     let read = read(&written(&batches, Options::default())).expect("opens");
     assert!(read.records == records_of(&batches), "records or their order changed");
     assert_eq!((read.stats.complete, read.cut, read.stats.missing_records), (true, None, 0));
@@ -104,7 +104,7 @@ fn a_capture_gives_back_every_record_in_order() {
 #[test]
 fn a_capture_without_an_end_marker_says_so() {
     let mut writer = Writer::new(Memory::default(), "t", Options::default()).expect("a writer");
-    writer.write(&ping_pong(20_000)).expect("memory takes all");
+    writer.write(&ball_game(20_000)).expect("memory takes all");
     let read = read(&writer.into_sink().into_inner()).expect("opens");
     let cut = read.cut.expect("a cut");
     assert_eq!((cut.reason, cut.unread_bytes, read.stats.complete), (CutReason::NoEndMarker, 0, false));
@@ -317,7 +317,7 @@ fn only_regular_files_are_written_and_read_and_only_by_their_owner() {
     let path = folder.join("a.trc");
     std::fs::write(&path, vec![7; 10_000]).expect("an old file");
     let mut writer = Writer::create(&path, Options::default()).expect("created");
-    writer.write(&ping_pong(10)).expect("written");
+    writer.write(&ball_game(10)).expect("written");
     writer.finish().expect("finished");
     assert_eq!(std::fs::metadata(&path).expect("there").mode() & 0o7777, 0o600);
     let mut reader = Reader::open(&path).expect("opens");

@@ -2,14 +2,14 @@
 //! records that were never written.
 
 use super::format::{CHUNK_HEADER_BYTES, FILE_HEADER_BYTES};
-use super::simulate::{Random, mixed, ping_pong};
+use super::simulate::{Random, mixed, ball_game};
 use super::tests::{read, records_of, rotated_capture, written};
 use super::*;
 use proptest::prelude::*;
 
 #[test]
 fn every_truncation_gives_a_prefix_and_a_cut() {
-    let batches = [ping_pong(120)];
+    let batches = [ball_game(120)];
     let bytes = written(&batches, Options { chunk_bytes: 2000, ..Options::default() });
     let all = records_of(&batches);
     for len in 0..bytes.len() {
@@ -25,7 +25,7 @@ fn every_truncation_gives_a_prefix_and_a_cut() {
 
 #[test]
 fn no_flipped_bit_goes_unnoticed_or_harms() {
-    let batches = [ping_pong(30), mixed(60)];
+    let batches = [ball_game(30), mixed(60)];
     let bytes = written(&batches, Options { chunk_bytes: 2000, ..Options::default() });
     let all = records_of(&batches);
     for bit in 0..bytes.len() * 8 {
@@ -87,7 +87,7 @@ fn mutate(bytes: &[u8], random: &mut Random, sealed: bool) -> Vec<u8> {
 
 #[test]
 fn thousands_of_mutated_captures_are_read_without_harm() {
-    let plain = written(&[ping_pong(40), mixed(80)], Options { chunk_bytes: 2500, ..Options::default() });
+    let plain = written(&[ball_game(40), mixed(80)], Options { chunk_bytes: 2500, ..Options::default() });
     let rotated = rotated_capture(3_000).0;
     let mut random = Random(42);
     for round in 0..4_000 {
@@ -122,7 +122,7 @@ fn thousands_of_mutated_bodies_are_unpacked_without_harm() {
 
 #[test]
 fn a_chunk_of_a_newer_tracer_is_skipped_and_counted() {
-    let mut bytes = written(&[ping_pong(120)], Options { chunk_bytes: 2000, ..Options::default() });
+    let mut bytes = written(&[ball_game(120)], Options { chunk_bytes: 2000, ..Options::default() });
     let first = &mut bytes[FILE_HEADER_BYTES as usize..][..CHUNK_HEADER_BYTES];
     first[4] = 200;
     if let Ok(header) = <&mut [u8; 64]>::try_from(first) {

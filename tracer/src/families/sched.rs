@@ -57,7 +57,12 @@ const PROGRAMS: &[Program] = &[
         tracefs("tp_sched_process_exit", "sched", "sched_process_exit"),
         "how threads ended, and the kernel's own account of their CPU time",
     ),
-    program("task_rename", false, tracefs("tp_task_rename", "task", "task_rename"), "names that threads give themselves"),
+    program(
+        "task_rename",
+        false,
+        tracefs("tp_task_rename", "task", "task_rename"),
+        "names that threads give themselves",
+    ),
     program("cgroup_attach_task", false, None, "moves between cgroups"),
     program("softirq_entry", false, None, "wake-ups by network, block device or timer, told from wake-ups by tasks"),
     program("irq_handler_entry", false, None, "wake-ups by a device's interrupt, told from wake-ups by a timer"),
@@ -104,7 +109,9 @@ impl Family for Sched {
         };
         let mut lacks: Vec<String> = Vec::new();
         match host.known_arch() {
-            None => lacks.push(format!("registers of {} are not known, so what threads wait for is not either", host.arch)),
+            None => {
+                lacks.push(format!("registers of {} are not known, so what threads wait for is not either", host.arch))
+            }
             Some(arch) => lacks.extend(offsets::missing(&offsets::resolve(btf, arch)).into_iter().map(str::to_owned)),
         }
         for program in PROGRAMS {

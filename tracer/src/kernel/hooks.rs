@@ -58,7 +58,8 @@ pub fn survey(host: &HostFacts) -> Vec<HookKind> {
                 if Path::new("/sys/bus/event_source/devices/cpu").exists() {
                     Ok(())
                 } else {
-                    Err("the processor's counters are not visible: a virtual machine that does not pass them on?".to_owned())
+                    Err("the processor's counters are not visible: a virtual machine that does not pass them on?"
+                        .to_owned())
                 }
             }),
         ),

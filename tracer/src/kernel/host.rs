@@ -1,6 +1,6 @@
 //! What this host is and what it lets a tracer do. Gathered once, then passed around as a value.
 
-use std::{fs, path::PathBuf};
+use std::{fs, os::unix::fs::MetadataExt, path::PathBuf};
 
 use nix::sys::utsname::uname;
 use serde::Serialize;
@@ -12,6 +12,9 @@ use crate::model::meta::HostRecord;
 /// Linux capability numbers that matter to a tracer (uapi/linux/capability.h).
 const CAPABILITIES: [(u32, &str); 5] =
     [(19, "CAP_SYS_PTRACE"), (21, "CAP_SYS_ADMIN"), (24, "CAP_SYS_RESOURCE"), (38, "CAP_PERFMON"), (39, "CAP_BPF")];
+
+/// Inode number of the first pid namespace (PROC_PID_INIT_INO in linux/proc_ns.h).
+const INITIAL_PID_NAMESPACE: u64 = 0xeffffffc;
 
 /// Things to pretend for tests and to see what another host would get.
 #[derive(Clone, Copy, Debug, Default)]
@@ -41,6 +44,8 @@ pub struct HostFacts {
     pub pid_max: u32,
     /// Effective user is root.
     pub root: bool,
+    /// Thread ids here are the kernel's own.
+    pub initial_pid_namespace: bool,
     /// Capabilities held, of those that matter.
     pub capabilities: Vec<String>,
     /// Whether the kernel publishes its type information.
@@ -81,6 +86,8 @@ impl HostFacts {
             cgroup_version: cgroup_version(),
             pid_max: read("/proc/sys/kernel/pid_max").and_then(|text| text.parse().ok()).unwrap_or(1 << 22),
             root: nix::unistd::geteuid().is_root(),
+            initial_pid_namespace: fs::metadata("/proc/self/ns/pid")
+                .is_ok_and(|meta| meta.ino() == INITIAL_PID_NAMESPACE),
             capabilities: capabilities(),
             has_btf: btf.is_some(),
             tracefs: if pretend.no_tracefs { None } else { tracefs::mount_point() },
@@ -100,6 +107,13 @@ impl HostFacts {
 
     /// Whether this process may load tracing programs, and if not, the sentence that says what to do.
     pub fn may_trace(&self) -> Result<(), String> {
+        if !self.initial_pid_namespace {
+            return Err(
+                "this tracer runs inside a pid namespace, where thread ids are not the kernel's: run it on the host \
+                        or with the host's pid namespace (docker run --pid=host)"
+                    .to_owned(),
+            );
+        }
         let has = |name: &str| self.capabilities.iter().any(|held| held == name);
         if has("CAP_SYS_ADMIN") || (has("CAP_BPF") && has("CAP_PERFMON")) {
             return Ok(());

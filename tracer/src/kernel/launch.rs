@@ -155,13 +155,7 @@ pub fn hold(command: &[OsString], user: Option<&RunAs>) -> Result<Held, LaunchEr
 }
 
 /// In the child: waits for the start, then becomes the command. Returns only an error number.
-fn become_command(
-    wait: OwnedFd,
-    comm: &CString,
-    path: &CString,
-    args: &[CString],
-    user: Option<&RunAs>,
-) -> i32 {
+fn become_command(wait: OwnedFd, comm: &CString, path: &CString, args: &[CString], user: Option<&RunAs>) -> i32 {
     // SAFETY: a name that ends with a zero.
     unsafe { libc::prctl(libc::PR_SET_NAME, comm.as_ptr()) };
     let mut byte = [0u8; 1];

@@ -81,9 +81,8 @@ pub fn spawn(loaded: Loaded) -> io::Result<(Live, Receiver<Batch>, SyncSender<Ba
         popped: 0,
         next_snapshot_ns: 0,
     };
-    let thread = std::thread::Builder::new()
-        .name("tracer-rings".to_owned())
-        .spawn(move || drainer.run(&stopped, &ended))?;
+    let thread =
+        std::thread::Builder::new().name("tracer-rings".to_owned()).spawn(move || drainer.run(&stopped, &ended))?;
     Ok((Live { thread, stop, end }, receive, give_back))
 }
 
@@ -162,10 +161,13 @@ impl Drainer {
     }
 
     fn batch(&self) -> Batch {
-        self.spare.try_recv().map_or_else(|_| Batch::new(), |mut batch| {
-            batch.clear();
-            batch
-        })
+        self.spare.try_recv().map_or_else(
+            |_| Batch::new(),
+            |mut batch| {
+                batch.clear();
+                batch
+            },
+        )
     }
 
     /// Drains all rings once. False when nobody listens any more.
@@ -178,7 +180,12 @@ impl Drainer {
             if complete {
                 let (unix_offset_ns, boot_offset_ns) = clock::offsets_ns();
                 let complete_ts_ns = start_ns.saturating_sub(IN_FLIGHT_NS);
-                push_meta(&mut batch, start_ns, meta::TICK, &TickRecord { complete_ts_ns, unix_offset_ns, boot_offset_ns });
+                push_meta(
+                    &mut batch,
+                    start_ns,
+                    meta::TICK,
+                    &TickRecord { complete_ts_ns, unix_offset_ns, boot_offset_ns },
+                );
                 if start_ns >= self.next_snapshot_ns {
                     self.next_snapshot_ns = start_ns + SNAPSHOT_NS;
                     self.snapshot(&mut batch, start_ns)?;

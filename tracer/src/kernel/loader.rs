@@ -194,7 +194,8 @@ pub fn load(plan: &Plan) -> Result<Loaded, LoadError> {
     let mut config = config_for(plan, shards, slots);
     let aya_btf = if plan.host.has_btf { aya::Btf::from_sys_fs().ok() } else { None };
     // Typed loads are one instruction; where a verifier will not have them, the helper reads the same bytes.
-    let (mut ebpf, running, families) = match attempt(plan, &config, aya_btf.as_ref(), shards, shard_bytes, rare_bytes) {
+    let (mut ebpf, running, families) = match attempt(plan, &config, aya_btf.as_ref(), shards, shard_bytes, rare_bytes)
+    {
         Err(first) if config.typed_loads == 1 => {
             tracing::debug!("typed loads refused ({first}), using the probe-read helper");
             config.typed_loads = 0;
@@ -266,7 +267,8 @@ fn attempt(
     let mut loader = EbpfLoader::new();
     loader.btf(btf).override_global("CONFIG", bytes, true);
     loader.map_max_entries("RING_RARE", rare_bytes);
-    for (index, name) in ["RING_0", "RING_1", "RING_2", "RING_3", "RING_4", "RING_5", "RING_6", "RING_7"].iter().enumerate()
+    for (index, name) in
+        ["RING_0", "RING_1", "RING_2", "RING_3", "RING_4", "RING_5", "RING_6", "RING_7"].iter().enumerate()
     {
         loader.map_max_entries(name, if (index as u32) < shards { shard_bytes } else { PAGE_BYTES });
     }

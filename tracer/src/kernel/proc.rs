@@ -28,8 +28,7 @@ pub fn threads(tgid: u32) -> Vec<u32> {
 
 fn numbers(directory: &Path) -> Vec<u32> {
     let Ok(entries) = fs::read_dir(directory) else { return Vec::new() };
-    let mut ids: Vec<u32> =
-        entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect();
+    let mut ids: Vec<u32> = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect();
     ids.sort_unstable();
     ids
 }
@@ -48,13 +47,16 @@ pub fn parent(tgid: u32) -> Option<u32> {
 
 /// Whether a process has ended and only waits to be reaped.
 pub fn is_zombie(tgid: u32) -> bool {
-    read(&format!("/proc/{tgid}/stat")).and_then(|bytes| stat(&bytes)).is_some_and(|stat| matches!(stat.state, 'Z' | 'X'))
+    read(&format!("/proc/{tgid}/stat"))
+        .and_then(|bytes| stat(&bytes))
+        .is_some_and(|stat| matches!(stat.state, 'Z' | 'X'))
 }
 
 /// A thread's process and name.
 pub fn identity(tid: u32) -> Option<(u32, Vec<u8>)> {
     let status = read(&format!("/proc/{tid}/status"))?;
-    let tgid = String::from_utf8_lossy(&status).lines().find_map(|line| line.strip_prefix("Tgid:")?.trim().parse().ok())?;
+    let tgid =
+        String::from_utf8_lossy(&status).lines().find_map(|line| line.strip_prefix("Tgid:")?.trim().parse().ok())?;
     Some((tgid, comm(tid)?))
 }
 
@@ -108,7 +110,8 @@ pub fn cgroup(text: &str) -> Option<(u32, String)> {
             Some((parts.next()?.parse().ok()?, parts.next()?, parts.next()?))
         })
         .collect();
-    let by_controller = |name: &str| lines.iter().find(|(_, names, path)| names.split(',').any(|n| n == name) && *path != "/");
+    let by_controller =
+        |name: &str| lines.iter().find(|(_, names, path)| names.split(',').any(|n| n == name) && *path != "/");
     lines
         .iter()
         .find(|(hierarchy, _, path)| *hierarchy == 0 && *path != "/")
