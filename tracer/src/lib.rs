@@ -10,5 +10,6 @@ pub mod diagnose;
 pub mod export;
 pub mod model;
 pub mod pipeline;
+pub mod render;
 #[cfg(test)]
 mod testing;

@@ -1,0 +1,151 @@
+//! Text in columns and paragraphs, with colours or without. Knows no report.
+
+/// The colours in use, by what they mean.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Tint {
+    Title,
+    Bad,
+    Warn,
+    Good,
+    Dim,
+}
+
+impl Tint {
+    const fn code(self) -> &'static str {
+        match self {
+            Tint::Title => "1",
+            Tint::Bad => "31",
+            Tint::Warn => "33",
+            Tint::Good => "32",
+            Tint::Dim => "2",
+        }
+    }
+}
+
+/// Text being written.
+pub(super) struct Page {
+    pub(super) text: String,
+    width: usize,
+    colour: bool,
+}
+
+/// Narrower than this the tables do not fit.
+const LEAST_WIDTH: usize = 60;
+
+impl Page {
+    pub(super) fn new(width: usize, colour: bool) -> Self {
+        Page { text: String::new(), width: width.max(LEAST_WIDTH), colour }
+    }
+
+    pub(super) fn tint(&self, tint: Tint, text: &str) -> String {
+        if self.colour { format!("\x1b[{}m{text}\x1b[0m", tint.code()) } else { text.to_owned() }
+    }
+
+    pub(super) fn line(&mut self, line: &str) {
+        self.text.push_str(line.trim_end());
+        self.text.push('\n');
+    }
+
+    pub(super) fn title(&mut self, title: &str) {
+        self.line("");
+        let title = self.tint(Tint::Title, title);
+        self.line(&title);
+    }
+
+    /// A paragraph: its first line starts with `label`, the others are indented as far.
+    pub(super) fn paragraph(&mut self, label: &str, text: &str) {
+        let indent = label.chars().count();
+        let room = self.width.saturating_sub(indent).max(20);
+        let mut line = String::new();
+        let mut first = true;
+        let mut put = |page: &mut String, line: &str| {
+            let lead = if std::mem::take(&mut first) { label.to_owned() } else { " ".repeat(indent) };
+            page.push_str(format!("{lead}{line}").trim_end());
+            page.push('\n');
+        };
+        let mut lines = Vec::new();
+        for word in text.split_whitespace() {
+            if !line.is_empty() && printed_width(&line) + 1 + printed_width(word) > room {
+                lines.push(std::mem::take(&mut line));
+            }
+            if !line.is_empty() {
+                line.push(' ');
+            }
+            line.push_str(word);
+        }
+        lines.push(line);
+        for line in lines {
+            put(&mut self.text, &line);
+        }
+    }
+
+    /// Rows under a heading. Columns are as wide as their widest cell; the last one is cut at the width of the page.
+    pub(super) fn table(&mut self, heading: &[(&str, Align)], rows: &[Vec<String>]) {
+        let widths: Vec<usize> = (0..heading.len())
+            .map(|column| {
+                let cells = rows.iter().filter_map(|row| row.get(column)).map(|cell| printed_width(cell));
+                cells.chain([heading[column].0.len()]).max().unwrap_or(0)
+            })
+            .collect();
+        let titles: Vec<String> = heading.iter().map(|(title, _)| (*title).to_owned()).collect();
+        let head = self.row(heading, &widths, &titles);
+        let head = self.tint(Tint::Dim, &head);
+        self.line(&head);
+        for row in rows {
+            let line = self.row(heading, &widths, row);
+            self.line(&line);
+        }
+    }
+
+    fn row(&self, heading: &[(&str, Align)], widths: &[usize], cells: &[String]) -> String {
+        let mut line = String::from(" ");
+        let mut used = 1;
+        for (column, cell) in cells.iter().enumerate() {
+            let (Some(width), Some((_, align))) = (widths.get(column), heading.get(column)) else { continue };
+            let gap = if column == 0 { 1 } else { 2 };
+            line.push_str(&" ".repeat(gap));
+            used += gap;
+            if column + 1 == heading.len() {
+                line.push_str(&cut(cell, self.width.saturating_sub(used).max(12)));
+                continue;
+            }
+            let padding = " ".repeat(width.saturating_sub(printed_width(cell)));
+            match align {
+                Align::Left => line.extend([cell.as_str(), &padding]),
+                Align::Right => line.extend([padding.as_str(), cell]),
+            }
+            used += width;
+        }
+        line.trim_end().to_owned()
+    }
+}
+
+#[derive(Clone, Copy)]
+pub(super) enum Align {
+    Left,
+    Right,
+}
+
+/// Characters that a terminal shows: colours take no room.
+fn printed_width(text: &str) -> usize {
+    let mut width = 0;
+    let mut in_colour = false;
+    for character in text.chars() {
+        match character {
+            '\x1b' => in_colour = true,
+            'm' if in_colour => in_colour = false,
+            _ if in_colour => {}
+            _ => width += 1,
+        }
+    }
+    width
+}
+
+fn cut(text: &str, room: usize) -> String {
+    if text.contains('\x1b') || text.chars().count() <= room {
+        return text.to_owned();
+    }
+    let mut short: String = text.chars().take(room.saturating_sub(3)).collect();
+    short.push_str("...");
+    short
+}
