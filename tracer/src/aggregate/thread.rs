@@ -55,7 +55,7 @@ pub struct Sums {
 impl Sums {
     /// All states together.
     pub fn wall_ns(&self) -> u64 {
-        self.ns.iter().sum()
+        self.ns.iter().fold(0, |sum, ns| sum.saturating_add(*ns))
     }
 
     /// Time in one state.
@@ -66,7 +66,8 @@ impl Sums {
     /// Adds another thread's.
     pub fn add(&mut self, other: &Sums) {
         for (sum, ns) in self.ns.iter_mut().zip(other.ns) {
-            *sum += ns;
+            // Only damaged times get near the limit.
+            *sum = sum.saturating_add(ns);
         }
         self.switches += other.switches;
         self.preemptions += other.preemptions;
