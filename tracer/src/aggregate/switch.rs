@@ -35,11 +35,15 @@ impl Aggregate {
         if thread.phase != Phase::OnCpu(cpu) {
             return;
         }
+        if let Some(exiting_ns) = thread.exiting_ns {
+            // Its last switch was lost: it ends where it said so.
+            thread.charge(State::OnCpu, exiting_ns.min(ts_ns), &self.span);
+            let end_ns = thread.since_ns;
+            self.retire(index, Some(end_ns));
+            return;
+        }
         thread.charge(State::Unknown, ts_ns, &self.span);
         thread.enter(Phase::Lost, &self.span);
-        if thread.exiting {
-            self.retire(index, Some(ts_ns));
-        }
     }
 
     /// A thread that no earlier record told of: it counts from here on.

@@ -346,6 +346,27 @@ fn a_reused_thread_id_is_another_thread() {
 }
 
 #[test]
+fn a_thread_whose_last_switch_was_lost_ends_where_it_said_so() {
+    let events = vec![
+        Event::NewTask(new_task(at(0), 10, 10, 1, "t")),
+        Event::Switch(switch(at(0), 0, 0, 10, Leave::Preempted)),
+        Event::Exit(Exit {
+            header: header(kind::EXIT, at(30), 0),
+            tid: 10,
+            tgid: 10,
+            exit_code: 0,
+            reserved: 0,
+            sum_exec_runtime_ns: 0,
+            comm: comm("t"),
+        }),
+        Event::Switch(switch(at(70), 0, 11, 0, PIPE)),
+    ];
+    let report = report(events, 100);
+    let row = thread(&report, 10);
+    assert_eq!((states(row), row.end_unix_ns), (vec![("on_cpu", 30)], Some(1_700_000_000_000_000_000 + at(30))));
+}
+
+#[test]
 fn names_and_cgroups_follow_their_records() {
     let rename = |ms: u64, name: &str| {
         Event::Rename(Rename { header: header(kind::RENAME, at(ms), 0), tid: 10, tgid: 10, comm: comm(name) })

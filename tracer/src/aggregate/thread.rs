@@ -151,8 +151,8 @@ pub struct Thread {
     pub since_ns: u64,
     /// From when on it counts, before clipping to the window.
     pub start_ns: u64,
-    /// Whether its end was announced.
-    pub exiting: bool,
+    /// When its end was announced.
+    pub exiting_ns: Option<u64>,
     /// While it waits: for what.
     pub reason: Reason,
     /// While it waits: inode number or address; 0: none.
@@ -190,7 +190,7 @@ impl Thread {
             phase: Phase::Lost,
             since_ns: start_ns,
             start_ns,
-            exiting: false,
+            exiting_ns: None,
             reason: Reason::UNKNOWN,
             object: 0,
             resumable: None,

@@ -84,6 +84,12 @@ fn a_deadlock_is_no_contention() {
     assert_eq!(status(&report, "user-lock-contention"), RuleStatus::Silent, "{:?}", report.rules);
     assert!(report.findings.is_empty() && report.observed.is_empty(), "{:?}", report.findings);
     assert!(report.rules[0].reason.contains("deadlock"), "{:?}", report.rules);
+    assert_eq!(
+        report.verdict,
+        Verdict::Inconclusive,
+        "nothing fired, but it is not healthy: {}",
+        report.verdict_reason
+    );
 }
 
 #[test]
