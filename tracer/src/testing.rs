@@ -8,6 +8,8 @@ use tracer_common::sched::{WakeContext, switch_flags};
 
 use crate::model::event::{Event, Meta};
 use crate::model::meta::*;
+use crate::model::report::Report;
+use crate::pipeline::analysis::{Analysis, Options};
 use crate::pipeline::batch::header_bytes;
 
 /// The bytes of a record.
@@ -296,4 +298,42 @@ pub fn one_of_each() -> Vec<Event> {
     events.extend(prologue(4));
     events.extend(epilogue(20, 8));
     events
+}
+
+/// What the pure half makes of events, by their bytes.
+pub fn analyse(events: &[Event]) -> Report {
+    let mut analysis = Analysis::new(Options::default());
+    for event in events {
+        analysis.record(&bytes(event));
+    }
+    analysis.finish()
+}
+
+const MS: u64 = 1_000_000;
+
+/// Two threads of process 10 that take a mutex in turn: `worker` waits 60 ms of each 100 ms while `main` holds it, `main` 20 ms.
+pub fn contended_run(rounds: u64) -> Vec<Event> {
+    const START: u64 = 1_000_000_000;
+    let idle = Leave::Sleep { syscall: 202, fd_kind: 0, object: 0 };
+    let mut events = vec![
+        Event::NewTask(new_task(START, 10, 10, 1, "main")),
+        Event::NewTask(new_task(START, 11, 10, 10, "worker")),
+        Event::Switch(switch(START, 0, 0, 10, Leave::Preempted)),
+        Event::Switch(switch(START, 1, 0, 11, Leave::Preempted)),
+    ];
+    for round in 0..rounds {
+        let at = |ms: u64| START + (round * 100 + ms) * MS;
+        events.push(Event::SwitchFutex(on_mutex(switch(at(10), 1, 11, 0, idle), 0x7f00_1000, 10)));
+        events.push(Event::Switch(woken(switch(at(70), 1, 0, 11, Leave::Preempted), WakeContext::Task, 10, 1000)));
+        events.push(Event::SwitchFutex(on_mutex(switch(at(75), 0, 10, 0, idle), 0x7f00_1000, 11)));
+        events.push(Event::Switch(woken(switch(at(95), 0, 0, 10, Leave::Preempted), WakeContext::Task, 11, 1000)));
+    }
+    let kernel_records = events.len() as u64;
+    let end = epilogue(START + rounds * 100 * MS, kernel_records);
+    prologue(START).into_iter().chain(events).chain(end).collect()
+}
+
+/// The report of such a run of 5 s.
+pub fn contended_report() -> Report {
+    analyse(&contended_run(50))
 }

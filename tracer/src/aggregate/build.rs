@@ -100,7 +100,7 @@ impl Aggregate {
     fn window_part(&self) -> Window {
         let start = self.start.as_ref();
         let suspended_ns = match (start, &self.tick) {
-            (Some(start), Some(tick)) => Some(tick.boot_offset_ns - start.boot_offset_ns),
+            (Some(start), Some(tick)) => Some(tick.boot_offset_ns.saturating_sub(start.boot_offset_ns)),
             _ => None,
         };
         let clipped_reason = match (&self.end, start) {
@@ -398,7 +398,7 @@ fn overhead(cost: &CostRecord, window_ns: u64) -> Overhead {
         })
         .collect();
     programs.sort_by(|a, b| a.name.cmp(&b.name));
-    let all_ns = cost.programs.iter().map(|program| program.ns).sum();
+    let all_ns = cost.programs.iter().fold(0u64, |sum, program| sum.saturating_add(program.ns));
     let own_share = (window_ns > 0).then(|| cost.tracer_cpu_s / seconds(window_ns));
     Overhead {
         measured_s: cost.measured_s,

@@ -7,7 +7,7 @@ use tracer_common::FamilyId;
 use tracer_common::loss::LossReason;
 use tracer_common::record::family_of;
 
-use crate::model::meta::{FamilyLoss, FamilyRecord, LossRecord};
+use crate::model::meta::{CpuLoss, FamilyLoss, FamilyRecord, LossRecord};
 use crate::model::report::FamilyCoverage;
 
 /// What became of one family's records here.
@@ -130,20 +130,25 @@ const fn family_name(id: FamilyId) -> &'static str {
 /// Events that recursion protection hid were never counted by a program: they are added to `seen` and to `lost`, so that both
 /// sums hold.
 fn add_losses(row: &mut FamilyCoverage, loss: &FamilyLoss) {
-    let sum = |field: fn(&crate::model::meta::CpuLoss) -> u64| loss.cpus.iter().map(field).sum::<u64>();
+    let sum = |field: fn(&CpuLoss) -> u64| total(loss.cpus.iter().map(field));
     let submitted = sum(|cpu| cpu.submitted);
     for (number, reason) in LossReason::ALL.into_iter().enumerate() {
-        let lost = loss.cpus.iter().filter_map(|cpu| cpu.lost.get(number)).sum();
+        let lost = total(loss.cpus.iter().filter_map(|cpu| cpu.lost.get(number)).copied());
         row.by_reason.insert(reason.id().to_owned(), lost);
     }
     row.by_reason.insert("recursion".to_owned(), loss.recursion_misses);
-    let delivered = row.decoded + row.undecoded + loss.queued;
-    let seen = sum(|cpu| cpu.seen) + loss.recursion_misses;
+    let delivered = (row.decoded + row.undecoded).saturating_add(loss.queued);
+    let seen = sum(|cpu| cpu.seen).saturating_add(loss.recursion_misses);
     row.seen = Some(seen);
     row.submitted = Some(submitted);
     row.queued = Some(loss.queued);
     row.missing = submitted.checked_sub(delivered).filter(|missing| *missing > 0);
-    row.lost = Some(row.by_reason.values().sum());
+    row.lost = Some(total(row.by_reason.values().copied()));
     row.wakers_forgotten = Some(sum(|cpu| cpu.wakers_forgotten));
     row.share = Some(if seen == 0 { 1.0 } else { (row.decoded as f64 / seen as f64).min(1.0) });
+}
+
+/// A sum of counters, which only a damaged record can make overflow.
+fn total(counters: impl Iterator<Item = u64>) -> u64 {
+    counters.fold(0, u64::saturating_add)
 }

@@ -5,6 +5,7 @@ use tracer_common::futex::LockKind;
 use tracer_common::sched::WakeContext;
 
 use super::hash::FastMap;
+use super::processes::Processes;
 use super::thread::Party;
 use super::waits::{NO_LOCK, OwnerTally, Wake, WakerTally, tally_owner, tally_wake};
 
@@ -129,22 +130,29 @@ impl Locks {
         (lock.waiters.len() - 1) as u32
     }
 
-    /// Adds a wait.
-    pub fn add_wait(&mut self, lock: u32, waiter: u32, ns: u64, holder: Option<(Party, LockKind)>, end: Option<Wake>) {
+    /// Adds a wait to the entry of a lock and to that of its waiter.
+    pub fn add_wait(
+        &mut self,
+        (lock, waiter): (u32, u32),
+        ns: u64,
+        holder: Option<(Party, LockKind)>,
+        end: Option<Wake>,
+        processes: &Processes,
+    ) {
         let Some(lock) = self.get_mut(lock) else {
             self.waits_not_itemised += 1;
             return;
         };
         lock.waits += 1;
-        lock.total_ns += ns;
+        lock.total_ns = lock.total_ns.saturating_add(ns);
         lock.max_ns = lock.max_ns.max(ns);
         if let Some(waiter) = lock.waiters.get_mut(waiter as usize) {
             waiter.count += 1;
-            waiter.total_ns += ns;
+            waiter.total_ns = waiter.total_ns.saturating_add(ns);
             waiter.open = end.is_none();
         }
         if let Some((party, kind)) = holder {
-            tally_owner(&mut lock.owners, party, MAX_PARTIES);
+            tally_owner(&mut lock.owners, party, MAX_PARTIES, processes);
             lock.kind = Some(kind);
             lock.waits_with_owner += 1;
         }
@@ -152,7 +160,7 @@ impl Locks {
             lock.completed += 1;
             if let (WakeContext::Task, Some(by)) = (wake.context, wake.by) {
                 lock.woken_by_owner += u64::from(lock.owners.iter().any(|owner| owner.party.serial == by.serial));
-                tally_wake(&mut lock.wakers, wake, MAX_PARTIES);
+                tally_wake(&mut lock.wakers, wake, MAX_PARTIES, processes);
             }
         }
     }

@@ -138,8 +138,9 @@ impl Aggregate {
             Meta::Families(family) => self.ledger.family(family),
             Meta::Start(start) if self.start.is_none() => {
                 self.start = Some(start.clone());
-                self.span.start_ns = header.ts_ns;
+                // Time before this record was not counted, so the window cannot start before what came before it.
                 self.span.now_ns = self.span.now_ns.max(header.ts_ns);
+                self.span.start_ns = self.span.now_ns;
             }
             Meta::Start(_) => {}
             Meta::Tick(tick) => self.tick = Some(tick.clone()),

@@ -7,7 +7,7 @@ use std::collections::BinaryHeap;
 use super::classify::State;
 use super::hash::FastMap;
 use super::names::NameId;
-use super::thread::Sums;
+use super::thread::{Party, Sums};
 
 /// Processes kept after their end.
 pub const MAX_ENDED: usize = 256;
@@ -107,6 +107,12 @@ impl Processes {
     /// The live process.
     pub fn get_mut(&mut self, tgid: u32) -> Option<&mut Process> {
         self.live.get_mut(&tgid)
+    }
+
+    /// Fills in the process's name, when a party is met for the first time.
+    pub fn introduce(&self, mut party: Party) -> Party {
+        party.process = self.get(party.tgid).map_or(party.process, |process| process.name);
+        party
     }
 
     /// Gives the process a new address space. Returns the locks of the old one.

@@ -35,11 +35,15 @@ impl Aggregate {
         if thread.phase != Phase::OnCpu(cpu) {
             return;
         }
+        if let Some(exiting_ns) = thread.exiting_ns {
+            // Its last switch was lost: it ends where it said so.
+            thread.charge(State::OnCpu, exiting_ns.min(ts_ns), &self.span);
+            let end_ns = thread.since_ns;
+            self.retire(index, Some(end_ns));
+            return;
+        }
         thread.charge(State::Unknown, ts_ns, &self.span);
         thread.enter(Phase::Lost, &self.span);
-        if thread.exiting {
-            self.retire(index, Some(ts_ns));
-        }
     }
 
     /// A thread that no earlier record told of: it counts from here on.
@@ -113,13 +117,7 @@ impl Aggregate {
             return None;
         }
         let index = self.threads.find_in_process(thread.tgid, ns_tid)?;
-        if index == waiter { None } else { self.party(index) }
-    }
-
-    fn party(&self, index: u32) -> Option<Party> {
-        let mut party = self.threads.party(index)?;
-        party.process = self.processes.get(party.tgid).map(|process| process.name).unwrap_or_default();
-        Some(party)
+        if index == waiter { None } else { self.threads.party(index) }
     }
 
     /// Ends a wait, or with `end` none counts it as still open at the end of the window.
@@ -136,13 +134,13 @@ impl Aggregate {
             Holder::Seen(party, kind) => Some((party, kind)),
             Holder::Named(ns_tid, kind) => self.holder(index, ns_tid).map(|party| (party, kind)),
         };
-        let (lock, waiter) = if state == State::Futex { self.lock_of(index, slot, object) } else { (NO_LOCK, NO_LOCK) };
+        let lock = if state == State::Futex { self.lock_of(index, slot, object) } else { (NO_LOCK, NO_LOCK) };
         let detailed = self.threads.get_mut(index).and_then(|thread| thread.detailed.as_mut());
         if let Some(stat) = detailed.and_then(|detailed| detailed.waits.get_mut(slot)) {
-            stat.add(measured_ns, holder, end);
+            stat.add(measured_ns, holder, end, &self.processes);
         }
         if state == State::Futex {
-            self.locks.add_wait(lock, waiter, measured_ns, holder, end);
+            self.locks.add_wait(lock, measured_ns, holder, end, &self.processes);
         }
     }
 
@@ -161,7 +159,8 @@ impl Aggregate {
             return none;
         }
         let (space, tgid) = (thread.space, thread.tgid);
-        let Some(party) = self.party(index) else { return none };
+        let Some(party) = self.threads.party(index) else { return none };
+        let party = self.processes.introduce(party);
         let lock = self.locks.entry(space, tgid, object);
         let waiter = self.locks.add_waiter(lock, party);
         if let Some(process) = self.processes.get_mut(tgid)
@@ -221,7 +220,7 @@ impl Aggregate {
             // The idle task wakes nobody by itself.
             WakeContext::Task if switch.waker_tid == 0 => Wake { context: WakeContext::Unknown, by: None },
             WakeContext::Task => {
-                let known = self.threads.find(switch.waker_tid).and_then(|index| self.party(index));
+                let known = self.threads.find(switch.waker_tid).and_then(|index| self.threads.party(index));
                 let stranger = Party { tid: switch.waker_tid, ..Party::default() };
                 Wake { context: WakeContext::Task, by: Some(known.unwrap_or(stranger)) }
             }

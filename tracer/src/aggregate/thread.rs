@@ -55,7 +55,7 @@ pub struct Sums {
 impl Sums {
     /// All states together.
     pub fn wall_ns(&self) -> u64 {
-        self.ns.iter().sum()
+        self.ns.iter().fold(0, |sum, ns| sum.saturating_add(*ns))
     }
 
     /// Time in one state.
@@ -66,7 +66,8 @@ impl Sums {
     /// Adds another thread's.
     pub fn add(&mut self, other: &Sums) {
         for (sum, ns) in self.ns.iter_mut().zip(other.ns) {
-            *sum += ns;
+            // Only damaged times get near the limit.
+            *sum = sum.saturating_add(ns);
         }
         self.switches += other.switches;
         self.preemptions += other.preemptions;
@@ -150,8 +151,8 @@ pub struct Thread {
     pub since_ns: u64,
     /// From when on it counts, before clipping to the window.
     pub start_ns: u64,
-    /// Whether its end was announced.
-    pub exiting: bool,
+    /// When its end was announced.
+    pub exiting_ns: Option<u64>,
     /// While it waits: for what.
     pub reason: Reason,
     /// While it waits: inode number or address; 0: none.
@@ -189,7 +190,7 @@ impl Thread {
             phase: Phase::Lost,
             since_ns: start_ns,
             start_ns,
-            exiting: false,
+            exiting_ns: None,
             reason: Reason::UNKNOWN,
             object: 0,
             resumable: None,

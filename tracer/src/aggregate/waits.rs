@@ -5,6 +5,7 @@ use tracer_common::futex::LockKind;
 use tracer_common::sched::WakeContext;
 
 use super::classify::{Detail, Reason, State};
+use super::processes::Processes;
 use super::thread::Party;
 
 /// Distinct objects kept of one thread.
@@ -47,30 +48,27 @@ pub struct OwnerTally {
 }
 
 /// Counts a wake. A waker for which there is no room is counted by its context.
-pub fn tally_wake(list: &mut Vec<WakerTally>, wake: Wake, room: usize) {
+pub fn tally_wake(list: &mut Vec<WakerTally>, mut wake: Wake, room: usize, processes: &Processes) {
     let serial_and_tid = |wake: &Wake| (wake.context, wake.by.map(|party| (party.serial, party.tid)));
     if let Some(entry) = list.iter_mut().find(|entry| serial_and_tid(&entry.wake) == serial_and_tid(&wake)) {
         entry.count += 1;
     } else if list.len() < room || wake.by.is_none() {
         // There are five contexts, so entries without a thread are few.
+        wake.by = wake.by.map(|party| processes.introduce(party));
         list.push(WakerTally { wake, count: 1 });
     } else {
-        tally_wake(list, Wake { by: None, ..wake }, room);
+        tally_wake(list, Wake { by: None, ..wake }, room, processes);
     }
 }
 
-/// Counts an owner. One for which there is no room is left out; returns whether it was counted.
-pub fn tally_owner(list: &mut Vec<OwnerTally>, party: Party, room: usize) -> bool {
+/// Counts an owner. One for which there is no room is left out.
+pub fn tally_owner(list: &mut Vec<OwnerTally>, party: Party, room: usize, processes: &Processes) {
     let same = |entry: &&mut OwnerTally| entry.party.serial == party.serial && entry.party.tid == party.tid;
     if let Some(entry) = list.iter_mut().find(same) {
         entry.count += 1;
-        return true;
+    } else if list.len() < room {
+        list.push(OwnerTally { party: processes.introduce(party), count: 1 });
     }
-    if list.len() < room {
-        list.push(OwnerTally { party, count: 1 });
-        return true;
-    }
-    false
 }
 
 /// All waits of a thread for one thing.
@@ -172,16 +170,16 @@ impl Waits {
 
 impl WaitStat {
     /// Adds a wait, or the part of one that lies within the window.
-    pub fn add(&mut self, ns: u64, holder: Option<(Party, LockKind)>, end: Option<Wake>) {
+    pub fn add(&mut self, ns: u64, holder: Option<(Party, LockKind)>, end: Option<Wake>, processes: &Processes) {
         self.count += 1;
-        self.total_ns += ns;
+        self.total_ns = self.total_ns.saturating_add(ns);
         self.max_ns = self.max_ns.max(ns);
         if let Some((party, kind)) = holder {
-            tally_owner(&mut self.owners, party, MAX_OWNERS);
+            tally_owner(&mut self.owners, party, MAX_OWNERS, processes);
             self.kind = Some(kind);
         }
         match end {
-            Some(wake) => tally_wake(&mut self.wakers, wake, MAX_WAKERS),
+            Some(wake) => tally_wake(&mut self.wakers, wake, MAX_WAKERS, processes),
             None => self.open = true,
         }
     }

@@ -1,1 +1,167 @@
-//! x
+//! Rules and verdict on constructed runs: sick ones, and healthy ones that look sick.
+
+use serde_json::Value;
+
+use crate::model::event::{Event, Meta};
+use crate::model::meta::{LossRecord, SeedRecord};
+use crate::model::report::{Finding, Report, RuleStatus, Severity, Verdict};
+use crate::testing::{self, Leave, meta_event, new_task, on_mutex, seed, switch};
+
+const START: u64 = 1_000_000_000;
+const MS: u64 = 1_000_000;
+
+fn run(events: Vec<Event>, end_ms: u64) -> Report {
+    let kernel = events.iter().filter(|event| event.header().kind >> 8 == 1).count() as u64;
+    let end = testing::epilogue(START + end_ms * MS, kernel);
+    testing::analyse(&testing::prologue(START).into_iter().chain(events).chain(end).collect::<Vec<_>>())
+}
+
+fn status(report: &Report, class: &str) -> RuleStatus {
+    let rule = report.rules.iter().find(|rule| rule.class == class);
+    rule.unwrap_or_else(|| panic!("{class} is in {:?}", report.rules)).status
+}
+
+/// Each number that a finding cites stands where the finding says.
+fn assert_evidence_resolves(report: &Report) {
+    let json: Value = serde_json::to_value(report).expect("a report");
+    for Finding { class, evidence, .. } in report.findings.iter().chain(&report.observed) {
+        assert!(!evidence.is_empty(), "{class} has evidence");
+        for evidence in evidence {
+            let found = json.pointer(&evidence.source).and_then(Value::as_f64);
+            assert_eq!(found, Some(evidence.value), "{class}: {} at {}", evidence.metric, evidence.source);
+        }
+    }
+}
+
+#[test]
+fn a_contended_mutex_names_holder_and_victims() {
+    let report = testing::contended_report();
+    assert_eq!((report.verdict, status(&report, "user-lock-contention")), (Verdict::Bottleneck, RuleStatus::Fired));
+    let finding = &report.findings[0];
+    assert_eq!(
+        (finding.class.as_str(), finding.rank, finding.severity),
+        ("user-lock-contention", 1, Severity::Critical)
+    );
+    let lost_s = finding.lost_s.expect("measured");
+    assert!((lost_s - 3.0).abs() < 0.001, "worker waited 60 ms in each of 50 rounds: {lost_s}");
+    assert!(finding.speedup_bound.is_some_and(|bound| (bound - 2.5).abs() < 0.01), "{:?}", finding.speedup_bound);
+    assert_eq!(finding.share_of_wall, None, "there is no critical path");
+    assert_eq!(finding.confidence, 0.9);
+    let culprit = finding.culprit.as_ref().expect("the holder");
+    assert_eq!((culprit.tid, culprit.thread.as_deref()), (Some(10), Some("main")));
+    assert_eq!(culprit.lock.as_deref(), Some("pthread mutex at 0x7f001000"));
+    assert_eq!(finding.victims.iter().map(|victim| victim.tid).collect::<Vec<_>>(), [Some(11), Some(10)]);
+    assert_eq!(status(&report, "cpu-bound"), RuleStatus::Silent);
+    assert_evidence_resolves(&report);
+}
+
+#[test]
+fn contention_that_costs_little_is_only_observed() {
+    // Three rounds of 60 ms, then ten quiet seconds.
+    let mut events = testing::contended_run(3);
+    events.retain(|event| event.header().kind >> 8 == 1);
+    let report = run(events, 10_000);
+    assert_eq!(status(&report, "user-lock-contention"), RuleStatus::Silent);
+    assert!(report.findings.iter().all(|finding| finding.class != "user-lock-contention"), "{:?}", report.findings);
+    assert_eq!(report.observed.len(), 1, "{:?}", report.observed);
+    assert_evidence_resolves(&report);
+}
+
+#[test]
+fn a_deadlock_is_no_contention() {
+    let waiter = |tid: u32, address: u64, owner: u32| {
+        meta_event(
+            START,
+            Meta::Seed(SeedRecord {
+                syscall: Some(202),
+                args: [address, 128, 2, 0, 0, 0],
+                futex_words: Some([2, 0, owner, 1, 0, 0]),
+                ..seed(tid, 10, "stuck", "S")
+            }),
+        )
+    };
+    let report = run(vec![waiter(10, 0x1000, 11), waiter(11, 0x2000, 10)], 10_000);
+    assert_eq!(status(&report, "user-lock-contention"), RuleStatus::Silent, "{:?}", report.rules);
+    assert!(report.findings.is_empty() && report.observed.is_empty(), "{:?}", report.findings);
+    assert!(report.rules[0].reason.contains("deadlock"), "{:?}", report.rules);
+    assert_eq!(
+        report.verdict,
+        Verdict::Inconclusive,
+        "nothing fired, but it is not healthy: {}",
+        report.verdict_reason
+    );
+}
+
+#[test]
+fn an_idle_pool_is_healthy() {
+    let mut events = Vec::new();
+    for tid in 10..42 {
+        events.push(Event::NewTask(new_task(START, tid, 10, 10, "pool")));
+        let cpu = (tid % 2) as u16;
+        events.push(Event::Switch(switch(START + u64::from(tid) * MS, cpu, 0, tid, Leave::Preempted)));
+        // A condition variable: the memory there looks like no mutex.
+        let mut idle = on_mutex(switch(START + u64::from(tid) * MS + MS, cpu, tid, 0, Leave::Preempted), 0x5000, 0);
+        idle.words = [3, 7, 0, 0, 0, 0];
+        idle.switch.flags &= !1;
+        events.push(Event::SwitchFutex(idle));
+    }
+    let report = run(events, 10_000);
+    assert_eq!(report.verdict, Verdict::Healthy, "{}", report.verdict_reason);
+    assert!(report.findings.is_empty() && report.observed.is_empty());
+    let futexes = &report.locks.as_ref().expect("sched ran").futexes;
+    assert_eq!((futexes.len(), futexes[0].threads), (1, 32));
+}
+
+#[test]
+fn a_thread_that_computes_all_the_time_is_cpu_bound() {
+    let events = vec![
+        Event::NewTask(new_task(START, 10, 10, 1, "loop")),
+        Event::Switch(switch(START + MS, 0, 0, 10, Leave::Preempted)),
+    ];
+    let report = run(events, 5000);
+    assert_eq!((report.verdict, report.findings[0].severity), (Verdict::CpuBound, Severity::Info));
+    assert_evidence_resolves(&report);
+}
+
+#[test]
+fn much_lost_lowers_confidence_and_forbids_healthy() {
+    let lose = |mut events: Vec<Event>| {
+        for event in &mut events {
+            if let Event::Meta(_, meta) = event
+                && let Meta::Loss(LossRecord { families }) = &mut **meta
+            {
+                let cpu = &mut families[0].cpus[0];
+                cpu.seen *= 2;
+                cpu.lost[0] = cpu.seen - cpu.submitted;
+            }
+        }
+        testing::analyse(&events)
+    };
+    let report = lose(testing::contended_run(50));
+    assert_eq!((report.verdict, report.findings[0].confidence), (Verdict::Bottleneck, 0.45));
+    let sched = &report.coverage.families[0];
+    assert_eq!(sched.seen, sched.submitted.zip(sched.lost).map(|(submitted, lost)| submitted + lost));
+    assert_eq!(sched.share, Some(0.5));
+    let quiet = [
+        testing::prologue(START),
+        vec![Event::NewTask(new_task(START, 10, 10, 1, "t"))],
+        testing::epilogue(START + MS, 1),
+    ];
+    assert_eq!(lose(quiet.concat()).verdict, Verdict::Inconclusive);
+}
+
+#[test]
+fn nothing_recorded_is_inconclusive() {
+    let report = run(Vec::new(), 1000);
+    assert_eq!(report.verdict, Verdict::Inconclusive, "{}", report.verdict_reason);
+    let report = testing::analyse(&[]);
+    assert_eq!((report.verdict, report.window.complete), (Verdict::Inconclusive, false));
+    assert_eq!(status(&report, "user-lock-contention"), RuleStatus::CouldNotRun);
+}
+
+#[test]
+fn the_same_records_give_the_same_bytes() {
+    let json = || crate::export::to_json(&testing::contended_report()).expect("a report");
+    assert_eq!(json(), json());
+    assert!(!json().contains("null"), "what is not known is absent:\n{}", json());
+}

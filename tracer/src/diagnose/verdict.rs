@@ -3,12 +3,16 @@
 
 use super::sched_share;
 use crate::model::report::{Report, Row, Severity, Verdict};
-use crate::model::units::percent;
+use crate::model::units::{count, duration, percent};
 
 /// Under this share of events seen nothing is called healthy.
 const LEAST_COVERAGE: f64 = 0.9;
 /// Over this share of the threads' time unknown nothing is.
 const MOST_UNKNOWN: f64 = 0.1;
+
+/// From this length and share of the wall time on, a lock that nobody got is worth a word.
+const STUCK_S: f64 = 0.5;
+const STUCK_SHARE: f64 = 0.05;
 
 /// Decides from findings and coverage.
 pub fn decide(report: &Report) -> (Verdict, String) {
@@ -25,6 +29,9 @@ pub fn decide(report: &Report) -> (Verdict, String) {
     }
     if let Some(first) = report.findings.iter().find(|finding| finding.class == "cpu-bound") {
         return (Verdict::CpuBound, first.summary.clone());
+    }
+    if let Some(stuck) = stuck(report) {
+        return (Verdict::Inconclusive, stuck);
     }
     let classes: Vec<&str> = report.rules.iter().map(|rule| rule.class.as_str()).collect();
     (Verdict::Healthy, format!("nothing that this version looks for limits the run ({})", classes.join(", ")))
@@ -50,6 +57,23 @@ fn doubt(report: &Report) -> Option<String> {
     }
     let unknown = unknown_share(report);
     (unknown > MOST_UNKNOWN).then(|| format!("{} of the threads' time is in an unknown state", percent(unknown)))
+}
+
+/// A lock that somebody held and waited for, and that nobody got: no rule of this version judges it, but it is not healthy.
+fn stuck(report: &Report) -> Option<String> {
+    let wall_s = report.window.duration_s;
+    let long = |wait_s: f64| wait_s >= STUCK_S && wait_s >= STUCK_SHARE * wall_s;
+    let futexes = report.locks.iter().flat_map(|locks| &locks.futexes);
+    let futex =
+        futexes.into_iter().find(|futex| futex.completed == 0 && !futex.owners.is_empty() && long(futex.max_s))?;
+    Some(format!(
+        "{} of process {} waited up to {} for the {} at {} and none got it: it may be a deadlock, which no rule of this version judges",
+        count(futex.threads, "thread"),
+        futex.pid,
+        duration(futex.max_s),
+        futex.kind.as_deref().unwrap_or("lock"),
+        futex.address
+    ))
 }
 
 fn unknown_share(report: &Report) -> f64 {
