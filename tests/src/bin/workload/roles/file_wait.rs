@@ -53,7 +53,10 @@ impl Options {
         while Instant::now() < end {
             sys::seek(file.as_fd(), run.random.u64(0..BLOCKS) * BLOCK_BYTES as u64).context("cannot seek")?;
             let asked = Instant::now();
-            anyhow::ensure!(sys::read_full(file.as_fd(), &mut block.0).context("cannot read")?, "the file is too short");
+            anyhow::ensure!(
+                sys::read_full(file.as_fd(), &mut block.0).context("cannot read")?,
+                "the file is too short"
+            );
             waited += asked.elapsed();
             reads += 1;
         }
