@@ -137,12 +137,6 @@ fn a_pid_that_ends_while_the_tracer_attaches_does_no_harm() {
     }
 }
 
-#[test]
-fn a_full_disk_is_said_and_is_125() {
-    let traced = Tracer::run(shell("exit 0")).bare().options(&["--format", "json", "-o", "/dev/full"]).go();
-    assert_one_sentence(&traced, 125, &["/dev/full", "space"]);
-}
-
 /// A file system of 64 KiB, unmounted at the end.
 struct Small(tempfile::TempDir);
 
@@ -161,6 +155,19 @@ impl Drop for Small {
     fn drop(&mut self) {
         let _ = std::process::Command::new("umount").arg(self.0.path()).status();
     }
+}
+
+#[test]
+fn a_full_disk_is_said_and_leaves_no_half_of_a_report() {
+    let small = Small::new();
+    // Writes until nothing fits any more.
+    let filled = std::fs::write(small.0.path().join("filler"), vec![0; 1 << 20]);
+    assert!(filled.is_err(), "the file system is full");
+    let report = small.0.path().join("report.json");
+    let traced = Tracer::run(shell("exit 0")).bare().options(&["--format", "json", "-o"]).option(&report).go();
+    assert_one_sentence(&traced, 125, &[&report.display().to_string(), "space"]);
+    let left = std::fs::metadata(&report).map_or(0, |file| file.len());
+    assert_eq!(left, 0, "half of a report is left");
 }
 
 #[test]

@@ -54,7 +54,7 @@ fn locks_taken_in_the_same_order_are_no_contention() {
 
 #[test]
 fn a_program_that_computes_is_cpu_bound() {
-    let traced = go("cpu --duration 600ms");
+    let traced = go("cpu --duration 1200ms");
     let report = traced.report();
     assert_eq!(report.rule("cpu-bound"), "fired", "{}", report.0["rules"]);
     assert_eq!(report.0["verdict"], "cpu-bound", "{}", report.0["verdict_reason"]);

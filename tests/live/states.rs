@@ -113,11 +113,12 @@ fn a_program_that_syncs_a_file_waits_for_a_file() {
 
 #[test]
 fn a_stopped_process_is_stopped_and_its_sleep_is_a_sleep_again() {
-    let traced = trace("stopped --duration 400ms --period 200ms");
+    let traced = trace("stopped --duration 300ms --period 100ms");
     let (truth, report) = (traced.truth(), traced.report());
     let child = report.thread(whole(&truth, "child"));
-    close("stopped", state(child, "stopped"), number(&truth, "stopped_s"), 0.05, 0.02);
-    close("the sleep after it", state(child, "timer"), 0.2, 0.05, 0.02);
+    let stopped = number(&truth, "stopped_s");
+    close("stopped", state(child, "stopped"), stopped, 0.05, 0.02);
+    close("the sleep before and after", state(child, "timer"), number(&truth, "sleep_s") - stopped, 0.05, 0.02);
     report.assert_states();
 }
 

@@ -69,10 +69,9 @@ impl Report {
         })
     }
 
-    /// Findings that limit, and those that do not.
+    /// Findings of a class that limit.
     pub fn findings(&self, class: &str) -> Vec<&Value> {
-        let all = list(&self.0, "findings").iter().chain(list(&self.0, "observed"));
-        all.filter(|finding| finding["class"] == class).collect()
+        list(&self.0, "findings").iter().filter(|finding| finding["class"] == class).collect()
     }
 
     /// What became of a rule.
