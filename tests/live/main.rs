@@ -1,1 +1,24 @@
-//! Tests on the running kernel: root.
+//! Tests on the running kernel, as root: the tracer's binary is run as a user runs it, and its report is held against what the traced
+//! programs measured of themselves. Nothing here calls the tracer's code.
+//!
+//! `cargo xtask test live` builds what is needed and runs them one at a time. `TRACER_BIN` and `WORKLOAD_BIN` name the binaries,
+//! `TRACER_WITHOUT` names an eBPF program to leave off (then the tests that needs.tsv lists for it must fail), `LIVE_REPEAT` says how
+//! often the healthy twins run.
+
+mod harness;
+
+mod bad_input;
+mod captures;
+mod doctor;
+mod healthy;
+mod ledger;
+mod locks;
+mod namespaces;
+mod record;
+mod replay;
+mod signals;
+mod states;
+mod storm;
+mod threads;
+mod users;
+mod wakers;

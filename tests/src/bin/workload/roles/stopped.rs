@@ -1,4 +1,4 @@
-//! `stopped`: a child is stopped by a signal for a while, in the middle of a sleep, then goes on.
+//! `stopped`: a child is stopped by a signal for a while, in the middle of a sleep, then sleeps on.
 
 use std::time::{Duration, Instant};
 
@@ -12,26 +12,25 @@ pub struct Options {
     /// For how long the child is stopped.
     #[arg(long, value_parser = roles::duration, default_value = "300ms")]
     duration: Duration,
-    /// For how long the child works, once before and once after.
-    #[arg(long, value_parser = roles::duration, default_value = "200ms")]
+    /// For how long the child sleeps before it is stopped, and again after.
+    #[arg(long, value_parser = roles::duration, default_value = "100ms")]
     period: Duration,
 }
 
 impl roles::Options for Options {
     fn run(&self, run: &mut Run) -> anyhow::Result<()> {
-        let period = self.period;
+        // The time of a stop is part of the time that a sleep takes.
+        let sleep = 2 * self.period + self.duration;
         let child = sys::fork(|| {
-            let end = Instant::now() + 2 * period;
-            while Instant::now() < end {
-                sys::compute(Duration::from_millis(2));
-            }
-            std::thread::sleep(period);
+            sys::compute(Duration::from_millis(20));
+            std::thread::sleep(sleep);
             0
         })
         .context("cannot fork")?;
         run.set("child", child);
+        run.set("sleep_s", sleep.as_secs_f64());
         run.ready(&[]);
-        std::thread::sleep(period);
+        std::thread::sleep(self.period);
         sys::kill(child, libc::SIGSTOP).context("cannot stop the child")?;
         let stopped = Instant::now();
         std::thread::sleep(self.duration);

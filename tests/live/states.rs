@@ -1,0 +1,144 @@
+//! Where each thread's wall time goes, against what the threads measured of themselves.
+
+use serde_json::Value;
+
+use crate::harness::{self, Traced, Tracer, close, list, number, report::state, text, trace, whole};
+
+/// The thread of the truth that has this role, and its row in the report.
+#[track_caller]
+fn by_role(traced: &Traced, role: &str) -> (Value, Value) {
+    let truth = traced.truth();
+    let own = list(&truth, "threads").iter().find(|thread| thread["role"] == role);
+    let own = own.unwrap_or_else(|| panic!("no {role} in {truth}")).clone();
+    let row = traced.report().thread(whole(&own, "tid")).clone();
+    (own, row)
+}
+
+/// Fails unless the thread of this role spent in this state what it measured as its waits.
+#[track_caller]
+fn assert_waited(arguments: &str, role: &str, key: &str) {
+    let traced = trace(arguments);
+    traced.report().assert_states();
+    let (own, row) = by_role(&traced, role);
+    // Between the end of a wait and the CPU lies the run queue.
+    let seen = state(&row, key) + state(&row, "runnable");
+    close(&format!("{key} of {role} in `{arguments}`: {row}"), seen, number(&own, "waited_s"), 0.05, 0.03);
+    close("time on CPU", state(&row, "on_cpu"), number(&own, "on_cpu_ns") / 1e9, 0.02, 0.02);
+    assert!(state(&row, "unknown") <= 0.01 * number(&row, "wall_s"), "unknown is more than 1 %: {row}");
+}
+
+#[test]
+fn a_python_program_that_computes_then_sleeps_is_accounted_for() {
+    let mut command = harness::workload("stopwatch --");
+    command.extend(harness::python("compute_then_sleep.py", "1.0 1.0"));
+    let traced = Tracer::run(command).go().expect_code(0);
+    let (truth, report) = (traced.truth(), traced.report());
+    let row = report.thread(whole(&truth, "pid"));
+    report.assert_states();
+    close("wall time", number(row, "wall_s"), number(&truth, "wall_s"), 0.005, 0.0);
+    close("time on CPU", state(row, "on_cpu"), number(&truth, "schedstat_ns") / 1e9, 0.02, 0.02);
+    close("sleep", state(row, "timer"), number(&truth, "slept_s"), 0.005, 0.005);
+    assert!(state(row, "unknown") <= 0.01 * number(row, "wall_s"), "unknown is more than 1 %: {row}");
+    assert!(text(row, "name").starts_with("python"), "the name is the last program's: {row}");
+    crate::replay::assert_valid(&report.0);
+}
+
+#[test]
+fn a_sleeper_waits_for_a_timer() {
+    let traced = trace("sleep --duration 500ms");
+    let (truth, report) = (traced.truth(), traced.report());
+    let row = report.thread(whole(&truth, "pid"));
+    close("timer", state(row, "timer"), number(&truth, "slept_s"), 0.02, 0.01);
+    report.assert_states();
+}
+
+#[test]
+fn a_consumer_waits_for_a_pipe() {
+    assert_waited("pipe-queue --duration 500ms", "consumer", "pipe");
+}
+
+#[test]
+fn a_thread_in_poll_select_or_epoll_waits_in_poll() {
+    for call in ["poll", "select", "epoll"] {
+        assert_waited(&format!("poll-wait --call {call} --duration 400ms"), "waiter", "poll");
+    }
+}
+
+#[test]
+fn a_client_waits_for_a_unix_socket() {
+    assert_waited("socket --family unix --duration 400ms", "client", "socket_unix");
+}
+
+#[test]
+fn a_client_waits_for_an_inet_socket() {
+    assert_waited("socket --family inet --duration 400ms", "client", "socket_inet");
+}
+
+#[test]
+fn threads_wait_for_a_futex() {
+    let traced = trace("mutex --hog --hold 5ms --duration 600ms");
+    traced.report().assert_states();
+    let (truth, report) = (traced.truth(), traced.report());
+    for own in list(&truth, "threads").iter().filter(|own| own["role"] == "contender") {
+        let row = report.thread(whole(own, "tid"));
+        close("futex", state(row, "futex") + state(row, "runnable"), number(own, "waited_s"), 0.05, 0.03);
+    }
+}
+
+#[test]
+fn a_parent_waits_for_its_child() {
+    let traced = trace("child-wait --duration 400ms");
+    let (truth, report) = (traced.truth(), traced.report());
+    let parent = report.thread(whole(&truth, "pid"));
+    close("child", state(parent, "child"), number(&truth, "waited_s"), 0.02, 0.01);
+    let child = report.thread(whole(&truth, "child"));
+    close("timer of the child", state(child, "timer"), 0.4, 0.05, 0.02);
+    report.assert_states();
+}
+
+#[test]
+fn a_program_that_syncs_a_file_waits_for_a_file() {
+    let folder = harness::workspace().join("target");
+    let traced = trace(&format!("file-wait --duration 500ms --folder {}", folder.display()));
+    let (truth, report) = (traced.truth(), traced.report());
+    let row = report.thread(whole(&truth, "pid"));
+    // Part of a sync is computing in the kernel; the rest of it waits.
+    let waited = number(&truth, "waited_s") + 0.02;
+    let seen = state(row, "file");
+    assert!(seen <= waited, "waits for files {seen} s, but was in fsync for {waited} s only: {row}");
+    let accounted = seen + state(row, "on_cpu") + state(row, "runnable");
+    close("file, CPU and run queue together", accounted, number(row, "wall_s"), 0.10, 0.0);
+    report.assert_states();
+}
+
+#[test]
+fn a_stopped_process_is_stopped_and_its_sleep_is_a_sleep_again() {
+    let traced = trace("stopped --duration 300ms --period 100ms");
+    let (truth, report) = (traced.truth(), traced.report());
+    let child = report.thread(whole(&truth, "child"));
+    let stopped = number(&truth, "stopped_s");
+    close("stopped", state(child, "stopped"), stopped, 0.05, 0.02);
+    close("the sleep before and after", state(child, "timer"), number(&truth, "sleep_s") - stopped, 0.05, 0.02);
+    report.assert_states();
+}
+
+#[test]
+fn a_thread_that_never_leaves_its_cpu_is_on_cpu() {
+    let traced = trace("never-switch --duration 600ms");
+    let (own, row) = by_role(&traced, "spinner");
+    close("time on CPU", state(&row, "on_cpu"), number(&own, "on_cpu_ns") / 1e9, 0.02, 0.02);
+    traced.report().assert_states();
+}
+
+#[test]
+fn threads_that_share_cpus_wait_in_the_run_queue() {
+    let cpus = std::thread::available_parallelism().expect("the number of CPUs is known").get();
+    let traced = trace(&format!("cpu --threads {} --duration 800ms", cpus + 2));
+    let (truth, report) = (traced.truth(), traced.report());
+    for own in list(&truth, "threads") {
+        let row = report.thread(whole(own, "tid"));
+        close("time on CPU", state(row, "on_cpu"), number(own, "on_cpu_ns") / 1e9, 0.02, 0.02);
+        close("run queue", state(row, "runnable"), number(own, "run_delay_ns") / 1e9, 0.03, 0.02);
+    }
+    report.assert_states();
+}

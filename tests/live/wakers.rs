@@ -1,0 +1,90 @@
+//! Who ended a wait: a thread, a timer or a device. A thread that was merely interrupted is never named.
+
+use crate::harness::{
+    Background, Tracer, close, list,
+    report::{waits, wakers},
+    shell, trace, whole, workload, workspace,
+};
+
+#[test]
+fn the_end_of_a_ping_pong_that_writes_is_the_waker_of_the_one_that_reads() {
+    let traced = trace("pingpong --threads --pinned --count 20000");
+    let (truth, report) = (traced.truth(), traced.report());
+    let (near, far) = (whole(&truth, "pid"), whole(&truth, "other_tid"));
+    for (reader, writer) in [(near, far), (far, near)] {
+        let pipes = waits(report.thread(reader), "pipe");
+        let (by_writer, all) = wakers(&pipes, |waker| waker["tid"] == writer && waker["context"] == "task");
+        assert!(all >= 4_000, "{reader} was woken {all} times only: {pipes:?}");
+        assert!(by_writer * 100 >= all * 99, "{writer} woke {reader} {by_writer} times of {all}: {pipes:?}");
+    }
+}
+
+#[test]
+fn a_timer_wakes_a_sleeper_and_the_busy_loop_beside_it_does_not() {
+    let traced = trace("timer-beside-busy --duration 800ms --period 5ms");
+    let (truth, report) = (traced.truth(), traced.report());
+    let thread = |role| list(&truth, "threads").iter().find(|own| own["role"] == role).expect("a thread of each role");
+    let sleeps = waits(report.thread(whole(thread("sleeper"), "tid")), "timer");
+    let (by_timer, all) = wakers(&sleeps, |waker| waker["context"] == "timer" && waker["tid"].is_null());
+    assert!(all >= 100, "woken {all} times only: {sleeps:?}");
+    assert!(by_timer * 100 >= all * 98, "timers ended {by_timer} of {all} sleeps: {sleeps:?}");
+    let (by_busy, _) = wakers(&sleeps, |waker| waker["tid"] == thread("busy")["tid"]);
+    assert_eq!(by_busy, 0, "the busy loop is named as waker: {sleeps:?}");
+}
+
+#[test]
+fn a_disks_interrupt_wakes_a_direct_reader() {
+    let folder = workspace().join("target");
+    let traced = trace(&format!("file-wait --direct --duration 500ms --folder {}", folder.display()));
+    let (truth, report) = (traced.truth(), traced.report());
+    let reads = waits(report.thread(whole(&truth, "pid")), "file");
+    let (by_device, all) = wakers(&reads, |waker| waker["context"] == "device" && waker["tid"].is_null());
+    assert!(all >= 100, "woken {all} times only, so the disk is no disk: {reads:?}");
+    assert!(by_device * 100 >= all * 90, "devices ended {by_device} of {all} waits: {reads:?}");
+}
+
+#[test]
+fn a_timer_stays_a_timer_on_a_cpu_that_devices_interrupt() {
+    let folder = workspace().join("target");
+    let reader = format!("file-wait --direct --announce --duration 20s --folder {}", folder.display());
+    let mut disk = Background::command(&workload(&reader));
+    disk.next_json();
+    let traced = trace("sleep --each-cpu --period 5ms --duration 700ms");
+    let (truth, report) = (traced.truth(), traced.report());
+    for own in list(&truth, "threads") {
+        let sleeps = waits(report.thread(whole(own, "tid")), "timer");
+        let (by_timer, all) = wakers(&sleeps, |waker| waker["context"] == "timer");
+        assert!(all >= 60, "woken {all} times only: {sleeps:?}");
+        assert!(by_timer * 100 >= all * 95, "timers ended {by_timer} of {all} sleeps of {own}: {sleeps:?}");
+    }
+}
+
+/// The random number generator of a virtual machine completes a read in its interrupt's handler itself.
+#[test]
+fn a_device_that_completes_in_its_handler_is_a_device() {
+    if std::fs::File::open("/dev/hwrng").is_err() {
+        eprintln!("NOT TESTED: this host has no /dev/hwrng, so nothing here wakes a thread in a device's own handler");
+        return;
+    }
+    let script =
+        "echo \"{\\\"pid\\\": $$}\"; exec dd if=/dev/hwrng of=/dev/null bs=64 count=60 iflag=fullblock 2>/dev/null";
+    let traced = Tracer::run(shell(script)).go().expect_code(0);
+    let report = traced.report();
+    let row = report.thread(whole(&traced.truth(), "pid"));
+    let all_waits: Vec<_> = list(row, "waits").iter().collect();
+    let (by_device, all) = wakers(&all_waits, |waker| waker["context"] == "device");
+    assert!(by_device >= 30, "devices ended {by_device} of {all} waits: {all_waits:?}");
+    let (by_timer, _) = wakers(&all_waits, |waker| waker["context"] == "timer");
+    assert!(by_timer <= 5, "timers ended {by_timer} of {all} waits, but nothing here sets one: {all_waits:?}");
+}
+
+#[test]
+fn switches_are_counted_as_the_kernel_counts_them() {
+    let traced = trace("pingpong --threads --pinned --count 50000");
+    let (truth, report) = (traced.truth(), traced.report());
+    let sum = |key| report.threads().map(|thread| whole(thread, key)).sum::<u64>() as f64;
+    let (switches, preemptions) = (sum("switches"), sum("preemptions"));
+    let kernel = whole(&truth, "switches") as f64 + whole(&truth, "preemptions") as f64;
+    close("switches", switches, kernel, 0.001, 60.0);
+    close("pre-emptions", preemptions, whole(&truth, "preemptions") as f64, 0.002, 60.0);
+}
