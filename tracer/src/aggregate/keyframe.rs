@@ -1,11 +1,11 @@
 //! Every live thread as a seed record: what a reader of a capture needs whose older part was rotated away.
 
 use super::Aggregate;
-use super::thread::{Origin, Phase};
+use super::thread::Origin;
 use crate::model::meta::SeedRecord;
 
 impl Aggregate {
-    /// The live threads, as /proc would show them, but for what they wait on: that is in the events that follow.
+    /// The live threads with their names and ids. What they are doing is in the events that follow.
     pub fn keyframe(&self) -> Vec<SeedRecord> {
         let text = |id| self.names.text(id).unwrap_or_default();
         self.threads
@@ -22,12 +22,9 @@ impl Aggregate {
                     ns_tgid: process.map_or(0, |process| process.ns_pid),
                     comm: text(thread.name),
                     start_boot_ns: if let Origin::Seeded(start_ns) = thread.origin { start_ns } else { 0 },
-                    state: match thread.phase {
-                        Phase::OnCpu(_) | Phase::Runnable | Phase::ReadyOrOnCpu => "R",
-                        Phase::Waiting => "S",
-                        Phase::Lost => "?",
-                    }
-                    .to_owned(),
+                    // Not the state now: a replay takes a seed's state back to the start of the window, and what
+                    // happened until here was dropped.
+                    state: "?".to_owned(),
                     cgroup: self.names.text(thread.cgroup),
                     container: self.names.text(thread.container),
                     ..SeedRecord::default()

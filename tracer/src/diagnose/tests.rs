@@ -93,7 +93,7 @@ fn a_deadlock_is_no_contention() {
 }
 
 #[test]
-fn an_idle_pool_is_healthy() {
+fn an_sleepers_is_healthy() {
     let mut events = Vec::new();
     for tid in 10..42 {
         events.push(Event::NewTask(new_task(START, tid, 10, 10, "pool")));
