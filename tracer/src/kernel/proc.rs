@@ -264,7 +264,7 @@ mod tests {
     #[test]
     fn a_name_with_parentheses_and_spaces_does_not_confuse_stat() {
         let mut text = b"77 (a) S (b\xff) S 5 77 77 0 -1 2097152".to_vec();
-        text.extend_from_slice(&[b" 0"; 12].concat());
+        text.extend_from_slice(&b" 0".repeat(12));
         text.extend_from_slice(b" 4242 0");
         let stat = stat(&text).expect("well-formed");
         assert_eq!(stat.comm, b"a) S (b\xff");
