@@ -14,6 +14,13 @@ fn by_role(traced: &Traced, role: &str) -> (Value, Value) {
     (own, row)
 }
 
+/// Fails when more than 1 % of a thread's time is unknown. The amount beside it is for hosts on which some processes are hidden from
+/// tracing: the slice after one of them gave up the CPU has no beginning.
+#[track_caller]
+fn assert_little_unknown(row: &Value) {
+    assert!(state(row, "unknown") <= 0.01 * number(row, "wall_s") + 0.01, "unknown is more than 1 %: {row}");
+}
+
 /// Fails unless the waits that a thread measured agree with a state: a measured wait is the wait itself and, between its end and
 /// the CPU, some of the time in the run queue.
 #[track_caller]
@@ -33,7 +40,7 @@ fn assert_waited(arguments: &str, role: &str, key: &str) {
     let (own, row) = by_role(&traced, role);
     assert_covers(&format!("{key} of {role} in `{arguments}`"), &row, key, &own);
     close("time on CPU", state(&row, "on_cpu"), number(&own, "on_cpu_ns") / 1e9, 0.02, 0.02);
-    assert!(state(&row, "unknown") <= 0.01 * number(&row, "wall_s"), "unknown is more than 1 %: {row}");
+    assert_little_unknown(&row);
 }
 
 #[test]
@@ -47,7 +54,7 @@ fn a_python_program_that_computes_then_sleeps_is_accounted_for() {
     close("wall time", number(row, "wall_s"), number(&truth, "wall_s"), 0.005, 0.0);
     close("time on CPU", state(row, "on_cpu"), number(&truth, "schedstat_ns") / 1e9, 0.02, 0.02);
     close("sleep", state(row, "timer"), number(&truth, "slept_s"), 0.005, 0.005);
-    assert!(state(row, "unknown") <= 0.01 * number(row, "wall_s"), "unknown is more than 1 %: {row}");
+    assert_little_unknown(row);
     assert!(text(row, "name").starts_with("python"), "the name is the last program's: {row}");
     crate::replay::assert_valid(&report.0);
 }
