@@ -152,8 +152,7 @@ pub fn file(task: Task, fd: u32) -> (FdKind, u64) {
         if inode == 0 {
             return (FdKind::Unknown, 0);
         }
-        let mode: u16 = probed(inode as *const u8, config!(offsets.inode_mode));
-        let number: u64 = probed(inode as *const u8, config!(offsets.inode_ino));
+        let (mode, number) = inode_facts(inode as *const u8);
         let kind = match mode & 0o170000 {
             0o100000 | 0o040000 => FdKind::File,
             0o010000 => FdKind::Pipe,
@@ -164,6 +163,26 @@ pub fn file(task: Task, fd: u32) -> (FdKind, u64) {
             _ => FdKind::Unknown,
         };
         (kind, number)
+    }
+}
+
+/// Bytes at the start of `struct inode` that hold mode and number on all kernels seen so far.
+const INODE_HEAD_BYTES: usize = 80;
+
+/// Mode and number of an inode: in one read where both lie at its start, since a read by the helper costs more than its bytes.
+#[inline(always)]
+unsafe fn inode_facts(inode: *const u8) -> (u16, u64) {
+    let (mode, number) = (config!(offsets.inode_mode) as usize, config!(offsets.inode_ino) as usize);
+    // SAFETY: probed loads take any address; the offsets are checked against the buffer.
+    unsafe {
+        if mode + 2 <= INODE_HEAD_BYTES && number + 8 <= INODE_HEAD_BYTES {
+            let mut head = core::mem::MaybeUninit::<[u64; INODE_HEAD_BYTES / 8]>::zeroed();
+            bpf_probe_read_kernel(head.as_mut_ptr().cast(), INODE_HEAD_BYTES as u32, inode.cast());
+            let head = head.as_ptr().cast::<u8>();
+            (head.add(mode).cast::<u16>().read_volatile(), head.add(number).cast::<u64>().read_volatile())
+        } else {
+            (probed(inode, mode as u32), probed(inode, number as u32))
+        }
     }
 }
 

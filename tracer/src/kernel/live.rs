@@ -37,9 +37,9 @@ const POLL_MS: u16 = 50;
 /// A record older than this before a drain began has reached its ring: programs run for microseconds.
 const IN_FLIGHT_NS: u64 = 1_000_000;
 /// Run times are measured for this long at the start and then in each period.
-const MEASURED_NS: u64 = 1_000_000_000;
+const MEASURED_NS: u64 = 100_000_000;
 /// See above.
-const MEASURE_PERIOD_NS: u64 = 10_000_000_000;
+const MEASURE_PERIOD_NS: u64 = 1_000_000_000;
 /// Loss and cost are written this often.
 const SNAPSHOT_NS: u64 = 1_000_000_000;
 
