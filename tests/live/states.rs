@@ -14,17 +14,33 @@ fn by_role(traced: &Traced, role: &str) -> (Value, Value) {
     (own, row)
 }
 
+/// Fails when more than 1 % of a thread's time is unknown. The amount beside it is for hosts on which some processes are hidden from
+/// tracing: the slice after one of them gave up the CPU has no beginning.
+#[track_caller]
+fn assert_little_unknown(row: &Value) {
+    assert!(state(row, "unknown") <= 0.01 * number(row, "wall_s") + 0.01, "unknown is more than 1 %: {row}");
+}
+
+/// Fails unless the waits that a thread measured agree with a state: a measured wait is the wait itself and, between its end and
+/// the CPU, some of the time in the run queue.
+#[track_caller]
+fn assert_covers(what: &str, row: &Value, key: &str, own: &Value) {
+    let waited = number(own, "waited_s");
+    let (at_least, at_most) = (state(row, key), state(row, key) + state(row, "runnable"));
+    let slack = 0.03 * waited + 0.02;
+    let agrees = at_least <= waited + slack && waited <= at_most + slack;
+    assert!(agrees, "{what}: the report says {at_least} to {at_most}, the program {waited}: {row}");
+}
+
 /// Fails unless the thread of this role spent in this state what it measured as its waits.
 #[track_caller]
 fn assert_waited(arguments: &str, role: &str, key: &str) {
     let traced = trace(arguments);
     traced.report().assert_states();
     let (own, row) = by_role(&traced, role);
-    // Between the end of a wait and the CPU lies the run queue.
-    let seen = state(&row, key) + state(&row, "runnable");
-    close(&format!("{key} of {role} in `{arguments}`: {row}"), seen, number(&own, "waited_s"), 0.05, 0.03);
+    assert_covers(&format!("{key} of {role} in `{arguments}`"), &row, key, &own);
     close("time on CPU", state(&row, "on_cpu"), number(&own, "on_cpu_ns") / 1e9, 0.02, 0.02);
-    assert!(state(&row, "unknown") <= 0.01 * number(&row, "wall_s"), "unknown is more than 1 %: {row}");
+    assert_little_unknown(&row);
 }
 
 #[test]
@@ -38,7 +54,7 @@ fn a_python_program_that_computes_then_sleeps_is_accounted_for() {
     close("wall time", number(row, "wall_s"), number(&truth, "wall_s"), 0.005, 0.0);
     close("time on CPU", state(row, "on_cpu"), number(&truth, "schedstat_ns") / 1e9, 0.02, 0.02);
     close("sleep", state(row, "timer"), number(&truth, "slept_s"), 0.005, 0.005);
-    assert!(state(row, "unknown") <= 0.01 * number(row, "wall_s"), "unknown is more than 1 %: {row}");
+    assert_little_unknown(row);
     assert!(text(row, "name").starts_with("python"), "the name is the last program's: {row}");
     crate::replay::assert_valid(&report.0);
 }
@@ -81,7 +97,7 @@ fn threads_wait_for_a_futex() {
     let (truth, report) = (traced.truth(), traced.report());
     for own in list(&truth, "threads").iter().filter(|own| own["role"] == "contender") {
         let row = report.thread(whole(own, "tid"));
-        close("futex", state(row, "futex") + state(row, "runnable"), number(own, "waited_s"), 0.05, 0.03);
+        assert_covers("futex", row, "futex", own);
     }
 }
 

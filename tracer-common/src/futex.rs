@@ -75,14 +75,19 @@ pub fn owner(seen: Observed) -> Option<(u32, LockKind)> {
             }
             // Bits 0-1 type, 4 robust, 5 PI, 6 priority protection, 7 process-shared, 8-9 elision (pthreadP.h).
             let pi_or_protected = kind & 0x60 != 0;
-            if kind & !0x3ff != 0 || pi_or_protected || kind & 0xc == 0xc || spins_look_wrong(spins) {
+            if kind & !0x3ff != 0 || pi_or_protected || kind & 0xc != 0 || spins_look_wrong(spins) {
                 return None;
             }
-            let recursive = kind & 3 == 1;
-            if (!recursive && count != 0) || (recursive && count == 0) {
+            let (recursive, robust) = (kind & 3 == 1, kind & 16 != 0);
+            // Recursive mutexes count their holds from one; glibc sets a robust one's count to one as well.
+            let count_fits = match (recursive, robust) {
+                (true, _) => count != 0,
+                (false, true) => count <= 1,
+                (false, false) => count == 0,
+            };
+            if !count_fits {
                 return None;
             }
-            let robust = kind & 16 != 0;
             if robust {
                 let held = seen.val & WAITERS != 0 && word & TID_MASK == owner;
                 held.then_some((owner, LockKind::RobustMutex))
@@ -125,6 +130,8 @@ mod tests {
     fn a_robust_mutex_needs_word_and_owner_to_agree() {
         let word = 4711 | WAITERS;
         assert_eq!(seen(PRIVATE_WAIT, word, [word, 0, 4711, 1, 16, 0]), Some((4711, LockKind::RobustMutex)));
+        let shared = [word, 1, 4711, 1, 144, 0];
+        assert_eq!(seen(op::WAIT, word, shared), Some((4711, LockKind::RobustMutex)), "as glibc 2.36 writes it");
         assert_eq!(seen(PRIVATE_WAIT, word, [word, 0, 4712, 1, 16, 0]), None);
     }
 

@@ -4,6 +4,7 @@
 //! device work is a device; a timer softirq, or a hard interrupt outside any device handler, is a timer (the other hard
 //! interrupts, between processors, hardly ever wake a thread themselves).
 
+use aya_ebpf::helpers::bpf_get_smp_processor_id;
 use tracer_common::{loss::CpuState, sched::WakeContext};
 
 use crate::{
@@ -53,7 +54,7 @@ fn preempt_count(address: u64) -> u32 {
 /// CPU's run queue, which is one of them, and BTF gives the distance between two. The run queue's own number of its CPU proves
 /// that it is the right one.
 #[inline(always)]
-pub fn locate(state: &mut CpuState, cpu: u32, task: Task) {
+pub fn locate(state: &mut CpuState, task: Task) {
     if config!(no_wake_context) == 1 || present(config!(offsets.task_preempt_count)) || state.preempt_count != 0 {
         return;
     }
@@ -68,6 +69,7 @@ pub fn locate(state: &mut CpuState, cpu: u32, task: Task) {
         } else {
             cfs - u64::from(config!(offsets.rq_cfs))
         };
+        let cpu = bpf_get_smp_processor_id();
         if present(config!(offsets.rq_cpu)) && probed::<u32>(rq as *const u8, config!(offsets.rq_cpu)) == cpu {
             state.preempt_count = rq.wrapping_add(config!(preempt_count_from_rq));
         }

@@ -49,6 +49,9 @@ pub fn sched_switch(ctx: BtfTracePointContext) -> i32 {
 
 #[inline(always)]
 fn switch(state: &mut CpuState, prev: Task, next: Task, prev_state: u32, preempted: bool) {
+    wake::locate(state, prev);
+    // No handler is active in a switch: one whose end was missed is forgotten here.
+    state.irq_handlers = 0;
     let prev_tid = task::tid(prev);
     let next_tid = task::tid(next);
     let prev_tracked = filter::tracked(state, prev_tid, task::tgid(prev));
@@ -58,7 +61,6 @@ fn switch(state: &mut CpuState, prev: Task, next: Task, prev_state: u32, preempt
     }
     // SAFETY: no arguments.
     let (ts_ns, cpu) = unsafe { (bpf_ktime_get_ns(), bpf_get_smp_processor_id()) };
-    wake::locate(state, cpu, prev);
     emit::see(state, FAMILY);
     let mut record = Switch {
         header: emit::header(state, ts_ns, cpu, kind::SWITCH),

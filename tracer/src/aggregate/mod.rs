@@ -104,7 +104,8 @@ impl Aggregate {
             self.meta(header, meta);
             return;
         }
-        let late = header.ts_ns < self.span.now_ns;
+        // What was recorded while the probes were being attached comes before the window, and behind its start.
+        let late = header.ts_ns < self.span.now_ns && self.span.start_ns <= header.ts_ns;
         self.ledger.decoded(family_of(header.kind), late);
         if self.end.is_some() {
             // The window is closed: the probes were still being taken down.

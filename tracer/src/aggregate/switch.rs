@@ -68,7 +68,9 @@ impl Aggregate {
         let departure = self.calls.departure(switch);
         if ts_ns > self.span.start_ns {
             thread.sums.switches += 1;
-            thread.sums.preemptions += u64::from(switch.flags & switch_flags::PREEMPT != 0);
+            // As the kernel counts its involuntary switches: user code that is pushed off on its way back from an interrupt
+            // comes without the flag.
+            thread.sums.preemptions += u64::from(matches!(departure, Departure::Runnable));
         }
         match departure {
             Departure::Runnable => thread.enter(Phase::Runnable, &self.span),

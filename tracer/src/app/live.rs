@@ -127,7 +127,14 @@ pub struct Session {
 
 impl Session {
     /// Ends tracing now and makes the report.
-    pub fn end(self, reason: &str, exit_code: Option<i32>) -> Result<Report, String> {
+    pub fn end(self, reason: &str, exit_code: Option<i32>) -> Result<Ended, String> {
+        use std::sync::atomic::Ordering;
+        let loss = std::sync::Arc::clone(&self.core.loss);
+        let report = self.finish(reason, exit_code)?;
+        Ok(Ended { report, capture_whole: loss.failed_writes.load(Ordering::Relaxed) == 0 })
+    }
+
+    fn finish(self, reason: &str, exit_code: Option<i32>) -> Result<Report, String> {
         use std::sync::atomic::Ordering;
         let end = EndRecord {
             reason: reason.to_owned(),
@@ -141,6 +148,14 @@ impl Session {
     }
 }
 
+/// What a session leaves.
+pub struct Ended {
+    /// The report.
+    pub report: Report,
+    /// False: a part of the capture could not be written.
+    pub capture_whole: bool,
+}
+
 /// The signals that end or are passed on.
 pub struct Signals {
     /// Ctrl-C.
@@ -149,18 +164,22 @@ pub struct Signals {
     pub terminate: Signal,
     /// The terminal has gone.
     pub hangup: Signal,
+    /// Ctrl-\\.
+    pub quit: Signal,
     /// A child changed its state.
     pub child: Signal,
 }
 
 impl Signals {
-    /// From now on these signals no longer end the process by themselves. Needs a running runtime.
-    pub fn listen() -> Result<Self, String> {
+    /// From now on these signals no longer end the process by themselves; they wait until they are asked for.
+    pub fn listen(runtime: &tokio::runtime::Runtime) -> Result<Self, String> {
+        let _guard = runtime.enter();
         let on = |kind| signal(kind).map_err(|error| format!("cannot listen for signals: {error}"));
         Ok(Self {
             interrupt: on(SignalKind::interrupt())?,
             terminate: on(SignalKind::terminate())?,
             hangup: on(SignalKind::hangup())?,
+            quit: on(SignalKind::quit())?,
             child: on(SignalKind::child())?,
         })
     }

@@ -4,7 +4,7 @@ use std::{
     fs::File,
     io::{self, IsTerminal, Write},
     os::unix::fs::{OpenOptionsExt, PermissionsExt, fchown},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use super::{FAILED, Failure};
@@ -66,7 +66,22 @@ pub enum Named {
     /// `-`.
     Stdout,
     /// A file.
-    File(File, String),
+    File(NewFile),
+}
+
+/// A file that goes away again when nothing was written to it and it was not there before.
+pub struct NewFile {
+    file: File,
+    path: PathBuf,
+    remove: bool,
+}
+
+impl Drop for NewFile {
+    fn drop(&mut self) {
+        if self.remove {
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
 }
 
 impl Named {
@@ -75,8 +90,9 @@ impl Named {
         if path.as_os_str() == "-" {
             return Ok(Named::Stdout);
         }
+        let remove = path.symlink_metadata().is_err();
         match create(path) {
-            Ok(file) => Ok(Named::File(file, path.display().to_string())),
+            Ok(file) => Ok(Named::File(NewFile { file, path: path.to_owned(), remove })),
             Err(error) => Err(format!("cannot write {}: {error}; name another file with -o", path.display())),
         }
     }
@@ -86,8 +102,13 @@ impl Named {
         match self {
             Named::Stdout => forgive(io::stdout().lock().write_all(bytes).and_then(|()| io::stdout().flush()))
                 .map_err(|error| format!("cannot write to stdout: {error}")),
-            Named::File(file, name) => {
-                forgive(file.write_all(bytes)).map_err(|error| format!("cannot write {name}: {error}"))
+            Named::File(new) => {
+                new.remove = false;
+                forgive(new.file.write_all(bytes)).map_err(|error| {
+                    // Half a report is none.
+                    let _ = new.file.set_len(0);
+                    format!("cannot write {}: {error}", new.path.display())
+                })
             }
         }
     }

@@ -32,20 +32,26 @@ pub fn record(args: &RecordArgs) -> Result<u8, Failure> {
     let host = HostFacts::gather(pretend);
     host.may_trace().map_err(failure)?;
     let mut destination = args.output.output.as_deref().map(Named::open).transpose().map_err(failure)?;
-    let session = attach(args, &target, host)?;
+    // A signal that comes while attaching ends the recording once it has begun.
     let runtime = live::runtime().map_err(failure)?;
-    let reason = runtime.block_on(wait(args, &target))?;
-    let report = session.end(reason, None).map_err(failure)?;
+    let mut signals = Signals::listen(&runtime).map_err(failure)?;
+    let session = attach(args, &target, host)?;
+    let reason = runtime.block_on(wait(args, &target, &mut signals));
+    let ended = session.end(reason, None).map_err(failure)?;
+    let report = &ended.report;
     if !args.no_capture && !args.talk.quiet {
         eprintln!("tracer: events kept in {0} (`tracer report {0}`)", args.capture.display());
     }
     let to_terminal = output::colour(&std::io::stdout()) && destination.is_none();
-    let bytes = live::render(&report, args.output.format, to_terminal).map_err(failure)?;
+    let bytes = live::render(report, args.output.format, to_terminal).map_err(failure)?;
     match &mut destination {
         Some(named) => named.write(&bytes).map_err(failure)?,
         None => output::print(&bytes)?,
     }
-    Ok(u8::from(live::failed_on(&report, &args.output)))
+    if !ended.capture_whole {
+        return Err(failure("the capture is not whole: parts of it could not be written (is the disk full?)"));
+    }
+    Ok(u8::from(live::failed_on(report, &args.output)))
 }
 
 /// Attaches, then reads what exists: what changes in between is seen by the probes.
@@ -63,7 +69,11 @@ fn attach(args: &RecordArgs, target: &Target, host: HostFacts) -> Result<Session
         }
     }
     if seeds == 0 && !args.pid.is_empty() {
-        return Err(failure("the process ended while the tracer attached: nothing was recorded"));
+        let pids: Vec<String> = args.pid.iter().map(u32::to_string).collect();
+        return Err(failure(format!(
+            "process {} ended while the tracer attached: nothing was recorded; start it under `tracer run` instead",
+            pids.join(", ")
+        )));
     }
     let capture = if args.no_capture {
         None
@@ -82,22 +92,21 @@ fn attach(args: &RecordArgs, target: &Target, host: HostFacts) -> Result<Session
 }
 
 /// Waits for the end and says what it was.
-async fn wait(args: &RecordArgs, target: &Target) -> Result<&'static str, Failure> {
-    let mut signals = Signals::listen().map_err(failure)?;
+async fn wait(args: &RecordArgs, target: &Target, signals: &mut Signals) -> &'static str {
     let deadline = args.trace.duration.map(|duration| tokio::time::Instant::now() + duration);
     let mut alive = tokio::time::interval(ALIVE_EVERY);
     loop {
         tokio::select! {
-            _ = signals.interrupt.recv() => return Ok("interrupted"),
-            _ = signals.terminate.recv() => return Ok("interrupted"),
-            _ = signals.hangup.recv() => return Ok("interrupted"),
-            _ = alive.tick() => if !target.alive() { return Ok("target-ended") },
+            _ = signals.interrupt.recv() => return "interrupted",
+            _ = signals.terminate.recv() => return "interrupted",
+            _ = signals.hangup.recv() => return "interrupted",
+            _ = alive.tick() => if !target.alive() { return "target-ended" },
             () = async {
                 match deadline {
                     Some(deadline) => tokio::time::sleep_until(deadline).await,
                     None => std::future::pending().await,
                 }
-            } => return Ok("duration"),
+            } => return "duration",
         }
     }
 }

@@ -13,7 +13,7 @@ use tracer_common::record::meta;
 
 use super::{
     Failure, RUN_FAILED, core,
-    live::{self, Session, Signals},
+    live::{self, Ended, Session, Signals},
     output::{self, Named},
 };
 use crate::{
@@ -31,6 +31,9 @@ use crate::{
 /// Exit code when CMD was well but `--fail-on` matched.
 const FAIL_ON_MATCHED: u8 = 3;
 
+/// Whether the report is made is looked at this often.
+const FINISHED_EVERY: std::time::Duration = std::time::Duration::from_millis(2);
+
 fn failure(message: impl std::fmt::Display) -> Failure {
     Failure::new(RUN_FAILED, message)
 }
@@ -44,7 +47,6 @@ pub fn run(args: &RunArgs) -> Result<u8, Failure> {
     }
     live::choose(&args.trace).map_err(failure)?;
     let pretend = live::pretend(&args.trace.pretend_no).map_err(failure)?;
-    let mut destination = args.output.output.as_deref().map(Named::open).transpose().map_err(failure)?;
     let sudo_user = std::env::var("SUDO_USER").ok();
     let user = launch::run_as(args.user.as_deref(), sudo_user.as_deref()).map_err(failure)?;
     if let Some(user) = &user
@@ -58,6 +60,10 @@ pub fn run(args: &RunArgs) -> Result<u8, Failure> {
     }
     // Before any thread exists and before any descriptor that the command must not have.
     let held = launch::hold(&args.command, user.as_ref()).map_err(|error| launch_failure(&error))?;
+    let mut destination = args.output.output.as_deref().map(Named::open).transpose().map_err(failure)?;
+    // From here on signals wait until the command runs and can be sent them.
+    let runtime = live::runtime().map_err(failure)?;
+    let signals = Signals::listen(&runtime).map_err(failure)?;
     let pid = held.pid;
     let target = TargetRecord {
         mode: "run".to_owned(),
@@ -67,15 +73,19 @@ pub fn run(args: &RunArgs) -> Result<u8, Failure> {
         ..TargetRecord::default()
     };
     let session = attach(args, held, &target, pretend)?;
-    let (ended, report) = wait(args, session, pid)?;
+    let (status, ended) = wait(args, session, pid, &runtime, signals)?;
+    let report = &ended.report;
     let to_terminal = output::colour(&std::io::stderr()) && destination.is_none();
-    let bytes = live::render(&report, args.output.format, to_terminal).map_err(failure)?;
+    let bytes = live::render(report, args.output.format, to_terminal).map_err(failure)?;
     match &mut destination {
         Some(named) => named.write(&bytes).map_err(failure)?,
         None => eprint!("{}", String::from_utf8_lossy(&bytes)),
     }
-    Ok(match ended {
-        Some(0) | None if live::failed_on(&report, &args.output) => FAIL_ON_MATCHED,
+    Ok(match status {
+        Some(0) | None if !ended.capture_whole => {
+            return Err(failure("the capture is not whole: parts of it could not be written (is the disk full?)"));
+        }
+        Some(0) | None if live::failed_on(report, &args.output) => FAIL_ON_MATCHED,
         Some(code) => code as u8,
         None => 0,
     })
@@ -116,43 +126,27 @@ fn attach(
 }
 
 /// Waits for the command, the duration or a second thought. Gives the command's exit code, if it has ended, and the report.
-fn wait(args: &RunArgs, session: Session, pid: u32) -> Result<(Option<i32>, crate::model::report::Report), Failure> {
-    let pid = Pid::from_raw(pid as i32);
-    let runtime = live::runtime().map_err(failure)?;
-    let (ended, signals) = runtime.block_on(async {
-        let mut signals = Signals::listen().map_err(failure)?;
-        let deadline = args.trace.duration.map(|duration| tokio::time::Instant::now() + duration);
-        let mut quit = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::quit()).map_err(failure)?;
-        loop {
-            if let Some(code) = exit_code(pid) {
-                return Ok::<_, Failure>((Some(code), signals));
-            }
-            tokio::select! {
-                _ = signals.child.recv() => {}
-                // The terminal has sent these to CMD as well: wait for what it makes of them.
-                _ = signals.interrupt.recv() => {}
-                _ = quit.recv() => {}
-                _ = signals.terminate.recv() => { let _ = kill(pid, Signal::SIGTERM); }
-                _ = signals.hangup.recv() => { let _ = kill(pid, Signal::SIGHUP); }
-                () = sleep_until(deadline) => return Ok((None, signals)),
-            }
-        }
-    })?;
-    let reason = if ended.is_some() { "target-ended" } else { "duration" };
+fn wait(
+    args: &RunArgs,
+    session: Session,
+    pid: u32,
+    runtime: &tokio::runtime::Runtime,
+    mut signals: Signals,
+) -> Result<(Option<i32>, Ended), Failure> {
+    let status = runtime.block_on(command_ends(args, Pid::from_raw(pid as i32), &mut signals));
+    let reason = if status.is_some() { "target-ended" } else { "duration" };
+    let finisher = std::thread::spawn(move || session.end(reason, status));
     // From here on Ctrl-C means: no report, keep the capture.
-    let mut signals = signals;
-    let code = ended;
-    let finisher = std::thread::spawn(move || session.end(reason, code));
     let interrupted = runtime.block_on(async {
-        loop {
-            if finisher.is_finished() {
-                return false;
-            }
+        // The Ctrl-C that may have ended the command is not a second one.
+        let _ = tokio::time::timeout(FINISHED_EVERY, signals.interrupt.recv()).await;
+        while !finisher.is_finished() {
             tokio::select! {
                 _ = signals.interrupt.recv() => return true,
-                () = tokio::time::sleep(std::time::Duration::from_millis(2)) => {}
+                () = tokio::time::sleep(FINISHED_EVERY) => {}
             }
         }
+        false
     });
     if interrupted {
         return Err(Failure {
@@ -160,11 +154,30 @@ fn wait(args: &RunArgs, session: Session, pid: u32) -> Result<(Option<i32>, crat
                 Some(path) => format!("interrupted: no report; `tracer report {}` makes it", path.display()),
                 None => "interrupted: no report, and no capture was kept".to_owned(),
             },
-            code: ended.unwrap_or(0) as u8,
+            code: status.unwrap_or(0) as u8,
         });
     }
-    let report = finisher.join().map_err(|_| failure("making the report failed"))?.map_err(failure)?;
-    Ok((ended, report))
+    let ended = finisher.join().map_err(|_| failure("making the report failed"))?.map_err(failure)?;
+    Ok((status, ended))
+}
+
+/// The command's exit code; `None` when the duration came first.
+async fn command_ends(args: &RunArgs, pid: Pid, signals: &mut Signals) -> Option<i32> {
+    let deadline = args.trace.duration.map(|duration| tokio::time::Instant::now() + duration);
+    loop {
+        if let Some(code) = exit_code(pid) {
+            return Some(code);
+        }
+        tokio::select! {
+            _ = signals.child.recv() => {}
+            // The terminal has sent these to CMD as well: wait for what it makes of them.
+            _ = signals.interrupt.recv() => {}
+            _ = signals.quit.recv() => {}
+            _ = signals.terminate.recv() => { let _ = kill(pid, Signal::SIGTERM); }
+            _ = signals.hangup.recv() => { let _ = kill(pid, Signal::SIGHUP); }
+            () = sleep_until(deadline) => return None,
+        }
+    }
 }
 
 async fn sleep_until(deadline: Option<tokio::time::Instant>) {

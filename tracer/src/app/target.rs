@@ -13,7 +13,7 @@ use crate::{
         loader::{Filter, LoadError, Loaded},
         proc,
     },
-    model::meta::TargetRecord,
+    model::{container, meta::TargetRecord},
 };
 
 /// What was asked for, resolved.
@@ -227,13 +227,13 @@ fn find_container(id: &str) -> Result<(String, Cgroup), String> {
     let mut found: BTreeMap<String, String> = BTreeMap::new();
     for pid in proc::processes() {
         for path in proc::cgroup_paths(pid) {
-            if let Some(full) = proc::container(&path)
+            if let Some(full) = container::id_in(&path)
                 && full.starts_with(id)
             {
                 // The container's own cgroup, not one below it.
-                let end = path.find(&full).map_or(path.len(), |at| at + full.len());
+                let end = path.find(full).map_or(path.len(), |at| at + full.len());
                 let end = path[end..].find('/').map_or(path.len(), |slash| end + slash);
-                found.entry(full).or_insert_with(|| path[..end].to_owned());
+                found.entry(full.to_owned()).or_insert_with(|| path[..end].to_owned());
             }
         }
     }

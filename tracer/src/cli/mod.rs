@@ -158,7 +158,7 @@ pub struct RunArgs {
     #[arg(long, value_name = "NAME")]
     pub user: Option<String>,
     /// The command and its arguments
-    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "CMD")]
+    #[arg(required = true, trailing_var_arg = true, value_name = "CMD")]
     pub command: Vec<OsString>,
 }
 
@@ -250,6 +250,15 @@ mod tests {
         assert_eq!(run.command, ["ls", "-o", "x"]);
         assert_eq!(run.trace.duration, Some(Duration::from_secs(2)));
         assert!(run.output.output.is_none());
+    }
+
+    #[test]
+    fn an_unknown_option_is_not_the_command() {
+        assert!(Cli::try_parse_from(["tracer", "run", "--no-such-option", "--", "ls"]).is_err());
+        assert!(Cli::try_parse_from(["tracer", "run", "--no-such-option", "ls"]).is_err());
+        let cli = Cli::try_parse_from(["tracer", "run", "ls", "-l", "--", "-o"]).expect("parses without the dashes");
+        let Command::Run(run) = cli.command else { unreachable!("run was asked for") };
+        assert_eq!(run.command, ["ls", "-l", "--", "-o"]);
     }
 
     #[test]

@@ -65,8 +65,9 @@ const PROGRAMS: &[Program] = &[
     ),
     program("cgroup_attach_task", false, None, "moves between cgroups"),
     program("softirq_entry", false, None, "wake-ups by network, block device or timer, told from wake-ups by tasks"),
-    program("irq_handler_entry", false, None, "wake-ups by a device's interrupt, told from wake-ups by a timer"),
+    // Before the start: a start without its end would stay for ever.
     program("irq_handler_exit", false, None, "the end of a device's interrupt"),
+    program("irq_handler_entry", false, None, "wake-ups by a device's interrupt, told from wake-ups by a timer"),
 ];
 
 impl Family for Sched {

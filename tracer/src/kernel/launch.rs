@@ -8,7 +8,7 @@ use std::{
     ffi::{CString, OsStr, OsString},
     io::{self, Read, Write},
     os::{
-        fd::{AsRawFd, OwnedFd},
+        fd::OwnedFd,
         unix::ffi::OsStrExt,
     },
     path::{Path, PathBuf},
@@ -209,8 +209,11 @@ impl Held {
     pub fn release(self) -> Result<(), LaunchError> {
         let system =
             |error: io::Error| LaunchError::System { command: self.command.clone(), reason: error.to_string() };
-        debug_assert!(self.go.as_raw_fd() >= 0);
-        std::fs::File::from(self.go).write_all(&[1]).map_err(system)?;
+        match std::fs::File::from(self.go).write_all(&[1]) {
+            // A signal ended it while it was held: whoever waits for it will see which.
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
+            other => other.map_err(system)?,
+        }
         let mut number = Vec::new();
         // Ends when exec closes the other end.
         std::fs::File::from(self.outcome).read_to_end(&mut number).map_err(system)?;

@@ -14,7 +14,7 @@ use tracer_common::{
     syscall::{self, Arch, Class},
 };
 
-use crate::model::meta::SeedRecord;
+use crate::model::{container, meta::SeedRecord};
 
 /// Ids of all processes.
 pub fn processes() -> Vec<u32> {
@@ -133,14 +133,6 @@ pub fn cgroup_paths(tid: u32) -> Vec<String> {
     String::from_utf8_lossy(&text).lines().filter_map(|line| Some(line.splitn(3, ':').nth(2)?.to_owned())).collect()
 }
 
-/// A container's id in a cgroup path: 64 hexadecimal digits, as Docker, containerd, CRI-O and Podman write them.
-pub fn container(path: &str) -> Option<String> {
-    path.split(['/', '-', '.', ':'])
-        .rev()
-        .find(|part| part.len() == 64 && part.bytes().all(|byte| byte.is_ascii_hexdigit()))
-        .map(str::to_owned)
-}
-
 /// Reads threads into seed records.
 pub struct Scanner {
     arch: Option<Arch>,
@@ -174,7 +166,7 @@ impl Scanner {
             comm: String::from_utf8_lossy(&stat.comm).into_owned(),
             start_boot_ns: stat.start_ticks.saturating_mul(1_000_000_000 / self.ticks_per_second),
             state: stat.state.to_string(),
-            container: cgroup.as_deref().and_then(container),
+            container: cgroup.as_deref().and_then(container::id_in).map(str::to_owned),
             cgroup,
             cpu_ns,
             kernel_thread: stat.flags & 0x0020_0000 != 0,
@@ -272,7 +264,7 @@ mod tests {
     #[test]
     fn a_name_with_parentheses_and_spaces_does_not_confuse_stat() {
         let mut text = b"77 (a) S (b\xff) S 5 77 77 0 -1 2097152".to_vec();
-        text.extend_from_slice(&[b" 0"; 12].concat());
+        text.extend_from_slice(&b" 0".repeat(12));
         text.extend_from_slice(b" 4242 0");
         let stat = stat(&text).expect("well-formed");
         assert_eq!(stat.comm, b"a) S (b\xff");
@@ -286,20 +278,6 @@ mod tests {
         assert_eq!(cgroup("2:cpu,cpuacct:/a:b\n0::/\n"), Some((2, "/a:b".to_owned())), "a path may hold colons");
         assert_eq!(cgroup("0::/\n"), Some((0, "/".to_owned())));
         assert_eq!(cgroup(""), None);
-    }
-
-    #[test]
-    fn container_ids_are_found_as_each_engine_writes_them() {
-        let id = "ab12".repeat(16);
-        for path in [
-            format!("/docker/{id}"),
-            format!("/system.slice/docker-{id}.scope"),
-            format!("/kubepods/burstable/pod1/cri-containerd-{id}.scope"),
-            format!("/machine.slice/libpod-{id}.scope/container"),
-        ] {
-            assert_eq!(container(&path), Some(id.clone()), "{path}");
-        }
-        assert_eq!(container("/user.slice/session-1.scope"), None);
     }
 
     #[test]
