@@ -74,5 +74,5 @@ recorded! {
     killed "killed" "./workload sleep --duration 3s, the tracer killed after 1.7 s"
         "no end marker: the window is not complete";
     unseen_switches "unseen-switches" "./workload condvar --duration 700ms --period 20ms, on both CPUs under chrt -f 1"
-        "the kernel never reported some switches, which nothing counts as lost: the time in between is unknown";
+        "the host hid a process from tracing, so switches are missing that nothing counts as lost: that time is unknown";
 }

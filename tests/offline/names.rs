@@ -1,7 +1,9 @@
 //! A thread can give itself any name, and a program lie at any path: none of them reaches a terminal or a parser as it is.
 
 use tracer::export::ndjson::write_event;
-use tracer::model::meta::{NameRecord, SeedRecord, TargetRecord};
+use tracer::model::meta::{
+    CostRecord, EndRecord, FamilyRecord, HostRecord, NameRecord, ProgramCost, SeedRecord, TargetRecord,
+};
 use tracer::model::report::{Report, Row};
 use tracer::pipeline::decode::decode;
 use tracer_common::record::meta;
@@ -20,6 +22,9 @@ const NAMES: [(&[u8], &str); 7] = [
     (b"quote\"back\\", "quote\"back\\"),
 ];
 
+/// In every text that user space writes: control characters, and one that changes the direction of writing.
+const HOSTILE: &str = "esc\u{1b}]0;title\u{7}\u{7f}\u{202e}";
+
 fn evil() -> Vec<Vec<u8>> {
     let at = |ms: u64| START_NS + ms * 1_000_000;
     let mut body = Vec::new();
@@ -33,27 +38,45 @@ fn evil() -> Vec<Vec<u8>> {
         body.push(switch(at(ms), 0, 0, tid, 0));
         body.push(switch(at(ms + 5), 0, tid, 0, 1));
     }
-    let hostile = "esc\u{1b}]0;title\u{7}\u{202e}";
     let seed = SeedRecord {
         tid: 300,
         tgid: 300,
-        comm: hostile.to_owned(),
+        comm: HOSTILE.to_owned(),
         state: "S".to_owned(),
-        cgroup: Some(format!("/{hostile}")),
+        cgroup: Some(format!("/{HOSTILE}")),
         ..SeedRecord::default()
     };
     body.push(meta_record(meta::SEED, at(0), &seed));
-    body.push(meta_record(meta::NAME, at(4), &NameRecord { tid: 400, tgid: 400, comm: hostile.to_owned() }));
+    body.push(meta_record(meta::NAME, at(4), &NameRecord { tid: 400, tgid: 400, comm: HOSTILE.to_owned() }));
     let target = TargetRecord {
         mode: "run".to_owned(),
-        command: vec!["./prog".to_owned(), hostile.to_owned()],
-        comm: Some(hostile.to_owned()),
-        cgroup: Some(format!("/{hostile}")),
-        container: Some(hostile.to_owned()),
-        user: Some(hostile.to_owned()),
+        command: vec!["./prog".to_owned(), HOSTILE.to_owned()],
+        comm: Some(HOSTILE.to_owned()),
+        cgroup: Some(format!("/{HOSTILE}")),
+        container: Some(HOSTILE.to_owned()),
+        user: Some(HOSTILE.to_owned()),
         ..TargetRecord::default()
     };
-    recording(&target, body)
+    let host = HostRecord {
+        tracer_version: HOSTILE.to_owned(),
+        kernel: HOSTILE.to_owned(),
+        arch: HOSTILE.to_owned(),
+        cgroup_version: HOSTILE.to_owned(),
+        clock: HOSTILE.to_owned(),
+        ..HostRecord::default()
+    };
+    body.push(meta_record(meta::HOST, at(0), &host));
+    let (family, status, reason) = (HOSTILE.to_owned(), HOSTILE.to_owned(), Some(HOSTILE.to_owned()));
+    body.push(meta_record(meta::FAMILIES, at(0), &FamilyRecord { family, status, reason }));
+    let program = ProgramCost { name: HOSTILE.to_owned(), runs: 3, ns: 300 };
+    body.push(meta_record(
+        meta::COST,
+        at(5),
+        &CostRecord { measured_s: 0.1, programs: vec![program], ..CostRecord::default() },
+    ));
+    let mut records = recording(&target, body);
+    records.push(meta_record(meta::END, at(1000), &EndRecord { reason: HOSTILE.to_owned(), ..EndRecord::default() }));
+    records
 }
 
 /// The report by way of a capture, as `tracer report` makes it.
