@@ -180,3 +180,29 @@ pub fn assert_sound(what: &str, report: &Report) {
     let defects = defects(report);
     assert!(defects.is_empty(), "{what}: {defects:#?}\n{}", json(report));
 }
+
+#[test]
+fn the_checks_see_what_is_wrong_with_a_report() {
+    let good = golden_report("mutex");
+    assert_eq!(defects(&good), Vec::<String>::new());
+    type Damage = fn(&mut Report);
+    let damages: [(&str, Damage); 6] = [
+        ("a state that is too long", |report| {
+            if let Some(Row::Thread(thread)) = report.threads.first_mut() {
+                thread.states.insert("on_cpu".to_owned(), 9.0);
+            }
+        }),
+        ("evidence of another value", |report| report.findings[0].evidence[0].value += 1.0),
+        ("evidence from nowhere", |report| {
+            report.findings[0].evidence[0].source = "/locks/futexes/99/waits".to_owned()
+        }),
+        ("no evidence", |report| report.findings[0].evidence.clear()),
+        ("a loss without a reason", |report| report.coverage.families[0].lost = Some(7)),
+        ("a name that steers a terminal", |report| report.verdict_reason = "\u{1b}[31m".to_owned()),
+    ];
+    for (what, damage) in damages {
+        let mut bad = good.clone();
+        damage(&mut bad);
+        assert!(!defects(&bad).is_empty(), "{what} goes unnoticed");
+    }
+}

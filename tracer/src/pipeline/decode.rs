@@ -247,6 +247,18 @@ mod tests {
     }
 
     #[test]
+    fn texts_of_user_space_are_printable_once_decoded() {
+        let payload = "{\"comm\":\"a\\u001b[2J\u{7f}\u{202e}\\\\x1b\u{e9}\",\"tid\":7}";
+        let Ok(Event::Meta(_, meta)) =
+            decode(&[&[0, 0, 0, 0, 0, 0, 0, 0, 8, 0][..], &[0; 6], payload.as_bytes()].concat())
+        else {
+            panic!("a NAME record");
+        };
+        let comm = "a\\x1b[2J\\x7f\\u{202e}\\x1b\u{e9}".to_owned();
+        assert_eq!(*meta, Meta::Name(crate::model::meta::NameRecord { tid: 7, tgid: 0, comm }));
+    }
+
+    #[test]
     fn a_kernel_record_of_another_length_is_refused() {
         for event in testing::one_of_each().into_iter().filter(|event| event.header().kind >> 8 == 1) {
             let mut record = testing::bytes(&event);
