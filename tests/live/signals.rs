@@ -134,7 +134,7 @@ fn when_the_tracer_dies_while_it_holds_cmd_back_cmd_does_not_start() {
 
 #[test]
 fn a_duration_detaches_and_cmd_goes_on() {
-    let (tracer, folder, truth) = running("sleep --duration 4s", &["--duration", "600ms"]);
+    let (tracer, folder, truth) = running("sleep --duration 20s", &["--duration", "600ms"]);
     let programs = bpf::held_by(tracer.pid());
     let pid = whole(&truth, "pid");
     let ended = tracer.end_within(PATIENCE);

@@ -266,7 +266,9 @@ pub struct CgroupMove {
     /// The hierarchy's number; 0 is the unified one (v2).
     pub hierarchy: u32,
     /// 1 when the whole process moved.
-    pub whole_process: u32,
+    pub whole_process: u16,
+    /// 1 when the task moved itself: it is on `header.cpu` now.
+    pub moved_itself: u16,
     /// The new path within the hierarchy, ended by a zero, cut at the end.
     pub path: [u8; PATH_BYTES],
 }

@@ -46,7 +46,7 @@ pub fn bytes(event: &Event) -> Vec<u8> {
             out.extend_from_slice(&e.comm);
         }
         Event::CgroupMove(e) => {
-            words(&[e.tid, e.tgid, e.hierarchy, e.whole_process]);
+            words(&[e.tid, e.tgid, e.hierarchy, u32::from(e.whole_process) | u32::from(e.moved_itself) << 16]);
             out.extend_from_slice(&e.path);
         }
         Event::Meta(_, payload) => out.extend_from_slice(&payload_bytes(payload)),
@@ -288,6 +288,7 @@ pub fn one_of_each() -> Vec<Event> {
             tgid: 10,
             hierarchy: 0,
             whole_process: 1,
+            moved_itself: 0,
             path: path("/a.slice"),
         })),
         meta_event(13, Meta::Tick(TickRecord { complete_ts_ns: 12, ..TickRecord::default() })),

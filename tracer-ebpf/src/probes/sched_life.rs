@@ -242,7 +242,15 @@ fn cgroup_move(state: &mut CpuState, cgroup: *const u8, address: u64, task: Task
     }
     emit::see(state, FAMILY);
     let (header, cpu) = now(state, kind::CGROUP_MOVE);
-    let record = CgroupMove { header, tid, tgid, hierarchy, whole_process: whole as u32, path: path(address) };
+    let record = CgroupMove {
+        header,
+        tid,
+        tgid,
+        hierarchy,
+        whole_process: whole as u16,
+        moved_itself: (task::tid(task::current()) == tid) as u16,
+        path: path(address),
+    };
     emit::submit(state, FAMILY, cpu, Lane::Rare, &record);
 }
 

@@ -99,7 +99,7 @@ impl Aggregate {
         if event.old_tid != event.tgid && event.old_tid != 0 {
             self.take_over(event.tgid, event.old_tid, ts_ns);
         }
-        if let Some(index) = self.threads.find(event.tgid) {
+        if let Some(index) = self.meet(event.tgid, ts_ns, Phase::ReadyOrOnCpu) {
             self.learn_process(index, event.tgid);
         }
         let old_locks = self.processes.renew_space(event.tgid);
@@ -137,25 +137,24 @@ impl Aggregate {
         }
     }
 
+    /// The thread, which counts from here on if nothing told of it before: what the event tells of made it a traced one.
+    fn meet(&mut self, tid: u32, ts_ns: u64, phase: Phase) -> Option<u32> {
+        let known = self.threads.find(tid);
+        if known.is_some() {
+            return known;
+        }
+        let added = self.threads.add(tid, ts_ns, Origin::Mentioned, self.span.gaps.total_ns());
+        match added.and_then(|index| self.threads.get_mut(index)) {
+            Some(thread) => thread.phase = phase,
+            None => self.threads.not_followed += 1,
+        }
+        added
+    }
+
     pub(super) fn rename(&mut self, event: &Rename) {
         let name = self.names.add_comm(&event.comm);
-        let index = match self.threads.find(event.tid) {
-            Some(index) => index,
-            // Renaming made it a traced one. Most threads rename themselves, then it is on a CPU.
-            None => match self.threads.add(event.tid, event.header.ts_ns, Origin::Mentioned, self.span.gaps.total_ns())
-            {
-                Some(index) => {
-                    if let Some(thread) = self.threads.get_mut(index) {
-                        thread.phase = Phase::ReadyOrOnCpu;
-                    }
-                    index
-                }
-                None => {
-                    self.threads.not_followed += 1;
-                    return;
-                }
-            },
-        };
+        // Renaming may have made it a traced one. Most threads rename themselves, then it is on a CPU.
+        let Some(index) = self.meet(event.tid, event.header.ts_ns, Phase::ReadyOrOnCpu) else { return };
         self.learn_process(index, event.tgid);
         if let Some(thread) = self.threads.get_mut(index) {
             thread.rename(name);
@@ -175,6 +174,10 @@ impl Aggregate {
     }
 
     pub(super) fn cgroup_move(&mut self, event: &CgroupMove) {
+        let phase = if event.moved_itself == 1 { Phase::ReadyOrOnCpu } else { Phase::Lost };
+        if let Some(index) = self.meet(event.tid, event.header.ts_ns, phase) {
+            self.learn_process(index, event.tgid);
+        }
         // On hosts with several hierarchies the seeds name one path; a move in another one does not change it.
         let one_hierarchy = self.host.as_ref().is_none_or(|host| host.cgroup_version == "v2");
         if one_hierarchy && event.hierarchy != 0 {

@@ -382,6 +382,7 @@ fn names_and_cgroups_follow_their_records() {
             tgid: 10,
             hierarchy: 0,
             whole_process: 1,
+            moved_itself: 0,
             path: path(&format!("/docker/{id}")),
         })),
         Event::NewTask(new_task(at(4), 11, 11, 10, "child")),

@@ -57,6 +57,7 @@ pub fn write_event(event: &Event, out: &mut impl io::Write) -> io::Result<()> {
             line.number("tgid", event.tgid)?;
             line.number("hierarchy", event.hierarchy)?;
             line.number("whole_process", event.whole_process)?;
+            line.number("moved_itself", event.moved_itself)?;
             line.text("path", &event.path)?;
         }
         Event::Meta(_, meta) => line.meta(meta)?,

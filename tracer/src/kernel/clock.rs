@@ -17,11 +17,17 @@ pub fn offsets_ns() -> (i64, i64) {
     (read(ClockId::CLOCK_REALTIME) as i64 - monotonic, read(ClockId::CLOCK_BOOTTIME) as i64 - monotonic)
 }
 
-/// User and system CPU time of this process, and its greatest resident memory.
+/// User and system CPU time of this process, and its greatest resident memory. The latter not by getrusage(2): that counts the
+/// memory of whoever started this process too, if it did so by vfork.
 pub fn own_usage() -> (f64, u64) {
+    let peak = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let peak_bytes = peak
+        .lines()
+        .find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix("kB")?.trim().parse::<u64>().ok())
+        .map_or(0, |kib| kib * 1024);
     use nix::sys::resource::{UsageWho, getrusage};
-    getrusage(UsageWho::RUSAGE_SELF).map_or((0.0, 0), |usage| {
+    getrusage(UsageWho::RUSAGE_SELF).map_or((0.0, peak_bytes), |usage| {
         let seconds = |time: nix::sys::time::TimeVal| time.tv_sec() as f64 + time.tv_usec() as f64 / 1e6;
-        (seconds(usage.user_time()) + seconds(usage.system_time()), usage.max_rss() as u64 * 1024)
+        (seconds(usage.user_time()) + seconds(usage.system_time()), peak_bytes)
     })
 }

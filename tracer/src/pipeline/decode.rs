@@ -62,10 +62,15 @@ pub fn decode(record: &[u8]) -> Result<Event, Undecoded> {
 
 /// Threads that a record mentions and that may not be traced: a waker, and whoever had the CPU before or gets it after. 0: none.
 pub fn strangers(record: &[u8]) -> [u32; 3] {
-    let Some(header) = header(record).filter(|header| matches!(header.kind, kind::SWITCH | kind::SWITCH_FUTEX)) else {
-        return [0; 3];
+    let Some(header) = header(record) else { return [0; 3] };
+    let mut fields = Fields(&record[HEADER_BYTES..]);
+    let switch = match header.kind {
+        kind::SWITCH | kind::SWITCH_FUTEX => fields.switch(header),
+        // The move may have made it a traced one: nothing told its name.
+        kind::CGROUP_MOVE => return [fields.u32().unwrap_or(0), 0, 0],
+        _ => None,
     };
-    let Some(switch) = Fields(&record[HEADER_BYTES..]).switch(header) else { return [0; 3] };
+    let Some(switch) = switch else { return [0; 3] };
     let has = |flag: u16| switch.flags & flag != 0;
     let context = (switch.flags & flags::WAKE_CONTEXT_MASK) >> flags::WAKE_CONTEXT_SHIFT;
     let by_task = has(flags::HAS_WAKER) && context == WakeContext::Task as u16;
@@ -223,7 +228,8 @@ impl Fields<'_> {
             tid: self.u32()?,
             tgid: self.u32()?,
             hierarchy: self.u32()?,
-            whole_process: self.u32()?,
+            whole_process: self.u16()?,
+            moved_itself: self.u16()?,
             path: self.take()?,
         }))
     }
