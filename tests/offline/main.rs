@@ -1,1 +1,78 @@
-//! Tests over recorded captures: no root, no eBPF.
+//! Tests over captures: no root, no eBPF. Replays them through the same stages as a live run.
+//!
+//! Here: the recorded captures of `captures/` and by which command each was recorded. The tests are in the modules.
+//!
+//! Recorded on a host of two CPUs, as root, in a folder that held only `workload` and `tracer`, with the first CPU to themselves
+//! (`taskset -c 0 nice -n -20`), then made fit to be checked in by `scrub.rs`. To record one anew: run its command below under
+//! `./tracer run --capture NAME.trc --` (or as it says), run the scrubber over it, then `cargo xtask bless` and read the diff.
+//! The workload draws the names of its threads at random, so they differ from recording to recording.
+
+mod goldens;
+mod malformed;
+mod names;
+mod properties;
+mod records;
+mod rules;
+mod schema;
+mod support;
+mod whole;
+
+/// A capture that is checked in.
+pub struct Recorded {
+    /// Its file in `captures/`, without `.trc`.
+    pub name: &'static str,
+    /// What was run, and how where it was not `tracer run`.
+    pub command: &'static str,
+    /// Why it is here.
+    pub why: &'static str,
+}
+
+macro_rules! recorded {
+    ($($test:ident $name:literal $command:literal $why:literal;)*) => {
+        /// All captures.
+        pub const RECORDED: &[Recorded] = &[$(Recorded { name: $name, command: $command, why: $why },)*];
+
+        mod golden {
+            //! One test per capture, so that each failure shows.
+            $(#[test] fn $test() { crate::goldens::check($name); })*
+        }
+    };
+}
+
+recorded! {
+    mutex "mutex" "./workload mutex --threads 4 --sleep --duration 1s"
+        "a contended mutex: the rule fires with waiters and owners";
+    mutex_healthy "mutex-healthy" "./workload mutex --healthy --threads 3 --duration 300ms"
+        "its healthy twin";
+    mutex_pi "mutex-pi" "./workload mutex --kind pi --threads 4 --sleep --duration 1s"
+        "a mutex that the kernel hands over";
+    mutex_in_pid_namespace "mutex-in-pid-namespace"
+        "unshare -pf --mount-proc ./workload mutex --threads 4 --sleep --duration 1s"
+        "owners are known by the ids of another pid namespace";
+    mutex_attached "mutex-attached" "./workload mutex --threads 4 --sleep --duration 20s, record --pid for 1 s"
+        "threads are seeded in mid-wait, and outlive the window";
+    deadlock "deadlock" "./workload deadlock --duration 20s, record --pid for 1 s"
+        "no switch at all: everything comes from seeds";
+    pingpong "pingpong" "./workload pingpong --count 4000"
+        "many short waits on pipes";
+    cpu "cpu" "./workload cpu --duration 800ms"
+        "the target only computes";
+    sleep "sleep" "./workload sleep --duration 700ms"
+        "the target only sleeps";
+    fork_storm "fork-storm" "./workload fork-storm --count 50"
+        "many short-lived processes, more than the text shows";
+    condvar "condvar" "./workload condvar --duration 700ms --period 20ms"
+        "futexes without an owner, beside a thread that computes";
+    idle_pool "idle-pool" "./workload idle-pool --duration 500ms --threads 12"
+        "threads that wait for work and are healthy";
+    socket "socket" "./workload socket --duration 300ms"
+        "a client waits for its server";
+    stopped "stopped" "./workload stopped"
+        "a child is stopped and continued";
+    lossy "lossy" "./workload pingpong --count 60000, run --ring-size 64KiB"
+        "most records were lost, and counted";
+    killed "killed" "./workload sleep --duration 3s, the tracer killed after 1.7 s"
+        "no end marker: the window is not complete";
+    unseen_switches "unseen-switches" "./workload condvar --duration 700ms --period 20ms, on both CPUs under chrt -f 1"
+        "the host hid a process from tracing, so switches are missing that nothing counts as lost: that time is unknown";
+}

@@ -5,6 +5,7 @@
 //! may mean something else. Interprets nothing; that is `aggregate`.
 
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 use tracer_common::record::{HEADER_BYTES, Header, meta, sched as kind};
 use tracer_common::sched::{
     CgroupMove, Exec, Exit, Fork, NewTask, Rename, Switch, SwitchFutex, WakeContext, switch_flags as flags,
@@ -12,6 +13,7 @@ use tracer_common::sched::{
 
 use super::batch::header;
 use crate::model::event::{Event, Meta};
+use crate::model::text::printable;
 
 /// A record that could not be decoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,7 +102,23 @@ fn decode_meta(header: Header, payload: &[u8]) -> Result<Event, Undecoded> {
 }
 
 fn json<T: DeserializeOwned>(payload: &[u8]) -> Option<T> {
-    serde_json::from_slice(payload).ok()
+    // What needs no escape in JSON and is ASCII but for DEL is printable as it stands, and that is nearly every payload.
+    if !payload.iter().any(|byte| matches!(byte, b'\\' | 0x7f..)) {
+        return serde_json::from_slice(payload).ok();
+    }
+    let mut value = serde_json::from_slice(payload).ok()?;
+    make_printable(&mut value);
+    serde_json::from_value(value).ok()
+}
+
+/// Makes all texts of a payload printable, whoever wrote the capture.
+fn make_printable(value: &mut Value) {
+    match value {
+        Value::String(text) => *text = printable(text.as_bytes()),
+        Value::Array(items) => items.iter_mut().for_each(make_printable),
+        Value::Object(fields) => fields.values_mut().for_each(make_printable),
+        _ => {}
+    }
 }
 
 /// What of a record is not read yet. Each read takes its bytes off the front, in the order of the layout's fields.
@@ -232,6 +250,18 @@ mod tests {
             assert_eq!(decode(&record).as_ref(), Ok(&event), "{} bytes", record.len());
             assert!(kind_name(event.header().kind).is_some(), "{event:?} has a name");
         }
+    }
+
+    #[test]
+    fn texts_of_user_space_are_printable_once_decoded() {
+        let payload = "{\"comm\":\"a\\u001b[2J\u{7f}\u{202e}\\\\x1b\u{e9}\",\"tid\":7}";
+        let Ok(Event::Meta(_, meta)) =
+            decode(&[&[0, 0, 0, 0, 0, 0, 0, 0, 8, 0][..], &[0; 6], payload.as_bytes()].concat())
+        else {
+            panic!("a NAME record");
+        };
+        let comm = "a\\x1b[2J\\x7f\\u{202e}\\x1b\u{e9}".to_owned();
+        assert_eq!(*meta, Meta::Name(crate::model::meta::NameRecord { tid: 7, tgid: 0, comm }));
     }
 
     #[test]
