@@ -82,9 +82,11 @@ fn programs_of(json: &str) -> Result<Vec<String>> {
     for family in families {
         let programs = family["programs"].as_array().context("a family has no array `programs`")?;
         for program in programs {
-            let name = program["name"].as_str().context("a program has no `name`")?;
-            if !names.iter().any(|known| known == name) {
-                names.push(name.to_owned());
+            let own = program["name"].as_str().context("a program has no `name`")?;
+            for name in std::iter::once(own).chain(program["fallback"]["name"].as_str()) {
+                if !names.iter().any(|known| known == name) {
+                    names.push(name.to_owned());
+                }
             }
         }
     }

@@ -303,6 +303,10 @@ fn attach_family(
         let mut outcome = attach(ebpf, program.name, program.hook, btf);
         let mut name = program.name;
         if let (Err(_), Some(fallback)) = (&outcome, program.fallback) {
+            if plan.without.iter().any(|name| name == fallback.name) {
+                reasons.push(format!("{} is switched off", fallback.name));
+                continue;
+            }
             let second = attach(ebpf, fallback.name, fallback.hook, btf);
             if second.is_ok() || btf.is_none() {
                 name = fallback.name;
