@@ -214,45 +214,89 @@ impl Btf {
     }
 }
 
+/// Makes BTF blobs for tests.
+#[cfg(test)]
+pub mod testing {
+    use super::{KIND_STRUCT, KIND_UNION};
+
+    /// A blob in the making. Types are numbered from 1 in the order in which they are added.
+    #[derive(Default)]
+    pub struct Builder {
+        types: Vec<u32>,
+        strings: Vec<u8>,
+        count: u32,
+    }
+
+    impl Builder {
+        fn string(&mut self, text: &str) -> u32 {
+            if self.strings.is_empty() {
+                self.strings.push(0);
+            }
+            if text.is_empty() {
+                return 0;
+            }
+            let at = self.strings.len() as u32;
+            self.strings.extend_from_slice(text.as_bytes());
+            self.strings.push(0);
+            at
+        }
+
+        fn add(&mut self, words: &[u32]) -> u32 {
+            self.types.extend_from_slice(words);
+            self.count += 1;
+            self.count
+        }
+
+        /// An integer.
+        pub fn int(&mut self, name: &str, bytes: u32) -> u32 {
+            let name = self.string(name);
+            self.add(&[name, 1 << 24, bytes, bytes * 8])
+        }
+
+        /// An array of some type; its size is not kept.
+        pub fn array(&mut self, of: u32, index: u32, length: u32) -> u32 {
+            self.add(&[0, super::KIND_ARRAY << 24, 0, of, index, length])
+        }
+
+        /// A struct, or a union, of members given by name, type and byte offset.
+        pub fn record(&mut self, name: &str, union: bool, bytes: u32, members: &[(&str, u32, u32)]) -> u32 {
+            let kind = if union { KIND_UNION } else { KIND_STRUCT };
+            let mut words = vec![self.string(name), kind << 24 | members.len() as u32, bytes];
+            for (name, of, at) in members {
+                words.extend([self.string(name), *of, at * 8]);
+            }
+            self.add(&words)
+        }
+
+        /// The blob.
+        pub fn finish(self) -> Vec<u8> {
+            let types: Vec<u8> = self.types.iter().flat_map(|word| word.to_le_bytes()).collect();
+            let mut blob = vec![0x9f, 0xeb, 1, 0];
+            for word in [24u32, 0, types.len() as u32, types.len() as u32, self.strings.len() as u32] {
+                blob.extend_from_slice(&word.to_le_bytes());
+            }
+            blob.extend(types);
+            blob.extend(self.strings);
+            blob
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
     use super::*;
 
-    /// A blob with `struct outer { int a; union { struct { long b; }; }; struct inner in; }`, `struct inner { char x; short y; }`.
+    /// A blob with `struct outer { int a; union { struct { int b; }; }; struct inner in; }`, `struct inner { int x, y; }`.
     fn blob() -> Vec<u8> {
-        let mut strings = vec![0u8];
-        let mut string = |text: &str| -> u32 {
-            let at = strings.len() as u32;
-            strings.extend_from_slice(text.as_bytes());
-            strings.push(0);
-            at
-        };
-        let (int, outer, inner, a, b, field, x, y) = (
-            string("int"),
-            string("outer"),
-            string("inner"),
-            string("a"),
-            string("b"),
-            string("in"),
-            string("x"),
-            string("y"),
-        );
-        let mut types: Vec<u32> = Vec::new();
-        types.extend([int, 1 << 24, 4, 32]); // 1: int
-        types.extend([inner, KIND_STRUCT << 24 | 2, 4, x, 1, 0, y, 1, 16]); // 2: inner
-        types.extend([0, KIND_STRUCT << 24 | 1, 8, b, 1, 0]); // 3: anonymous struct
-        types.extend([0, KIND_UNION << 24 | 1, 8, 0, 3, 0]); // 4: anonymous union
-        types.extend([outer, KIND_STRUCT << 24 | 3, 24, a, 1, 0, 0, 4, 64, field, 2, 128]); // 5: outer
-        let types: Vec<u8> = types.iter().flat_map(|word| word.to_le_bytes()).collect();
-        let mut blob = vec![0x9f, 0xeb, 1, 0];
-        for word in [24u32, 0, types.len() as u32, types.len() as u32, strings.len() as u32] {
-            blob.extend_from_slice(&word.to_le_bytes());
-        }
-        blob.extend(types);
-        blob.extend(strings);
-        blob
+        let mut builder = testing::Builder::default();
+        let int = builder.int("int", 4);
+        let inner = builder.record("inner", false, 8, &[("x", int, 0), ("y", int, 4)]);
+        let hidden = builder.record("", false, 8, &[("b", int, 0)]);
+        let union = builder.record("", true, 8, &[("", hidden, 0)]);
+        builder.record("outer", false, 24, &[("a", int, 0), ("", union, 8), ("in", inner, 16)]);
+        builder.finish()
     }
 
     #[test]
@@ -262,7 +306,7 @@ mod tests {
         assert_eq!(outer.size_bytes, 24);
         assert_eq!(btf.field(outer, "a"), Some(0));
         assert_eq!(btf.field(outer, "b"), Some(8), "inside an anonymous struct in an anonymous union");
-        assert_eq!(btf.field(outer, "in.y"), Some(18));
+        assert_eq!(btf.field(outer, "in.y"), Some(20));
         assert_eq!(btf.field(outer, "nothing"), None);
         assert!(btf.find_struct("outer", &["a", "missing"]).is_none(), "all fields or none");
     }

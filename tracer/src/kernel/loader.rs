@@ -56,6 +56,14 @@ pub enum LoadError {
     /// A part of the object is missing: object and tracer do not belong together.
     #[error("the eBPF object has no {0}: rebuild both with `cargo xtask build`")]
     Missing(&'static str),
+    /// Object and tracer are of different builds.
+    #[error("the eBPF object speaks version {object} of the interface, this tracer {tracer}, or their layouts differ: rebuild both with `cargo xtask build`")]
+    Stale {
+        /// The object's version.
+        object: u32,
+        /// The tracer's.
+        tracer: u32,
+    },
     /// A map could not be written or read.
     #[error("eBPF map {0}: {1}")]
     Map(&'static str, String),
@@ -182,6 +190,7 @@ pub fn load(plan: &Plan) -> Result<Loaded, LoadError> {
     if OBJECT.is_empty() {
         return Err(LoadError::NoObject);
     }
+    check_version(OBJECT)?;
     plan.host.may_trace().map_err(LoadError::NotAllowed)?;
     for family in &plan.families {
         if let Readiness::Unavailable { reason, .. } = family.can_run(plan.host) {
@@ -224,6 +233,23 @@ pub fn load(plan: &Plan) -> Result<Loaded, LoadError> {
         rings,
         ring_bytes: u64::from(rare_bytes) + u64::from(shards) * u64::from(shard_bytes),
     })
+}
+
+/// Refuses an object that was built with another version of the interface: its configuration's default says which.
+fn check_version(bytes: &[u8]) -> Result<(), LoadError> {
+    use object::{Object, ObjectSection, ObjectSymbol};
+    let found = object::File::parse(bytes).ok().and_then(|file| {
+        let symbol = file.symbols().find(|symbol| symbol.name() == Ok("CONFIG"))?;
+        let section = file.section_by_index(symbol.section_index()?).ok()?;
+        let at = usize::try_from(symbol.address()).ok()?;
+        let version = section.data().ok()?.get(at..at + 4)?;
+        Some((u32::from_le_bytes([version[0], version[1], version[2], version[3]]), symbol.size()))
+    });
+    match found {
+        Some((ABI_VERSION, size)) if size == size_of::<Config>() as u64 => Ok(()),
+        Some((version, _)) => Err(LoadError::Stale { object: version, tracer: ABI_VERSION }),
+        None => Err(LoadError::Missing("configuration")),
+    }
 }
 
 fn take(ebpf: &mut Ebpf, name: &'static str) -> Result<aya::maps::Map, LoadError> {
@@ -381,11 +407,6 @@ impl Loaded {
         self.ebpf = None;
     }
 
-    /// The version of the interface that was checked when loading: the configuration is refused if its size differs.
-    pub fn abi_version(&self) -> u32 {
-        ABI_VERSION
-    }
-
     /// The counters of each CPU.
     pub fn counters(&self) -> io::Result<Vec<CpuState>> {
         let values = self.cpu.get(&0, 0).map_err(|error| io::Error::other(chain(&error)))?;
@@ -396,6 +417,41 @@ impl Loaded {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Names of the programs in the object: functions in sections other than .text.
+    fn programs_in(bytes: &[u8]) -> Vec<String> {
+        use object::{Object, ObjectSection, ObjectSymbol, SymbolKind};
+        let file = object::File::parse(bytes).expect("the object is ELF");
+        let mut names: Vec<String> = file
+            .symbols()
+            .filter(|symbol| symbol.kind() == SymbolKind::Text)
+            .filter(|symbol| {
+                let section = symbol.section_index().and_then(|index| file.section_by_index(index).ok());
+                section.is_some_and(|section| section.name().is_ok_and(|name| name != ".text"))
+            })
+            .filter_map(|symbol| symbol.name().ok().map(str::to_owned))
+            .collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn the_object_has_the_listed_programs_and_no_others() {
+        if OBJECT.is_empty() {
+            eprintln!("not run: built without an eBPF toolchain");
+            return;
+        }
+        check_version(OBJECT).expect("the object of this build");
+        let mut listed: Vec<String> = crate::families::FAMILIES
+            .iter()
+            .flat_map(|family| family.programs())
+            .flat_map(|program| [Some(program.name), program.fallback.map(|other| other.name)])
+            .flatten()
+            .map(str::to_owned)
+            .collect();
+        listed.sort();
+        assert_eq!(programs_in(OBJECT), listed);
+    }
 
     #[test]
     fn rings_stay_within_their_budget() {

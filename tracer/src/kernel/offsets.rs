@@ -123,6 +123,29 @@ pub fn missing(offsets: &Offsets) -> Vec<&'static str> {
 mod tests {
     use super::*;
 
+    /// As arch/arm64/include/asm/ptrace.h has it: the registers in a union, then the first argument as it was, then the number.
+    #[test]
+    fn the_registers_of_aarch64_are_found() {
+        let mut builder = crate::kernel::btf::testing::Builder::default();
+        let long = builder.int("unsigned long", 8);
+        let int = builder.int("int", 4);
+        let regs = builder.array(long, int, 31);
+        let user = builder.record("user_pt_regs", false, 272, &[("regs", regs, 0), ("sp", long, 248)]);
+        let plain = builder.record("", false, 272, &[("regs", regs, 0), ("sp", long, 248), ("pc", long, 256)]);
+        let union = builder.record("", true, 272, &[("user_regs", user, 0), ("", plain, 0)]);
+        builder.record("pt_regs", false, 336, &[("", union, 0), ("orig_x0", long, 272), ("syscallno", int, 280)]);
+        let info = builder.record("thread_info", false, 24, &[("flags", long, 0), ("preempt_count", int, 16)]);
+        let task = [("thread_info", info, 0), ("pid", int, 100), ("tgid", int, 104), ("comm", long, 200)];
+        builder.record("task_struct", false, 400, &task);
+        let btf = Btf::parse(&builder.finish()).expect("a well-formed blob");
+        let offsets = resolve(&btf, Arch::Aarch64);
+        assert_eq!((offsets.regs_syscall, offsets.regs_syscall_bytes), (280, 4));
+        assert_eq!((offsets.regs_arg0, offsets.regs_arg1, offsets.regs_arg2), (272, 8, 16));
+        assert_eq!(offsets.task_preempt_count, 16, "in the task, not per CPU");
+        assert_eq!(offsets.regs_cs, ABSENT, "no 32-bit segment there");
+        assert_eq!(resolve(&btf, Arch::X86_64).regs_syscall, ABSENT, "these are not x86's registers");
+    }
+
     #[test]
     fn every_offset_resolves_on_the_running_kernel() {
         let Ok(blob) = std::fs::read("/sys/kernel/btf/vmlinux") else {
