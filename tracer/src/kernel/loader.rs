@@ -57,7 +57,9 @@ pub enum LoadError {
     #[error("the eBPF object has no {0}: rebuild both with `cargo xtask build`")]
     Missing(&'static str),
     /// Object and tracer are of different builds.
-    #[error("the eBPF object speaks version {object} of the interface, this tracer {tracer}, or their layouts differ: rebuild both with `cargo xtask build`")]
+    #[error(
+        "the eBPF object speaks version {object} of the interface, this tracer {tracer}, or their layouts differ: rebuild both with `cargo xtask build`"
+    )]
     Stale {
         /// The object's version.
         object: u32,
