@@ -9,7 +9,7 @@ use aya_ebpf::{
 use tracer_common::{
     FamilyId,
     loss::CpuState,
-    record::sched as kind,
+    record::{Header, sched as kind},
     sched::{FdKind, Switch, SwitchFutex, switch_flags as flags},
     state::{self, Left},
 };
@@ -62,20 +62,8 @@ fn switch(state: &mut CpuState, prev: Task, next: Task, prev_state: u32, preempt
     // SAFETY: no arguments.
     let (ts_ns, cpu) = unsafe { (bpf_ktime_get_ns(), bpf_get_smp_processor_id()) };
     emit::see(state, FAMILY);
-    let mut record = Switch {
-        header: emit::header(state, ts_ns, cpu, kind::SWITCH),
-        prev_tid,
-        next_tid,
-        waker_tid: 0,
-        wake_delta_ns: 0,
-        prev_state,
-        flags: if preempted { flags::PREEMPT } else { 0 },
-        syscall: -1,
-        arg0: 0,
-        fd_kind: FdKind::Unknown as u8,
-        reserved: [0; 3],
-        object: 0,
-    };
+    let header = emit::header(state, ts_ns, cpu, kind::SWITCH);
+    let mut record = bare(header, prev_tid, next_tid, prev_state, preempted);
     if next_tracked && let Some(slot) = filter::slot(next_tid) {
         record.flags |= flags::NEXT_TRACKED;
         wakened(slot, ts_ns, &mut record);
@@ -99,6 +87,25 @@ fn switch(state: &mut CpuState, prev: Task, next: Task, prev_state: u32, preempt
     }
     if dead {
         filter::forget(prev_tid);
+    }
+}
+
+/// A switch of which nothing is known but who, when and in which state.
+#[inline(always)]
+pub fn bare(header: Header, prev_tid: u32, next_tid: u32, prev_state: u32, preempted: bool) -> Switch {
+    Switch {
+        header,
+        prev_tid,
+        next_tid,
+        waker_tid: 0,
+        wake_delta_ns: 0,
+        prev_state,
+        flags: if preempted { flags::PREEMPT } else { 0 },
+        syscall: -1,
+        arg0: 0,
+        fd_kind: FdKind::Unknown as u8,
+        reserved: [0; 3],
+        object: 0,
     }
 }
 

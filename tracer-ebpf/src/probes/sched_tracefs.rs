@@ -13,11 +13,11 @@ use tracer_common::{
     FamilyId,
     loss::{CpuState, LossReason},
     record::{Header, sched as kind},
-    sched::{COMM_BYTES, Exec, Exit, FdKind, Fork, NewTask, PATH_BYTES, Rename, Switch, switch_flags as flags},
+    sched::{COMM_BYTES, Exec, Exit, Fork, NewTask, PATH_BYTES, Rename, switch_flags as flags},
     state::{self, Left},
 };
 
-use super::sched::remember;
+use super::sched::{bare, remember, wakened};
 use crate::{
     access::{config, present},
     emit::{self, Lane},
@@ -71,23 +71,10 @@ fn switch(state: &mut CpuState, prev: (u32, u32), next_tid: u32, prev_state: u32
     }
     emit::see(state, FAMILY);
     let (header, cpu) = now(state, kind::SWITCH);
-    let mut record = Switch {
-        header,
-        prev_tid,
-        next_tid,
-        waker_tid: 0,
-        wake_delta_ns: 0,
-        prev_state,
-        flags: if preempted { flags::PREEMPT } else { 0 },
-        syscall: -1,
-        arg0: 0,
-        fd_kind: FdKind::Unknown as u8,
-        reserved: [0; 3],
-        object: 0,
-    };
+    let mut record = bare(header, prev_tid, next_tid, prev_state, preempted);
     if next_tracked && let Some(slot) = filter::slot(next_tid) {
         record.flags |= flags::NEXT_TRACKED;
-        super::sched::wakened(slot, header.ts_ns, &mut record);
+        wakened(slot, header.ts_ns, &mut record);
     }
     let mut dead = false;
     if prev_tracked && let Some(slot) = filter::slot(prev_tid) {
