@@ -1,7 +1,7 @@
 //! Tests of writer and reader together: lossless, small, bounded, rotating, on disks that are full.
 
 use super::format::FILE_HEADER_BYTES;
-use super::simulate::{Random, Switch, mixed, ball_game};
+use super::simulate::{Random, Switch, ball_game, mixed};
 use super::*;
 use crate::pipeline::batch::{Batch, header_bytes};
 use proptest::prelude::*;

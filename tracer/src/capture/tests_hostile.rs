@@ -2,7 +2,7 @@
 //! records that were never written.
 
 use super::format::{CHUNK_HEADER_BYTES, FILE_HEADER_BYTES};
-use super::simulate::{Random, mixed, ball_game};
+use super::simulate::{Random, ball_game, mixed};
 use super::tests::{read, records_of, rotated_capture, written};
 use super::*;
 use proptest::prelude::*;

@@ -7,10 +7,7 @@
 use std::{
     ffi::{CString, OsStr, OsString},
     io::{self, Read, Write},
-    os::{
-        fd::OwnedFd,
-        unix::ffi::OsStrExt,
-    },
+    os::{fd::OwnedFd, unix::ffi::OsStrExt},
     path::{Path, PathBuf},
 };
 

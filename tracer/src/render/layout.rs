@@ -32,6 +32,9 @@ pub(super) struct Page {
 /// Narrower than this the tables do not fit.
 const LEAST_WIDTH: usize = 60;
 
+/// Where the last cell starts that stands below its row.
+const BELOW: usize = 10;
+
 impl Page {
     pub(super) fn new(width: usize, colour: bool) -> Self {
         Page { text: String::new(), width: width.max(LEAST_WIDTH), colour }
@@ -79,7 +82,7 @@ impl Page {
         }
     }
 
-    /// Rows under a heading. Columns are as wide as their widest cell; the last one is cut at the width of the page.
+    /// Rows under a heading. Columns are as wide as their widest cell; what does not fit of the last one goes on below.
     pub(super) fn table(&mut self, heading: &[(&str, Align)], rows: &[Vec<String>]) {
         let widths: Vec<usize> = (0..heading.len())
             .map(|column| {
@@ -92,8 +95,9 @@ impl Page {
         let head = self.tint(Tint::Dim, &head);
         self.line(&head);
         for row in rows {
-            let line = self.row(heading, &widths, row);
-            self.line(&line);
+            for line in self.row(heading, &widths, row).lines() {
+                self.line(line);
+            }
         }
     }
 
@@ -106,7 +110,7 @@ impl Page {
             line.push_str(&" ".repeat(gap));
             used += gap;
             if column + 1 == heading.len() {
-                line.push_str(&cut(cell, self.width.saturating_sub(used).max(12)));
+                line.push_str(&self.last_cell(cell, used));
                 continue;
             }
             let padding = " ".repeat(width.saturating_sub(printed_width(cell)));
@@ -117,6 +121,32 @@ impl Page {
             used += width;
         }
         line.trim_end().to_owned()
+    }
+
+    /// The last cell of a row that has used so much of the width. It breaks at its commas; if even so it does not fit beside the
+    /// others it stands below them.
+    fn last_cell(&self, cell: &str, used: usize) -> String {
+        let room = self.width.saturating_sub(used);
+        if cell.contains('\x1b') || cell.chars().count() <= room {
+            return cell.to_owned();
+        }
+        let beside = cell.split(", ").all(|part| part.chars().count() < room);
+        let (indent, room) = if beside { (used, room) } else { (BELOW, self.width - BELOW) };
+        let mut lines: Vec<String> = if beside { Vec::new() } else { vec![String::new()] };
+        let mut line = String::new();
+        let mut parts = cell.split(", ").peekable();
+        while let Some(part) = parts.next() {
+            let part = if parts.peek().is_some() { format!("{part},") } else { part.to_owned() };
+            if !line.is_empty() && line.chars().count() + 1 + part.chars().count() > room {
+                lines.push(std::mem::take(&mut line));
+            }
+            if !line.is_empty() {
+                line.push(' ');
+            }
+            line.push_str(&part);
+        }
+        lines.push(line);
+        lines.iter().map(|line| cut(line, room)).collect::<Vec<_>>().join(&format!("\n{}", " ".repeat(indent)))
     }
 }
 
