@@ -298,7 +298,7 @@ fn held_run(seeded_state: &str, mode: &str) -> Report {
         seeded(held),
         Event::Switch(switch(at(5), 0, 0, 10, Leave::Preempted)),
         Event::Rename(Rename { header: header(kind::RENAME, at(6), 0), tid: 10, tgid: 10, comm: comm("renamed") }),
-        Event::Exec(Box::new(exec.clone())),
+        Event::Exec(Box::new(exec)),
         Event::Switch(switch(at(50), 0, 10, 0, Leave::Sleep { syscall: 230, fd_kind: 0, object: 0 })),
         Event::Switch(woken(switch(at(60), 0, 0, 10, Leave::Preempted), WakeContext::Timer, 0, 0)),
     ];

@@ -30,35 +30,41 @@ pub fn explain(report: &Report, unknown_s: f64) -> String {
         .filter(|thread| unknown(thread) * 10.0 >= most)
         .map(|thread| {
             let name = thread.name.as_deref().unwrap_or("without a known name");
-            format!("{name} ({}) {}", thread.tid, duration(unknown(thread)))
+            format!("{name} ({}) with {}", thread.tid, duration(unknown(thread)))
         })
         .collect();
     let main = reasons.into_iter().max_by(|a, b| a.1.total_cmp(&b.1));
     let (reason, share) = main.map_or(("", 0.0), |(reason, seconds)| (reason, seconds / unknown_s));
-    let whose = if named.is_empty() {
-        "of threads without a row".to_owned()
-    } else {
-        format!("most of it of {}", named.join(", "))
+    let whose = match named.as_slice() {
+        [] => "that of threads without a row".to_owned(),
+        [one] => format!("mostly that of thread {one}"),
+        several => format!("mostly that of threads {}", several.join(", ")),
     };
     let why = match reason {
-        "lost-records" => format!("records were lost{}; use larger rings (--ring-size) or trace fewer threads", lossy_cpus(report)),
-        "unseen-switch" => "the tracer did not see them leave their CPU or come back, and nothing counts these switches as lost; \
-             run it again, and if it stays, look what on this host hides switches from tracing (a security agent, a sandbox)"
-            .to_owned(),
-        "unread-reason" => "what they wait for could not be read (32-bit code, or a thread that was asleep before tracing began); \
-             trace them from their start with `tracer run`"
-            .to_owned(),
-        _ => "for a reason that was not kept".to_owned(),
+        "lost-records" => {
+            format!("records were lost{}; use larger rings (--ring-size) or trace fewer threads", lossy_cpus(report))
+        }
+        "unseen-switch" => {
+            "switches off and onto a CPU were not seen, and nothing counts them as lost; run it again, and if \
+             that stays, look what on this host hides switches from tracing (a security agent, a sandbox)"
+                .to_owned()
+        }
+        "unread-reason" => {
+            "what was waited for could not be read (32-bit code, or asleep before tracing began); trace from the \
+             start with `tracer run`"
+                .to_owned()
+        }
+        _ => "the recording does not say why".to_owned(),
     };
     let mostly = if (0.0..0.95).contains(&share) && !reason.is_empty() {
-        format!("mostly ({}) because ", percent(share))
+        format!("for {} of it ", percent(share))
     } else {
         String::new()
     };
     format!("{whose}: {mostly}{why}")
 }
 
-/// " on CPU 0 and 3", where the counters tell which CPUs lost events.
+/// " (on CPUs 0, 3)", where the counters tell which CPUs lost events.
 pub fn lossy_cpus(report: &Report) -> String {
     const MAX_CPUS: usize = 8;
     let mut cpus: Vec<u32> =
@@ -67,8 +73,8 @@ pub fn lossy_cpus(report: &Report) -> String {
     cpus.dedup();
     match cpus.as_slice() {
         [] => String::new(),
-        [cpu] => format!(" on CPU {cpu}"),
-        list if list.len() > MAX_CPUS => format!(" on {} CPUs", list.len()),
-        list => format!(" on CPUs {}", list.iter().map(u32::to_string).collect::<Vec<_>>().join(", ")),
+        [cpu] => format!(" (on CPU {cpu})"),
+        list if list.len() > MAX_CPUS => format!(" (on {} CPUs)", list.len()),
+        list => format!(" (on CPUs {})", list.iter().map(u32::to_string).collect::<Vec<_>>().join(", ")),
     }
 }

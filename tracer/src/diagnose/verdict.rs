@@ -51,7 +51,7 @@ fn judge(report: &Report) -> (Verdict, String) {
     let classes: Vec<&str> = report.rules.iter().map(|rule| rule.class.as_str()).collect();
     let mut reason = format!("nothing that this version looks for limits the run ({})", classes.join(", "));
     if let Some(queued) = queued(report) {
-        reason.push_str("; but ");
+        reason.push_str("; ");
         reason.push_str(&queued);
     }
     (Verdict::Healthy, reason)

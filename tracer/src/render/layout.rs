@@ -91,17 +91,18 @@ impl Page {
             })
             .collect();
         let titles: Vec<String> = heading.iter().map(|(title, _)| (*title).to_owned()).collect();
-        let head = self.row(heading, &widths, &titles);
+        let beside = self.beside(&widths, rows);
+        let head = self.row(heading, &widths, &titles, beside);
         let head = self.tint(Tint::Dim, &head);
         self.line(&head);
         for row in rows {
-            for line in self.row(heading, &widths, row).lines() {
+            for line in self.row(heading, &widths, row, beside).lines() {
                 self.line(line);
             }
         }
     }
 
-    fn row(&self, heading: &[(&str, Align)], widths: &[usize], cells: &[String]) -> String {
+    fn row(&self, heading: &[(&str, Align)], widths: &[usize], cells: &[String], beside: bool) -> String {
         let mut line = String::from(" ");
         let mut used = 1;
         for (column, cell) in cells.iter().enumerate() {
@@ -110,7 +111,7 @@ impl Page {
             line.push_str(&" ".repeat(gap));
             used += gap;
             if column + 1 == heading.len() {
-                line.push_str(&self.last_cell(cell, used));
+                line.push_str(&self.last_cell(cell, used, beside));
                 continue;
             }
             let padding = " ".repeat(width.saturating_sub(printed_width(cell)));
@@ -123,14 +124,22 @@ impl Page {
         line.trim_end().to_owned()
     }
 
-    /// The last cell of a row that has used so much of the width. It breaks at its commas; if even so it does not fit beside the
-    /// others it stands below them.
-    fn last_cell(&self, cell: &str, used: usize) -> String {
+    /// Whether the last cells of all rows, broken at their commas, fit beside the other columns.
+    fn beside(&self, widths: &[usize], rows: &[Vec<String>]) -> bool {
+        let others = widths.len().saturating_sub(1);
+        let used = 1 + 2 * others + widths.iter().take(others).sum::<usize>() + 1;
+        let room = self.width.saturating_sub(used);
+        let last = rows.iter().filter_map(|row| row.last());
+        last.flat_map(|cell| cell.split(", ")).all(|part| printed_width(part) < room)
+    }
+
+    /// The last cell of a row that has used so much of the width. Where it does not fit it breaks at its commas, beside the
+    /// other cells or below them.
+    fn last_cell(&self, cell: &str, used: usize, beside: bool) -> String {
         let room = self.width.saturating_sub(used);
         if cell.contains('\x1b') || cell.chars().count() <= room {
             return cell.to_owned();
         }
-        let beside = cell.split(", ").all(|part| part.chars().count() < room);
         let (indent, room) = if beside { (used, room) } else { (BELOW, self.width - BELOW) };
         let mut lines: Vec<String> = if beside { Vec::new() } else { vec![String::new()] };
         let mut line = String::new();

@@ -123,12 +123,12 @@ fn programs(overhead: &Overhead) -> Option<String> {
         .iter()
         .take(MAX_PROGRAMS)
         .map(|program| {
-            let each = program.ns_per_run.map(|ns| format!(" at {ns:.0} ns per run")).unwrap_or_default();
+            let each = program.ns_per_run.map(|ns| format!(" ({ns:.0} ns per run)")).unwrap_or_default();
             format!("{} {}{each}", program.name, percent(share(program)))
         })
         .collect();
     let most = if named.is_empty() { String::new() } else { format!(", most of it {}", named.join(", ")) };
-    Some(format!("probes {} of one CPU{most} (measured for {})", percent(total), duration(overhead.measured_s)))
+    Some(format!("probes {} of one CPU{most}, measured for {}", percent(total), duration(overhead.measured_s)))
 }
 
 /// The tracer's own CPU time. Starting up is told apart, which in short runs is nearly all of it.

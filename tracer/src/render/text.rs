@@ -117,7 +117,7 @@ fn measured(evidence: &Evidence) -> String {
     let Some(other) = &evidence.compared_with else { return value };
     let whole = |value: f64| value.fract() == 0.0 && value >= 0.0;
     if evidence.unit == "1" && whole(evidence.value) && whole(other.value) {
-        return format!("{value} of {} {}", amount(other.value, &evidence.unit), other.what);
+        return format!("{value} of {}", amount(other.value, &evidence.unit));
     }
     format!("{value} ({} {})", other.what, amount(other.value, &evidence.unit))
 }
