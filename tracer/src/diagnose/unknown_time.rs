@@ -50,8 +50,8 @@ pub fn explain(report: &Report, unknown_s: f64) -> String {
                 .to_owned()
         }
         "unread-reason" => {
-            "what was waited for could not be read (32-bit code, or asleep before tracing began); trace from the \
-             start with `tracer run`"
+            "what was waited for could not be read (32-bit code, or asleep since before tracing began); leave \
+             these threads out, or trace from the start with `tracer run`"
                 .to_owned()
         }
         _ => "the recording does not say why".to_owned(),

@@ -131,7 +131,7 @@ impl Holders {
         let seen = count(futex.waits_with_owner, "wait");
         if most.count * 2 >= futex.waits_with_owner {
             return Holders {
-                held: format!("{holder} held it in {} of the {seen} in which a holder was seen", grouped(most.count)),
+                held: format!("{holder} held it in {} of {seen} with a holder seen", grouped(most.count)),
                 hold: format!("{holder} holds it while the others wait"),
                 place: format!("in {holder}"),
             };
