@@ -10,7 +10,7 @@ use super::classify::{Detail, Reason, State};
 use super::locks::Lock;
 use super::names::NameId;
 use super::table::{Finished, Rest};
-use super::thread::{Origin, Party, Sums};
+use super::thread::{Blind, Origin, Party, Sums};
 use super::waits::{OwnerTally, WaitStat, WakerTally};
 use crate::model::meta::{CostRecord, StartRecord};
 use crate::model::report::{
@@ -61,7 +61,7 @@ impl Aggregate {
             cpu: sched.then(|| writer.cpu()),
             locks: sched.then(|| writer.locks()),
             coverage: self.coverage_part(),
-            overhead: self.cost.as_ref().map(|cost| overhead(cost, self.window_ns())),
+            overhead: self.cost.as_ref().map(|cost| overhead(cost, self.startup_cpu_s, self.window_ns())),
         }
     }
 
@@ -127,6 +127,10 @@ impl Aggregate {
         Coverage {
             families: self.ledger.coverage(),
             undecoded_by_kind: self.ledger.undecoded_by_kind(),
+            counters_age_s: match self.end {
+                Some(_) => None,
+                None => self.ledger.counted_ns().map(|ns| seconds(self.span.now_ns.saturating_sub(ns))),
+            },
             threads_without_detail: self.threads.without_detail,
             threads_not_followed: self.threads.not_followed,
             capture_dropped_records: self.end.as_ref().map(|end| end.capture_dropped_records),
@@ -192,6 +196,7 @@ impl Writer<'_> {
             wall_s: seconds(thread.sums.wall_ns()),
             states: states(&thread.sums),
             other_detail,
+            unknown_detail: blind(thread.blind_ns),
             switches: thread.sums.switches,
             preemptions: thread.sums.preemptions,
             waits: self.waits(detailed.map(|detailed| detailed.waits.iter().collect()).unwrap_or_default()),
@@ -214,6 +219,7 @@ impl Writer<'_> {
             open: wait.open,
             owners: self.owners(&wait.owners, MAX_WAIT_PARTIES),
             owner_kind: wait.kind.map(|kind| kind.id().to_owned()),
+            joins: Some(wait.joins).filter(|joins| *joins > 0),
             wakers: self.wakers(&wait.wakers, MAX_WAIT_PARTIES),
         };
         waits.into_iter().map(row).collect()
@@ -362,6 +368,11 @@ fn states(sums: &Sums) -> BTreeMap<String, f64> {
     State::ALL.into_iter().map(|state| (state.id().to_owned(), seconds(sums.of(state)))).collect()
 }
 
+fn blind(ns: [u64; Blind::ALL.len()]) -> BTreeMap<String, f64> {
+    let known = Blind::ALL.into_iter().filter(|why| ns[*why as usize] > 0);
+    known.map(|why| (why.id().to_owned(), seconds(ns[why as usize]))).collect()
+}
+
 fn object(reason: Reason, object: u64) -> Option<String> {
     if object == 0 {
         return None;
@@ -385,7 +396,7 @@ fn context(context: WakeContext) -> Context {
     }
 }
 
-fn overhead(cost: &CostRecord, window_ns: u64) -> Overhead {
+fn overhead(cost: &CostRecord, startup_cpu_s: Option<f64>, window_ns: u64) -> Overhead {
     let measured = |ns: u64| (cost.measured_s > 0.0).then(|| ns as f64 / 1e9 / cost.measured_s);
     let mut programs: Vec<ProgramOverhead> = cost
         .programs
@@ -404,6 +415,7 @@ fn overhead(cost: &CostRecord, window_ns: u64) -> Overhead {
         measured_s: cost.measured_s,
         programs,
         tracer_cpu_s: cost.tracer_cpu_s,
+        startup_cpu_s,
         tracer_rss_bytes: cost.tracer_rss_bytes,
         ring_bytes: cost.ring_bytes,
         cpu_share: measured(all_ns).zip(own_share).map(|(programs, own)| programs + own),

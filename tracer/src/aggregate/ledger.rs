@@ -29,6 +29,8 @@ pub struct Ledger {
     /// As told, by the family's name.
     families: BTreeMap<String, FamilyRecord>,
     losses: Option<LossRecord>,
+    /// When these were taken.
+    losses_ns: u64,
 }
 
 impl Ledger {
@@ -58,8 +60,14 @@ impl Ledger {
     }
 
     /// Takes the kernel's counters; the last ones count.
-    pub fn loss(&mut self, record: &LossRecord) {
+    pub fn loss(&mut self, record: &LossRecord, ts_ns: u64) {
         self.losses = Some(record.clone());
+        self.losses_ns = ts_ns;
+    }
+
+    /// When the counters were taken.
+    pub fn counted_ns(&self) -> Option<u64> {
+        self.losses.as_ref().map(|_| self.losses_ns)
     }
 
     /// Records that each CPU lost, all families together, as far as a header's 32 bits show it.
@@ -139,6 +147,12 @@ fn add_losses(row: &mut FamilyCoverage, loss: &FamilyLoss) {
     row.by_reason.insert("recursion".to_owned(), loss.recursion_misses);
     let delivered = (row.decoded + row.undecoded).saturating_add(loss.queued);
     let seen = sum(|cpu| cpu.seen).saturating_add(loss.recursion_misses);
+    for (number, cpu) in loss.cpus.iter().enumerate() {
+        let lost = total(cpu.lost.iter().copied());
+        if lost > 0 {
+            row.lost_by_cpu.insert(number as u32, lost);
+        }
+    }
     row.seen = Some(seen);
     row.submitted = Some(submitted);
     row.queued = Some(loss.queued);

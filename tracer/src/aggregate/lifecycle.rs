@@ -102,6 +102,7 @@ impl Aggregate {
         if let Some(index) = self.meet(event.tgid, ts_ns, Phase::ReadyOrOnCpu) {
             self.learn_process(index, event.tgid);
         }
+        self.let_go(event.tgid, ts_ns);
         let old_locks = self.processes.renew_space(event.tgid);
         self.locks.retire(&old_locks);
         let Some(process) = self.processes.get_mut(event.tgid) else { return };
@@ -113,6 +114,20 @@ impl Aggregate {
             if let Some(detailed) = &mut thread.detailed {
                 detailed.waits.forget_locks();
             }
+        }
+    }
+
+    /// What CMD's thread did while the tracer held it back is not CMD's: it counts from its first exec on. Where records were
+    /// lost before, this exec may be a later one, and everything stays.
+    fn let_go(&mut self, tgid: u32, ts_ns: u64) {
+        if self.held == 0 || self.held != tgid {
+            return;
+        }
+        self.held = 0;
+        if self.span.gaps.total_ns() == 0
+            && let Some(thread) = self.threads.find(tgid).and_then(|index| self.threads.get_mut(index))
+        {
+            thread.begin_anew(ts_ns, &self.span);
         }
     }
 
@@ -215,6 +230,12 @@ impl Aggregate {
     pub(super) fn seed(&mut self, header: Header, seed: &SeedRecord) {
         if seed.tid == 0 || seed.tgid == 0 {
             return;
+        }
+        // A later snapshot of the threads, which tells no state, says nothing of a held thread.
+        if seed.state != "?"
+            && self.target.as_ref().is_some_and(|t| t.mode == "run" && t.pids.first() == Some(&seed.tid))
+        {
+            self.held = seed.tid;
         }
         let name = self.names.add(seed.comm.as_bytes());
         let known = self.threads.find(seed.tid);

@@ -4,6 +4,7 @@
 
 mod build;
 pub mod classify;
+mod departed;
 pub mod gaps;
 mod hash;
 mod keyframe;
@@ -25,6 +26,7 @@ use tracer_common::record::{Header, family_of};
 use tracer_common::syscall::Arch;
 
 use self::classify::Calls;
+use self::departed::{Departed, Ended};
 use self::hash::FastMap;
 use self::ledger::Ledger;
 use self::locks::Locks;
@@ -38,6 +40,9 @@ use crate::pipeline::decode::Undecoded;
 
 /// Names of threads that are not traced; further ones are not kept.
 const MAX_STRANGERS: usize = 65_536;
+
+/// The window has just begun for so long.
+const JUST_BEGUN_NS: u64 = 100_000_000;
 
 /// What the last record of a CPU said.
 #[derive(Clone, Copy, Default)]
@@ -60,6 +65,9 @@ pub struct Aggregate {
     processes: Processes,
     locks: Locks,
     ledger: Ledger,
+    departed: Departed,
+    /// CMD's thread while the tracer holds it back before its exec; 0: none.
+    held: u32,
     /// Threads that are not traced but were seen: process and name.
     strangers: FastMap<u32, (u32, NameId)>,
     host: Option<HostRecord>,
@@ -67,6 +75,8 @@ pub struct Aggregate {
     start: Option<StartRecord>,
     tick: Option<TickRecord>,
     cost: Option<CostRecord>,
+    /// CPU time that the tracer had used when the window had just begun.
+    startup_cpu_s: Option<f64>,
     end: Option<EndRecord>,
 }
 
@@ -82,12 +92,15 @@ impl Aggregate {
             processes: Processes::default(),
             locks: Locks::default(),
             ledger: Ledger::default(),
+            departed: Departed::default(),
+            held: 0,
             strangers: FastMap::default(),
             host: None,
             target: None,
             start: None,
             tick: None,
             cost: None,
+            startup_cpu_s: None,
             end: None,
         }
     }
@@ -145,15 +158,25 @@ impl Aggregate {
             }
             Meta::Start(_) => {}
             Meta::Tick(tick) => self.tick = Some(tick.clone()),
-            Meta::Loss(loss) => self.ledger.loss(loss),
+            Meta::Loss(loss) => self.ledger.loss(loss, header.ts_ns),
             Meta::Seed(seed) => self.seed(header, seed),
             Meta::Name(name) => self.name(name),
-            Meta::Cost(cost) => self.cost = Some(cost.clone()),
+            Meta::Cost(cost) => self.cost(header, cost),
             Meta::End(end) => {
                 self.end = Some(end.clone());
                 self.span.now_ns = self.span.now_ns.max(header.ts_ns);
             }
         }
+    }
+
+    /// The first cost counts as that of starting up, if it was taken when the window had just begun: a capture that was rotated
+    /// has later ones only.
+    fn cost(&mut self, header: Header, cost: &CostRecord) {
+        let age_ns = header.ts_ns.saturating_sub(self.span.start_ns);
+        if self.cost.is_none() && self.span.is_open() && age_ns <= JUST_BEGUN_NS {
+            self.startup_cpu_s = Some(cost.tracer_cpu_s);
+        }
+        self.cost = Some(cost.clone());
     }
 
     /// A CPU that lost records since its last one leaves a gap between the two.
@@ -221,7 +244,12 @@ impl Aggregate {
 
     /// Takes a thread out of the table, all its time charged.
     fn retire(&mut self, index: u32, end_ns: Option<u64>) {
+        let party = self.threads.party(index);
         let Some(thread) = self.threads.remove(index) else { return };
+        if let (Some(party), Some(end_ns)) = (party, end_ns) {
+            let party = self.processes.introduce(party);
+            self.departed.add(Ended { party, end_ns, exiting_ns: thread.exiting_ns });
+        }
         let (process, parent, ns_pid) = match self.processes.get(thread.tgid) {
             Some(process) => (process.name, process.parent, process.ns_pid),
             None => Default::default(),

@@ -200,7 +200,7 @@ impl Aggregate {
                 thread.charge(State::Runnable, ts_ns, &self.span);
             }
             (Phase::Waiting, woken_ns) => {
-                let wake = self.wake(switch);
+                let wake = self.wake(switch, index);
                 self.end_wait(index, woken_ns.unwrap_or(ts_ns).min(ts_ns), Some(wake));
                 if let Some(thread) = self.threads.get_mut(index) {
                     thread.charge(State::Runnable, ts_ns, &self.span);
@@ -213,20 +213,38 @@ impl Aggregate {
     }
 
     /// Who woke the thread that runs now.
-    fn wake(&self, switch: &Switch) -> Wake {
-        if switch.flags & switch_flags::HAS_WAKER == 0 {
-            return Wake { context: WakeContext::Unknown, by: None };
-        }
+    fn wake(&self, switch: &Switch, index: u32) -> Wake {
+        let Some(woken_ns) = wake_ns(switch) else {
+            return Wake { context: WakeContext::Unknown, by: None, exiting: false };
+        };
         let context = (switch.flags & switch_flags::WAKE_CONTEXT_MASK) >> switch_flags::WAKE_CONTEXT_SHIFT;
         match WakeContext::from_number(context as u8) {
             // The idle task wakes nobody by itself.
-            WakeContext::Task if switch.waker_tid == 0 => Wake { context: WakeContext::Unknown, by: None },
-            WakeContext::Task => {
-                let known = self.threads.find(switch.waker_tid).and_then(|index| self.threads.party(index));
-                let stranger = Party { tid: switch.waker_tid, ..Party::default() };
-                Wake { context: WakeContext::Task, by: Some(known.unwrap_or(stranger)) }
+            WakeContext::Task if switch.waker_tid == 0 => {
+                Wake { context: WakeContext::Unknown, by: None, exiting: false }
             }
-            context => Wake { context, by: None },
+            WakeContext::Task => {
+                let (by, exiting_ns) = self.waker(switch.waker_tid, woken_ns);
+                let same_process = by.tgid != 0 && self.threads.get(index).is_some_and(|woken| woken.tgid == by.tgid);
+                // A thread that has announced its end runs no code of its own any more: only joining waits for what it does.
+                let exiting = same_process && exiting_ns.is_some_and(|exiting_ns| exiting_ns <= woken_ns);
+                Wake { context: WakeContext::Task, by: Some(by), exiting }
+            }
+            context => Wake { context, by: None, exiting: false },
         }
+    }
+
+    /// The thread that had this id at `ts_ns`, and when its end was announced.
+    fn waker(&self, tid: u32, ts_ns: u64) -> (Party, Option<u64>) {
+        let live = self.threads.find(tid);
+        let thread = live.and_then(|index| self.threads.get(index));
+        // The thread that has the id now may have come later.
+        if thread.is_none_or(|thread| thread.start_ns > ts_ns)
+            && let Some(ended) = self.departed.find(tid, ts_ns)
+        {
+            return (ended.party, ended.exiting_ns);
+        }
+        let party = live.and_then(|index| self.threads.party(index));
+        (party.unwrap_or(Party { tid, ..Party::default() }), thread.and_then(|thread| thread.exiting_ns))
     }
 }

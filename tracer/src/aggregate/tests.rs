@@ -9,7 +9,7 @@ use super::Aggregate;
 use super::classify::State;
 use super::table::Bounds;
 use crate::model::event::{Event, Meta};
-use crate::model::meta::{LossRecord, SeedRecord, StartRecord, TickRecord};
+use crate::model::meta::{LossRecord, SeedRecord, StartRecord, TargetRecord, TickRecord};
 use crate::model::report::{Context, Futex, Generator, Report, Row, Thread};
 use crate::testing::{self, Leave, comm, header, meta_event, new_task, on_mutex, path, seed, switch, woken};
 
@@ -287,6 +287,84 @@ impl<const N: usize> Sorted for [(&str, u64); N] {
     }
 }
 
+/// A command that is held back until it executes 20 ms into the window.
+fn held_run(seeded_state: &str, mode: &str) -> Report {
+    let target = TargetRecord { mode: mode.to_owned(), pids: vec![10], ..TargetRecord::default() };
+    let held = SeedRecord { syscall: Some(0), fd_kind: 2, inode: 77, ..seed(10, 10, "held", seeded_state) };
+    let mut exec =
+        Exec { header: header(kind::EXEC, at(20), 0), tgid: 10, old_tid: 10, comm: comm("cmd"), path: path("/cmd") };
+    let mut events = vec![
+        meta_event(START, Meta::Target(target)),
+        seeded(held),
+        Event::Switch(switch(at(5), 0, 0, 10, Leave::Preempted)),
+        Event::Rename(Rename { header: header(kind::RENAME, at(6), 0), tid: 10, tgid: 10, comm: comm("renamed") }),
+        Event::Exec(Box::new(exec)),
+        Event::Switch(switch(at(50), 0, 10, 0, Leave::Sleep { syscall: 230, fd_kind: 0, object: 0 })),
+        Event::Switch(woken(switch(at(60), 0, 0, 10, Leave::Preempted), WakeContext::Timer, 0, 0)),
+    ];
+    // It executes another program later on: that is its own doing.
+    (exec.header.ts_ns, exec.comm) = (at(70), comm("next"));
+    events.push(Event::Exec(Box::new(exec)));
+    report(events, 100)
+}
+
+#[test]
+fn a_held_command_counts_from_its_first_exec() {
+    let report = held_run("S", "run");
+    let row = thread(&report, 10);
+    assert_eq!(states(row), [("on_cpu", 70), ("timer", 10)]);
+    assert_eq!((row.wall_s, row.switches), (0.08, 1), "{row:?}");
+    assert_eq!((row.name.as_deref(), &row.names_before[..]), (Some("next"), &["cmd".to_owned()][..]));
+    assert_eq!(row.waits.len(), 1, "the wait in the pipe was the tracer's: {:?}", row.waits);
+    assert_eq!(report.cpu.as_ref().map(|cpu| (cpu.on_cpu_s, cpu.threads)), Some((0.07, 1)));
+}
+
+#[test]
+fn what_was_not_held_keeps_what_it_did_before_an_exec() {
+    for (state, mode, what) in [("S", "record", "attached"), ("?", "run", "seeded in the middle of a recording")] {
+        let report = held_run(state, mode);
+        assert_eq!(thread(&report, 10).wall_s, 0.1, "{what}");
+        assert_eq!(thread(&report, 10).names_before, ["held", "renamed", "cmd"], "{what}");
+    }
+}
+
+#[test]
+fn a_waker_that_has_ended_keeps_its_name_and_its_end_is_what_a_join_waits_for() {
+    let wake = |ms, waker| {
+        Event::Switch(woken(switch(at(ms), 0, 0, 10, Leave::Preempted), WakeContext::Task, waker, MS as u32))
+    };
+    let dies = |ms| {
+        Event::Exit(Exit {
+            header: header(kind::EXIT, at(ms), 1),
+            tid: 11,
+            tgid: 10,
+            exit_code: 0,
+            reserved: 0,
+            sum_exec_runtime_ns: 0,
+            comm: comm("worker"),
+        })
+    };
+    let events = vec![
+        Event::NewTask(new_task(at(0), 10, 10, 1, "main")),
+        Event::NewTask(new_task(at(0), 11, 10, 10, "worker")),
+        Event::Switch(switch(at(0), 0, 0, 10, Leave::Preempted)),
+        Event::Switch(switch(at(0), 1, 0, 11, Leave::Preempted)),
+        Event::Switch(switch(at(1), 0, 10, 0, FUTEX)),
+        dies(29),
+        Event::Switch(switch(at(30), 1, 11, 0, Leave::Dead)),
+        wake(31, 11),
+        Event::Switch(switch(at(40), 0, 10, 0, PIPE)),
+        // Somebody who is not traced has the id now.
+        wake(60, 11),
+    ];
+    let report = report(events, 100);
+    let main = thread(&report, 10);
+    let of = |state: &str| main.waits.iter().find(|wait| wait.state == state).expect("a wait");
+    assert_eq!((of("futex").wakers[0].thread.as_deref(), of("futex").joins), (Some("worker"), Some(1)));
+    assert_eq!((of("pipe").wakers[0].tid, of("pipe").wakers[0].thread.as_deref()), (Some(11), None));
+    assert_eq!(of("pipe").joins, None);
+}
+
 #[test]
 fn an_exec_from_another_thread_takes_the_leaders_id() {
     let exec =
@@ -543,6 +621,8 @@ proptest! {
             if finished.end_ns.is_none() {
                 prop_assert_eq!(thread.since_ns, aggregate.span.now_ns);
             }
+            let blind_ns: u64 = thread.blind_ns.iter().sum();
+            prop_assert_eq!(blind_ns, thread.sums.of(State::Unknown), "{:?}", thread);
             let Some(detailed) = &thread.detailed else { continue };
             for state in State::ALL.into_iter().filter(|state| !matches!(state, State::OnCpu | State::Runnable | State::Unknown)) {
                 prop_assert_eq!(detailed.waits.total_ns(state), thread.sums.of(state), "{:?} of {:?}", state, thread);

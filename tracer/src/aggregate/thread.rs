@@ -41,6 +41,31 @@ pub enum Phase {
     Lost,
 }
 
+/// Why nothing is known of a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Blind {
+    /// Records of it were lost.
+    Lost,
+    /// A switch is missing, and nothing counted it as lost.
+    Unseen,
+    /// It waited, and for what could not be read.
+    Unread,
+}
+
+impl Blind {
+    /// Every reason, in the order of its number.
+    pub const ALL: [Blind; 3] = [Blind::Lost, Blind::Unseen, Blind::Unread];
+
+    /// The key in reports.
+    pub const fn id(self) -> &'static str {
+        match self {
+            Blind::Lost => "lost-records",
+            Blind::Unseen => "unseen-switch",
+            Blind::Unread => "unread-reason",
+        }
+    }
+}
+
 /// Time per state, and switches.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Sums {
@@ -167,6 +192,8 @@ pub struct Thread {
     pub sums: Sums,
     /// The rest; none for threads over the bound.
     pub detailed: Option<Box<Detailed>>,
+    /// Why time is unknown, indexed by [`Blind`]; sums to the time in [`State::Unknown`].
+    pub blind_ns: [u64; Blind::ALL.len()],
     /// [`Gaps::total_ns`] at `since_ns`, and what of it was charged since.
     gap_mark_ns: u64,
 }
@@ -198,6 +225,7 @@ impl Thread {
             holder: Holder::None,
             sums: Sums::default(),
             detailed: None,
+            blind_ns: Default::default(),
             gap_mark_ns,
         }
     }
@@ -211,6 +239,11 @@ impl Thread {
         let measured_ns = length_ns - hidden_ns;
         self.sums.ns[State::Unknown as usize] += hidden_ns;
         self.sums.ns[state as usize] += measured_ns;
+        self.blind_ns[Blind::Lost as usize] += hidden_ns;
+        if state == State::Unknown {
+            let told = self.phase == Phase::Waiting && self.reason.state == State::Unknown;
+            self.blind_ns[if told { Blind::Unread } else { Blind::Unseen } as usize] += measured_ns;
+        }
         self.since_ns = until_ns;
         self.gap_mark_ns += hidden_ns;
         if state == State::Other
@@ -219,6 +252,20 @@ impl Thread {
             detailed.add_other(self.reason, measured_ns);
         }
         measured_ns
+    }
+
+    /// Forgets everything up to `ts_ns`, when it is on a CPU.
+    pub fn begin_anew(&mut self, ts_ns: u64, span: &Span) {
+        self.since_ns = self.since_ns.max(ts_ns);
+        self.start_ns = self.since_ns;
+        self.sums = Sums::default();
+        self.blind_ns = Default::default();
+        if let Some(detailed) = &mut self.detailed {
+            **detailed = Detailed::default();
+        }
+        (self.name, self.resumable, self.slot, self.holder) = (NameId::NONE, None, None, Holder::None);
+        let phase = if matches!(self.phase, Phase::OnCpu(_)) { self.phase } else { Phase::ReadyOrOnCpu };
+        self.enter(phase, span);
     }
 
     /// Begins an interval where the last one was charged to.

@@ -27,6 +27,8 @@ pub struct Wake {
     pub context: WakeContext,
     /// The thread that did, for the context `Task`.
     pub by: Option<Party>,
+    /// Whether that thread is one of the same process, and had announced its end.
+    pub exiting: bool,
 }
 
 /// How often a thread, or an interrupt, ended waits.
@@ -90,6 +92,8 @@ pub struct WaitStat {
     pub owners: Vec<OwnerTally>,
     /// The kind of lock.
     pub kind: Option<LockKind>,
+    /// Waits that a thread of the process ended by ending itself.
+    pub joins: u64,
     /// What ended the waits.
     pub wakers: Vec<WakerTally>,
     /// Number of its entry in the lock table.
@@ -137,6 +141,7 @@ impl Waits {
             open: false,
             owners: Vec::new(),
             kind: None,
+            joins: 0,
             wakers: Vec::new(),
             lock: NO_LOCK,
             waiter: NO_LOCK,
@@ -179,7 +184,10 @@ impl WaitStat {
             self.kind = Some(kind);
         }
         match end {
-            Some(wake) => tally_wake(&mut self.wakers, wake, MAX_WAKERS, processes),
+            Some(wake) => {
+                self.joins += u64::from(wake.exiting);
+                tally_wake(&mut self.wakers, wake, MAX_WAKERS, processes);
+            }
             None => self.open = true,
         }
     }

@@ -12,6 +12,9 @@ pub struct CpuBound;
 const BUSY_SHARE: f64 = 0.85;
 /// A run that computes for less than this is over too soon to matter.
 const LEAST_S: f64 = 0.5;
+/// Share of their time from which the other threads count as computing as well.
+const SIBLINGS_COMPUTE: f64 = 0.5;
+const ALL_COMPUTE: &str = "The run takes as long as its computing does; no wait limits it.";
 /// CPU time is measured, not inferred.
 const MEASURED: f64 = 0.95;
 
@@ -63,12 +66,14 @@ fn busiest(report: &Report) -> Option<(usize, &Thread, f64)> {
 fn one_thread(report: &Report, index: usize, thread: &Thread, on_cpu_s: f64) -> Claim {
     let wall_s = report.window.duration_s;
     let name = thread.name.as_deref().unwrap_or("without a known name");
+    let siblings = Siblings::of(report, thread);
     let summary = format!(
-        "thread {name} ({}) was on a CPU for {} of {} ({}): it computes, and waits for nothing",
+        "thread {name} ({}) was on a CPU for {} of {} ({}){}",
         thread.tid,
         duration(on_cpu_s),
         duration(wall_s),
-        percent(on_cpu_s / wall_s)
+        percent(on_cpu_s / wall_s),
+        siblings.remark(),
     );
     let evidence = Evidence {
         metric: "CPU time of the busiest thread".to_owned(),
@@ -92,7 +97,64 @@ fn one_thread(report: &Report, index: usize, thread: &Thread, on_cpu_s: f64) -> 
         "Run it with half of the work of thread {name}: the wall time must fall by about as much. To see where it computes, sample it (perf record -g -t {}).",
         thread.tid
     );
-    claim(report, summary, evidence, Some(culprit), experiment)
+    claim(report, summary, evidence, Some(culprit), experiment, siblings.hypothesis())
+}
+
+/// What the target's other threads did.
+struct Siblings {
+    threads: u64,
+    on_cpu_s: f64,
+    wall_s: f64,
+}
+
+impl Siblings {
+    fn of(report: &Report, busiest: &Thread) -> Self {
+        let mut siblings = Siblings { threads: 0, on_cpu_s: 0.0, wall_s: 0.0 };
+        for row in &report.threads {
+            let (threads, states, wall_s) = match row {
+                Row::Thread(thread) if std::ptr::eq(&**thread, busiest) => continue,
+                Row::Thread(thread) => (1, &thread.states, thread.wall_s),
+                Row::Others(others) => (others.others, &others.states, others.wall_s),
+            };
+            siblings.threads += threads;
+            siblings.on_cpu_s += states.get("on_cpu").copied().unwrap_or(0.0);
+            siblings.wall_s += wall_s;
+        }
+        siblings
+    }
+
+    fn share(&self) -> f64 {
+        if self.wall_s > 0.0 { self.on_cpu_s / self.wall_s } else { 0.0 }
+    }
+
+    /// Whether one thread of several limits.
+    fn idle(&self) -> bool {
+        self.threads > 0 && self.share() < SIBLINGS_COMPUTE
+    }
+
+    fn remark(&self) -> String {
+        let share = percent(self.share());
+        match self.threads {
+            0 => ": it computes, and hardly waits".to_owned(),
+            1 if self.idle() => {
+                format!(": this one thread limits; the other one was on a CPU for {share} of its time")
+            }
+            threads if self.idle() => {
+                format!(": this one thread limits; the other {threads} were on a CPU for {share} of their time")
+            }
+            1 => format!("; the other thread was on a CPU for {share} of its time"),
+            threads => format!("; the other {threads} threads were on a CPU for {share} of their time"),
+        }
+    }
+
+    fn hypothesis(&self) -> String {
+        if self.idle() {
+            "The run takes as long as the computing of this one thread; the others had a CPU for little of the time."
+                .to_owned()
+        } else {
+            ALL_COMPUTE.to_owned()
+        }
+    }
 }
 
 fn all_cpus(report: &Report, share: f64, on_cpu_s: f64) -> Claim {
@@ -111,10 +173,17 @@ fn all_cpus(report: &Report, share: f64, on_cpu_s: f64) -> Claim {
     };
     let experiment =
         "Run it on a host with more CPUs, or with half of the work: the wall time must fall by as much.".to_owned();
-    claim(report, summary, evidence, None, experiment)
+    claim(report, summary, evidence, None, experiment, ALL_COMPUTE.to_owned())
 }
 
-fn claim(report: &Report, summary: String, evidence: Evidence, culprit: Option<Subject>, experiment: String) -> Claim {
+fn claim(
+    report: &Report,
+    summary: String,
+    evidence: Evidence,
+    culprit: Option<Subject>,
+    experiment: String,
+    hypothesis: String,
+) -> Claim {
     let finding = Finding {
         class: CpuBound.class().to_owned(),
         rank: 0,
@@ -127,7 +196,7 @@ fn claim(report: &Report, summary: String, evidence: Evidence, culprit: Option<S
         culprit,
         victims: Vec::new(),
         evidence: vec![evidence],
-        hypothesis: "The run takes as long as its computing does; no wait limits it.".to_owned(),
+        hypothesis,
         fix: "Compute less or faster: a better algorithm, native code for the hot loop, or more threads where the work divides."
             .to_owned(),
         experiment,

@@ -3,6 +3,7 @@
 
 mod cpu_bound;
 mod thresholds;
+mod unknown_time;
 mod user_lock_contention;
 mod verdict;
 
@@ -12,6 +13,7 @@ mod tests;
 use std::cmp::Ordering;
 
 use crate::model::report::{Finding, Report, RuleOutcome, RuleStatus};
+use crate::model::units::{count, grouped};
 
 /// What a rule may look at.
 pub struct Facts<'a> {
@@ -68,9 +70,10 @@ pub fn diagnose(report: &mut Report) {
                     list.push(claim.finding);
                 }
                 if reported > 0 {
-                    (RuleStatus::Fired, format!("{reported} reported, {only_observed} under the thresholds"))
+                    (RuleStatus::Fired, fired(reported as u64, only_observed as u64))
                 } else {
-                    (RuleStatus::Silent, format!("{only_observed} observed, all under the reporting thresholds"))
+                    let seen = count(only_observed as u64, "case");
+                    (RuleStatus::Silent, format!("{seen} seen, but under the thresholds for reporting"))
                 }
             }
         };
@@ -82,6 +85,16 @@ pub fn diagnose(report: &mut Report) {
     report.observed = observed;
     report.rules = rules;
     (report.verdict, report.verdict_reason) = verdict::decide(report);
+}
+
+/// What a rule that fired has found, in words.
+fn fired(reported: u64, observed: u64) -> String {
+    let findings = count(reported, "finding");
+    match observed {
+        0 => findings,
+        1 => format!("{findings}; 1 more case stays under the thresholds for reporting"),
+        more => format!("{findings}; {} more cases stay under the thresholds for reporting", grouped(more)),
+    }
 }
 
 /// Most severe first, then most time lost; ties stay in the order of the rules and of the facts.

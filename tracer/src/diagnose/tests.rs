@@ -84,6 +84,9 @@ fn a_deadlock_is_no_contention() {
     assert_eq!(status(&report, "user-lock-contention"), RuleStatus::Silent, "{:?}", report.rules);
     assert!(report.findings.is_empty() && report.observed.is_empty(), "{:?}", report.findings);
     assert!(report.rules[0].reason.contains("deadlock"), "{:?}", report.rules);
+    for part in ["2 locks of process 10", "stuck (10)", "stuck (11)", "0x1000", "0x2000"] {
+        assert!(report.verdict_reason.contains(part), "the circle names {part}: {}", report.verdict_reason);
+    }
     assert_eq!(
         report.verdict,
         Verdict::Inconclusive,
@@ -164,4 +167,74 @@ fn the_same_records_give_the_same_bytes() {
     let json = || crate::export::to_json(&testing::contended_report()).expect("a report");
     assert_eq!(json(), json());
     assert!(!json().contains("null"), "what is not known is absent:\n{}", json());
+}
+
+#[test]
+fn one_busy_thread_among_idle_ones_is_named_as_the_one_that_limits() {
+    let busy = |tid: u32, cpu: u16| Event::Switch(switch(START + MS, cpu, 0, tid, Leave::Preempted));
+    let idle = |tid: u32| {
+        let sleep = Leave::Sleep { syscall: 230, fd_kind: 0, object: 0 };
+        Event::Switch(switch(START + 2 * MS, 1, tid, 0, sleep))
+    };
+    let made = |tid: u32| Event::NewTask(new_task(START, tid, 10, 1, "t"));
+    let one = run(vec![made(10), made(11), made(12), busy(10, 0), busy(11, 1), idle(11), busy(12, 1), idle(12)], 5000);
+    assert_eq!(one.verdict, Verdict::CpuBound);
+    assert!(one.verdict_reason.contains("this one thread limits; the other 2"), "{}", one.verdict_reason);
+    let both = run(vec![made(10), made(11), busy(10, 0), busy(11, 1)], 5000);
+    assert!(!both.verdict_reason.contains("this one thread"), "{}", both.verdict_reason);
+}
+
+#[test]
+fn waiting_for_a_cpu_is_mentioned_where_nothing_else_is_found() {
+    let queued = |off_ms: u64| {
+        let mut events = vec![Event::NewTask(new_task(START, 10, 10, 1, "t"))];
+        for round in 0..10 {
+            let at = START + round * 100 * MS;
+            events.push(Event::Switch(switch(at, 0, 0, 10, Leave::Preempted)));
+            events.push(Event::Switch(switch(at + (100 - off_ms) * MS, 0, 10, 0, Leave::Preempted)));
+        }
+        run(events, 1000)
+    };
+    let report = queued(60);
+    assert_eq!(report.verdict, Verdict::Healthy, "{}", report.verdict_reason);
+    assert!(report.verdict_reason.contains("without a CPU for 60 %"), "{}", report.verdict_reason);
+    let report = queued(18);
+    assert!(!report.verdict_reason.contains("without a CPU"), "{}", report.verdict_reason);
+}
+
+#[test]
+fn a_recording_without_an_end_says_so_in_the_verdict() {
+    let events = [testing::contended_run(50)].concat();
+    let cut: Vec<Event> = events
+        .into_iter()
+        .filter(|event| !matches!(event, Event::Meta(_, meta) if matches!(**meta, Meta::End(_))))
+        .collect();
+    let report = testing::analyse(&cut);
+    assert_eq!(report.verdict, Verdict::Bottleneck);
+    assert!(report.verdict_reason.contains("until the recording was cut"), "{}", report.verdict_reason);
+    assert!(report.coverage.counters_age_s.is_some(), "{:?}", report.coverage);
+}
+
+#[test]
+fn unknown_time_names_its_threads_and_what_to_do() {
+    let report = run(vec![meta_event(START, Meta::Seed(seed(10, 10, "dark", "?")))], 1000);
+    assert_eq!(report.verdict, Verdict::Inconclusive);
+    for part in ["100 % of the threads' time", "dark (10) with 1.00 s", "could not be read", "tracer run"] {
+        assert!(report.verdict_reason.contains(part), "{part} is missing: {}", report.verdict_reason);
+    }
+}
+
+#[test]
+fn a_lock_that_several_hold_in_turn_blames_no_single_thread() {
+    let mut report = testing::contended_report();
+    let futex = &mut report.locks.as_mut().expect("sched ran").futexes[0];
+    let mut owner = futex.owners[0].clone();
+    owner.count = 10;
+    futex.owners = (0..4).map(|n| crate::model::report::Owner { tid: owner.tid + n, ..owner.clone() }).collect();
+    futex.waits_with_owner = 40;
+    super::diagnose(&mut report);
+    let finding = &report.findings[0];
+    assert!(finding.summary.contains("its 4 holders held it in turn (most often"), "{}", finding.summary);
+    assert!(finding.fix.contains("in each of its 4 holders"), "{}", finding.fix);
+    assert!(!finding.hypothesis.contains("main"), "{}", finding.hypothesis);
 }

@@ -7,8 +7,8 @@
 
 use super::thresholds::{REPORTED_SHARE, is_reported, severity, speedup_bound};
 use super::{Claim, Facts, Outcome, Rule, confidence};
-use crate::model::report::{Comparison, Evidence, Finding, Futex, Report, Row, Subject, Thread, Waiter};
-use crate::model::units::{count, duration, percent};
+use crate::model::report::{Comparison, Evidence, Finding, Futex, Owner, Report, Row, Subject, Thread, Waiter};
+use crate::model::units::{count, duration, grouped, percent};
 
 /// See the file's head.
 pub struct UserLockContention;
@@ -19,6 +19,9 @@ const HOLDER_SEEN: f64 = 0.9;
 const HOLDER_INFERRED: f64 = 0.75;
 
 const MAX_VICTIMS: usize = 8;
+
+/// A report lists so many owners of a futex.
+const MAX_OWNERS_LISTED: usize = 16;
 
 impl Rule for UserLockContention {
     fn class(&self) -> &'static str {
@@ -68,6 +71,7 @@ fn claim(report: &Report, index: usize, futex: &Futex) -> Option<Claim> {
     let kind = futex.kind.as_deref().unwrap_or("lock");
     let lock = format!("{kind} at {}", futex.address);
     let holder = named("thread", owner.thread.as_deref(), owner.tid);
+    let holders = Holders::of(futex, owner, &holder);
     let mut culprit = subject(report, owner.tid, owner.thread.as_ref(), futex);
     culprit.ns_tid = Some(owner.ns_tid);
     culprit.lock = Some(lock.clone());
@@ -79,14 +83,13 @@ fn claim(report: &Report, index: usize, futex: &Futex) -> Option<Claim> {
         severity: severity(lost_s, wall_s),
         confidence: confidence(report, own_confidence),
         summary: format!(
-            "{} of {} waited {} ({} of {}) for the {lock}{others}; {holder} held it in {} of the {} in which a holder was seen",
+            "{} of {} waited {} ({} of {}) for the {lock}{others}; {}",
             named("thread", waiter.thread.as_deref(), waiter.tid),
             named("process", futex.process.as_deref(), futex.pid),
             duration(lost_s),
             percent(lost_s / wall_s),
             duration(wall_s),
-            owner.count,
-            count(futex.waits_with_owner, "wait"),
+            holders.held,
         ),
         lost_s: Some(lost_s),
         share_of_wall: None,
@@ -95,12 +98,14 @@ fn claim(report: &Report, index: usize, futex: &Futex) -> Option<Claim> {
         victims,
         evidence: evidence(report, index, futex, waiter),
         hypothesis: format!(
-            "Threads that need this lock run one after the other: {holder} holds it while they sleep. The seconds lost are those \
-             of the thread that waited longest, an upper bound, since no critical path says whether the run waited for it."
+            "Threads that need this lock run one after the other: {}. The seconds lost are those \
+             of the thread that waited longest, an upper bound, since no critical path says whether the run waited for it.",
+            holders.hold
         ),
         fix: format!(
-            "Hold the lock for a shorter time in {holder} (compute before taking it, no input or output under it), split it, or \
-             give each thread its own data and merge at the end."
+            "Hold the lock for a shorter time {} (compute before taking it, no input or output under it), split it, or \
+             give each thread its own data and merge at the end.",
+            holders.place
         ),
         experiment: format!(
             "Run the same work with one thread less among those that take {}: if the time hardly changes, the lock is the limit. \
@@ -112,6 +117,37 @@ fn claim(report: &Report, index: usize, futex: &Futex) -> Option<Claim> {
     };
     let reported = is_reported(lost_s, wall_s, futex.waits, futex.max_s);
     Some(Claim { finding, reported })
+}
+
+/// How to speak of who held the lock: one thread only where it held it in most of the waits.
+struct Holders {
+    held: String,
+    hold: String,
+    place: String,
+}
+
+impl Holders {
+    fn of(futex: &Futex, most: &Owner, holder: &str) -> Self {
+        let seen = count(futex.waits_with_owner, "wait");
+        if most.count * 2 >= futex.waits_with_owner {
+            return Holders {
+                held: format!("{holder} held it in {} of {seen} with a holder seen", grouped(most.count)),
+                hold: format!("{holder} holds it while the others wait"),
+                place: format!("in {holder}"),
+            };
+        }
+        // At the bound of the list there may be more.
+        let at_least = if futex.owners.len() >= MAX_OWNERS_LISTED { "at least " } else { "" };
+        let number = format!("{at_least}{}", count(futex.owners.len() as u64, "holder"));
+        let share = percent(most.count as f64 / futex.waits_with_owner as f64);
+        Holders {
+            held: format!(
+                "its {number} held it in turn (most often {holder}, in {share} of {seen} with a holder seen)"
+            ),
+            hold: "whichever of them holds it, the others wait".to_owned(),
+            place: format!("in each of its {number}"),
+        }
+    }
 }
 
 fn evidence(report: &Report, index: usize, futex: &Futex, waiter: &Waiter) -> Vec<Evidence> {

@@ -1,8 +1,8 @@
 //! The answer in one word. A finding stands even where much was missed; the words "healthy" and "cpu-bound" need that nearly
 //! everything was seen.
 
-use super::sched_share;
-use crate::model::report::{Report, Row, Severity, Verdict};
+use super::{sched_share, unknown_time};
+use crate::model::report::{Futex, Report, Row, Severity, Verdict};
 use crate::model::units::{count, duration, percent};
 
 /// Under this share of events seen nothing is called healthy.
@@ -14,8 +14,23 @@ const MOST_UNKNOWN: f64 = 0.1;
 const STUCK_S: f64 = 0.5;
 const STUCK_SHARE: f64 = 0.05;
 
+/// From this share of the time in which threads did not wait, and of the wall time, waiting for a CPU is worth a word.
+const QUEUED_SHARE: f64 = 0.2;
+const QUEUED_WALL_SHARE: f64 = 0.05;
+
 /// Decides from findings and coverage.
 pub fn decide(report: &Report) -> (Verdict, String) {
+    let (verdict, mut reason) = judge(report);
+    let window = &report.window;
+    let recorded = !report.threads.is_empty() && window.duration_s > 0.0;
+    if recorded && !window.complete {
+        let cut = if window.ended_by.is_some() { "the tracer failed" } else { "the recording was cut" };
+        reason.push_str(&format!("; this is about the {} until {cut}", duration(window.duration_s)));
+    }
+    (verdict, reason)
+}
+
+fn judge(report: &Report) -> (Verdict, String) {
     if let Some(first) = report.findings.iter().find(|finding| finding.severity <= Severity::Warning) {
         let mut reason = first.summary.clone();
         if let Some(doubt) = doubt(report) {
@@ -34,7 +49,39 @@ pub fn decide(report: &Report) -> (Verdict, String) {
         return (Verdict::Inconclusive, stuck);
     }
     let classes: Vec<&str> = report.rules.iter().map(|rule| rule.class.as_str()).collect();
-    (Verdict::Healthy, format!("nothing that this version looks for limits the run ({})", classes.join(", ")))
+    let mut reason = format!("nothing that this version looks for limits the run ({})", classes.join(", "));
+    if let Some(queued) = queued(report) {
+        reason.push_str("; ");
+        reason.push_str(&queued);
+    }
+    (Verdict::Healthy, reason)
+}
+
+/// Much time spent ready without a CPU: no rule of this version judges it.
+fn queued(report: &Report) -> Option<String> {
+    let (on_cpu_s, runnable_s) = (total(report, "on_cpu"), total(report, "runnable"));
+    let wanted_s = on_cpu_s + runnable_s;
+    let much = runnable_s >= QUEUED_SHARE * wanted_s && runnable_s >= QUEUED_WALL_SHARE * report.window.duration_s;
+    (much && runnable_s > 0.0).then(|| {
+        format!(
+            "threads were ready but without a CPU for {} of the {} in which they did not wait; this version has no rule for run queues yet",
+            percent(runnable_s / wanted_s),
+            duration(wanted_s)
+        )
+    })
+}
+
+/// Time of all threads in a state.
+fn total(report: &Report, state: &str) -> f64 {
+    let of = |states: &std::collections::BTreeMap<String, f64>| states.get(state).copied().unwrap_or(0.0);
+    report
+        .threads
+        .iter()
+        .map(|row| match row {
+            Row::Thread(thread) => of(&thread.states),
+            Row::Others(others) => of(&others.states),
+        })
+        .sum()
 }
 
 /// Why "nothing found" would not mean "nothing there".
@@ -49,14 +96,29 @@ fn doubt(report: &Report) -> Option<String> {
         None => return Some("the recording does not say how much was lost".to_owned()),
         Some(share) if share < LEAST_COVERAGE => {
             return Some(format!(
-                "{} of the scheduling events are missing; use larger rings (--ring-size) or trace fewer threads",
-                percent(1.0 - share)
+                "{} of the scheduling events are missing{}; use larger rings (--ring-size) or trace fewer threads",
+                percent(1.0 - share),
+                unknown_time::lossy_cpus(report)
             ));
         }
         Some(_) => {}
     }
-    let unknown = unknown_share(report);
-    (unknown > MOST_UNKNOWN).then(|| format!("{} of the threads' time is in an unknown state", percent(unknown)))
+    let wall_s: f64 = report
+        .threads
+        .iter()
+        .map(|row| match row {
+            Row::Thread(thread) => thread.wall_s,
+            Row::Others(others) => others.wall_s,
+        })
+        .sum();
+    let unknown_s = total(report, "unknown");
+    (wall_s > 0.0 && unknown_s / wall_s > MOST_UNKNOWN).then(|| {
+        format!(
+            "{} of the threads' time is in an unknown state, {}",
+            percent(unknown_s / wall_s),
+            unknown_time::explain(report, unknown_s)
+        )
+    })
 }
 
 /// A lock that somebody held and waited for, and that nobody got: no rule of this version judges it, but it is not healthy.
@@ -66,6 +128,9 @@ fn stuck(report: &Report) -> Option<String> {
     let futexes = report.locks.iter().flat_map(|locks| &locks.futexes);
     let futex =
         futexes.into_iter().find(|futex| futex.completed == 0 && !futex.owners.is_empty() && long(futex.max_s))?;
+    if let Some(circle) = circle(report, futex) {
+        return Some(circle);
+    }
     Some(format!(
         "{} of process {} waited up to {} for the {} at {} and none got it: it may be a deadlock, which no rule of this version judges",
         count(futex.threads, "thread"),
@@ -76,15 +141,36 @@ fn stuck(report: &Report) -> Option<String> {
     ))
 }
 
-fn unknown_share(report: &Report) -> f64 {
-    let (mut unknown_s, mut wall_s) = (0.0, 0.0);
-    for row in &report.threads {
-        let (states, wall) = match row {
-            Row::Thread(thread) => (&thread.states, thread.wall_s),
-            Row::Others(others) => (&others.states, others.wall_s),
-        };
-        unknown_s += states.get("unknown").copied().unwrap_or(0.0);
-        wall_s += wall;
+/// Threads that wait for each other's locks, starting with the holder of this one; none where that leads to no circle.
+fn circle(report: &Report, first: &Futex) -> Option<String> {
+    let futexes = &report.locks.as_ref()?.futexes;
+    let same = |a: &Futex, b: &Futex| a.pid == b.pid && a.address == b.address;
+    let mut path: Vec<&Futex> = vec![first];
+    let mut steps = Vec::new();
+    loop {
+        let held = path.last()?;
+        let owner = held.owners.first().filter(|_| held.completed == 0 && held.owners.len() == 1)?;
+        let waits_for = futexes.iter().find(|futex| {
+            futex.pid == held.pid && futex.waiters.iter().any(|waiter| waiter.tid == owner.tid && waiter.open)
+        })?;
+        let name =
+            owner.thread.as_ref().map_or_else(|| owner.tid.to_string(), |name| format!("{name} ({})", owner.tid));
+        let kind = held.kind.as_deref().unwrap_or("lock");
+        steps.push(format!("thread {name} holds the {kind} at {} and waits for {}", held.address, waits_for.address));
+        if same(waits_for, first) {
+            break;
+        }
+        // A circle further on is found from there.
+        if path.iter().any(|futex| same(futex, waits_for)) {
+            return None;
+        }
+        path.push(waits_for);
     }
-    if wall_s > 0.0 { unknown_s / wall_s } else { 0.0 }
+    Some(format!(
+        "{} locks of process {} are waited for in a circle for up to {}: {}; that looks like a deadlock, which no rule of this version judges",
+        path.len(),
+        first.pid,
+        duration(path.iter().map(|futex| futex.max_s).fold(0.0, f64::max)),
+        steps.join(", ")
+    ))
 }

@@ -212,6 +212,11 @@ pub struct Thread {
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     #[serde(default)]
     pub other_detail: BTreeMap<String, f64>,
+    /// Why the time in the state `unknown` is: "lost-records", "unseen-switch" (a switch is missing that nothing counts as lost),
+    /// "unread-reason" (it waited, and for what could not be read).
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(default)]
+    pub unknown_detail: BTreeMap<String, f64>,
     /// How often it left a CPU.
     pub switches: u64,
     /// How often it was pushed off.
@@ -245,6 +250,9 @@ pub struct Wait {
     /// The kind of lock, where an owner was seen.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub owner_kind: Option<String>,
+    /// Waits that a thread of the same process ended by ending itself: joins. Absent when 0.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub joins: Option<u64>,
     /// What ended the waits, by descending count; at most 8.
     pub wakers: Vec<Waker>,
 }
@@ -430,6 +438,9 @@ pub struct Coverage {
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     #[serde(default)]
     pub undecoded_by_kind: BTreeMap<String, u64>,
+    /// Where the recording has no end: how long before the window's end the kernel's counters were taken. Records may be newer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub counters_age_s: Option<f64>,
     /// Threads over the bound of those followed in detail: their times are in the row `others`.
     pub threads_without_detail: u64,
     /// Threads over the second bound: their times are nowhere.
@@ -478,6 +489,10 @@ pub struct FamilyCoverage {
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     #[serde(default)]
     pub by_reason: BTreeMap<String, u64>,
+    /// Events lost by programs, by the number of the CPU; only CPUs that lost some.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(default)]
+    pub lost_by_cpu: BTreeMap<u32, u64>,
     /// `decoded` over `seen`, at most 1.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub share: Option<f64>,
@@ -495,6 +510,9 @@ pub struct Overhead {
     pub programs: Vec<ProgramOverhead>,
     /// User and system CPU time of the tracer.
     pub tracer_cpu_s: f64,
+    /// Of this what it had used when the window had just begun: the cost of starting up. Absent where the recording does not tell.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub startup_cpu_s: Option<f64>,
     /// Greatest resident memory of the tracer, rings included.
     pub tracer_rss_bytes: u64,
     /// Bytes of all rings.

@@ -32,6 +32,9 @@ pub(super) struct Page {
 /// Narrower than this the tables do not fit.
 const LEAST_WIDTH: usize = 60;
 
+/// Where the last cell starts that stands below its row.
+const BELOW: usize = 10;
+
 impl Page {
     pub(super) fn new(width: usize, colour: bool) -> Self {
         Page { text: String::new(), width: width.max(LEAST_WIDTH), colour }
@@ -79,7 +82,7 @@ impl Page {
         }
     }
 
-    /// Rows under a heading. Columns are as wide as their widest cell; the last one is cut at the width of the page.
+    /// Rows under a heading. Columns are as wide as their widest cell; what does not fit of the last one goes on below.
     pub(super) fn table(&mut self, heading: &[(&str, Align)], rows: &[Vec<String>]) {
         let widths: Vec<usize> = (0..heading.len())
             .map(|column| {
@@ -88,16 +91,18 @@ impl Page {
             })
             .collect();
         let titles: Vec<String> = heading.iter().map(|(title, _)| (*title).to_owned()).collect();
-        let head = self.row(heading, &widths, &titles);
+        let beside = self.beside(&widths, rows);
+        let head = self.row(heading, &widths, &titles, beside);
         let head = self.tint(Tint::Dim, &head);
         self.line(&head);
         for row in rows {
-            let line = self.row(heading, &widths, row);
-            self.line(&line);
+            for line in self.row(heading, &widths, row, beside).lines() {
+                self.line(line);
+            }
         }
     }
 
-    fn row(&self, heading: &[(&str, Align)], widths: &[usize], cells: &[String]) -> String {
+    fn row(&self, heading: &[(&str, Align)], widths: &[usize], cells: &[String], beside: bool) -> String {
         let mut line = String::from(" ");
         let mut used = 1;
         for (column, cell) in cells.iter().enumerate() {
@@ -106,7 +111,7 @@ impl Page {
             line.push_str(&" ".repeat(gap));
             used += gap;
             if column + 1 == heading.len() {
-                line.push_str(&cut(cell, self.width.saturating_sub(used).max(12)));
+                line.push_str(&self.last_cell(cell, used, beside));
                 continue;
             }
             let padding = " ".repeat(width.saturating_sub(printed_width(cell)));
@@ -117,6 +122,40 @@ impl Page {
             used += width;
         }
         line.trim_end().to_owned()
+    }
+
+    /// Whether the last cells of all rows, broken at their commas, fit beside the other columns.
+    fn beside(&self, widths: &[usize], rows: &[Vec<String>]) -> bool {
+        let others = widths.len().saturating_sub(1);
+        let used = 1 + 2 * others + widths.iter().take(others).sum::<usize>() + 1;
+        let room = self.width.saturating_sub(used);
+        let last = rows.iter().filter_map(|row| row.last());
+        last.flat_map(|cell| cell.split(", ")).all(|part| printed_width(part) < room)
+    }
+
+    /// The last cell of a row that has used so much of the width. Where it does not fit it breaks at its commas, beside the
+    /// other cells or below them.
+    fn last_cell(&self, cell: &str, used: usize, beside: bool) -> String {
+        let room = self.width.saturating_sub(used);
+        if cell.contains('\x1b') || cell.chars().count() <= room {
+            return cell.to_owned();
+        }
+        let (indent, room) = if beside { (used, room) } else { (BELOW, self.width - BELOW) };
+        let mut lines: Vec<String> = if beside { Vec::new() } else { vec![String::new()] };
+        let mut line = String::new();
+        let mut parts = cell.split(", ").peekable();
+        while let Some(part) = parts.next() {
+            let part = if parts.peek().is_some() { format!("{part},") } else { part.to_owned() };
+            if !line.is_empty() && line.chars().count() + 1 + part.chars().count() > room {
+                lines.push(std::mem::take(&mut line));
+            }
+            if !line.is_empty() {
+                line.push(' ');
+            }
+            line.push_str(&part);
+        }
+        lines.push(line);
+        lines.iter().map(|line| cut(line, room)).collect::<Vec<_>>().join(&format!("\n{}", " ".repeat(indent)))
     }
 }
 

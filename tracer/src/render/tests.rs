@@ -1,6 +1,7 @@
 //! What a person sees, on constructed runs.
 
 use super::text::{Style, render};
+use crate::model::report::{Overhead, Report, Row};
 use crate::testing;
 
 #[test]
@@ -21,7 +22,7 @@ fn the_answer_comes_first_and_coverage_is_always_there() {
         assert!(text.contains(part), "{part} is missing in\n{text}");
     }
     let words = text.split_whitespace().collect::<Vec<_>>().join(" ");
-    assert!(words.contains("0 lost (map_full 0, recursion 0, ring_full 0)"), "{text}");
+    assert!(words.contains("events seen, all written, 0 lost, all decoded"), "{text}");
     assert!(!text.contains('\x1b'), "no colour was asked for");
 }
 
@@ -33,6 +34,71 @@ fn no_line_is_wider_than_the_terminal() {
             assert!(line.chars().count() <= width, "{} columns instead of {width}: {line}", line.chars().count());
         }
     }
+}
+
+#[test]
+fn who_held_and_who_woke_is_told_at_any_width() {
+    for width in [60, 80, 100, 200] {
+        let report = testing::contended_report();
+        let text = render(&report, Style { width, colour: false });
+        assert!(text.contains("held by main (10)"), "width {width}:\n{text}");
+        assert!(text.contains("woken by main (10)"), "width {width}:\n{text}");
+    }
+}
+
+#[test]
+fn kernel_threads_are_no_long_waits_unless_there_is_nothing_else() {
+    let waits = |text: &str| text.split("Longest waits").nth(1).unwrap_or_default().to_owned();
+    let style = Style { width: 100, colour: false };
+    let mut report = testing::contended_report();
+    let mut kernel = |keep: bool| {
+        for row in &mut report.threads {
+            let Row::Thread(thread) = row else { continue };
+            let mut wait = thread.waits[0].clone();
+            (wait.state, wait.detail) = ("other".to_owned(), Some("kernel".to_owned()));
+            wait.total_s *= 2.0;
+            if keep {
+                thread.waits.push(wait);
+            } else {
+                thread.waits = vec![wait];
+            }
+        }
+        waits(&render(&report, style))
+    };
+    let with_others = kernel(true);
+    assert!(with_others.contains("futex") && !with_others.contains("other kernel"), "{with_others}");
+    let alone = kernel(false);
+    assert!(alone.contains("other kernel"), "{alone}");
+}
+
+#[test]
+fn coverage_is_short_when_nothing_was_lost_and_says_how_old_its_counters_are() {
+    let words = |report: &Report| {
+        let text = render(report, Style { width: 100, colour: false });
+        text.split_whitespace().collect::<Vec<_>>().join(" ")
+    };
+    let mut report = testing::contended_report();
+    report.coverage.counters_age_s = Some(0.4);
+    let text = words(&report);
+    assert!(text.contains("counters as of 400 ms before the end"), "{text}");
+    report.coverage.counters_age_s = None;
+    let family = &mut report.coverage.families[0];
+    (family.seen, family.lost) = (family.seen.map(|seen| seen + 7), Some(7));
+    family.by_reason.insert("ring_full".to_owned(), 7);
+    let text = words(&report);
+    assert!(text.contains("7 lost (map_full 0, recursion 0, ring_full 7)"), "{text}");
+}
+
+#[test]
+fn starting_up_is_told_apart_from_tracing() {
+    let mut report = testing::contended_report();
+    let overhead = Overhead { tracer_cpu_s: 0.15, startup_cpu_s: Some(0.13), ..Overhead::default() };
+    report.overhead = Some(overhead.clone());
+    let text = render(&report, Style { width: 200, colour: false });
+    assert!(text.contains("tracer 20.0 ms of CPU time") && text.contains("130 ms before it to start up"), "{text}");
+    report.overhead = Some(Overhead { startup_cpu_s: None, ..overhead });
+    let text = render(&report, Style { width: 200, colour: false });
+    assert!(text.contains("tracer 150 ms of CPU time, its start-up included"), "{text}");
 }
 
 #[test]

@@ -1,11 +1,11 @@
 //! A person's first look: the answer, what to do, what it rests on; then where the threads' time went, and how much was seen.
 
 use super::layout::{Align, Page, Tint};
+use super::ledger::{coverage, overhead};
 use crate::model::report::{
-    Context, FamilyCoverage, Finding, Futex, Overhead, Owner, Report, Row, RuleStatus, Severity, Thread, Verdict, Wait,
-    Waker,
+    Context, Evidence, Finding, Futex, Owner, Report, Row, RuleStatus, Severity, Thread, Verdict, Wait, Waker,
 };
-use crate::model::units::{bytes, count, duration, grouped, percent};
+use crate::model::units::{count, duration, grouped, percent};
 
 /// How to write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,6 +21,9 @@ const MAX_WAITS: usize = 10;
 const MAX_LOCKS: usize = 8;
 const MAX_OBSERVED: usize = 5;
 const BAR_CHARS: usize = 20;
+
+/// A state of a thread under this share of its time is not shown.
+const LEAST_SHARE: f64 = 0.001;
 
 /// The whole report as text.
 pub fn render(report: &Report, style: Style) -> String {
@@ -43,7 +46,7 @@ pub fn render(report: &Report, style: Style) -> String {
     locks(&mut page, report);
     page.line("");
     coverage(&mut page, report);
-    overhead(&mut page, report.overhead.as_ref());
+    overhead(&mut page, report);
     page.text
 }
 
@@ -104,15 +107,19 @@ fn finding(page: &mut Page, report: &Report, finding: &Finding) {
     page.paragraph("  prove    ", &finding.experiment);
     for (position, evidence) in finding.evidence.iter().enumerate() {
         let label = if position == 0 { "  evidence " } else { "           " };
-        let against = evidence
-            .compared_with
-            .as_ref()
-            .map(|other| format!(" ({} {})", other.what, amount(other.value, &evidence.unit)));
-        page.paragraph(
-            label,
-            &format!("{}: {}{}", evidence.metric, amount(evidence.value, &evidence.unit), against.unwrap_or_default()),
-        );
+        page.paragraph(label, &format!("{}: {}", evidence.metric, measured(evidence)));
     }
+}
+
+/// What a piece of evidence measured, and what that is to be compared with.
+fn measured(evidence: &Evidence) -> String {
+    let value = amount(evidence.value, &evidence.unit);
+    let Some(other) = &evidence.compared_with else { return value };
+    let whole = |value: f64| value.fract() == 0.0 && value >= 0.0;
+    if evidence.unit == "1" && whole(evidence.value) && whole(other.value) {
+        return format!("{value} of {}", amount(other.value, &evidence.unit));
+    }
+    format!("{value} ({} {})", other.what, amount(other.value, &evidence.unit))
 }
 
 fn amount(value: f64, unit: &str) -> String {
@@ -167,7 +174,7 @@ fn threads(page: &mut Page, report: &Report) {
         ("wall", Align::Right),
         ("on-CPU", Align::Right),
         ("ready", Align::Right),
-        ("# on-CPU + ready . wait", Align::Left),
+        ("", Align::Left),
         ("waits", Align::Left),
     ];
     let lines: Vec<Vec<String>> = shown
@@ -185,6 +192,7 @@ fn threads(page: &mut Page, report: &Report) {
         })
         .collect();
     page.table(&heading, &lines);
+    legend(page, &shown);
     if let Some(others) = others {
         page.line(&format!(
             "  and {} summed up: wall {}, on-CPU {}",
@@ -193,6 +201,34 @@ fn threads(page: &mut Page, report: &Report) {
             duration(others.states.get("on_cpu").copied().unwrap_or(0.0))
         ));
     }
+}
+
+/// What the bar's characters and the states mean, of those that can be seen above.
+fn legend(page: &mut Page, shown: &[&Thread]) {
+    let any = |state: &str| shown.iter().any(|thread| is_shown(thread, state));
+    let mut parts = vec!["# on a CPU", "+ ready, but without a CPU", ". waiting"];
+    if any("unknown") {
+        parts.push("? not known");
+    }
+    let states = [
+        ("futex", "futex: a lock, queue or join in user space"),
+        ("file", "file: a file or disk"),
+        ("pipe", "pipe: a pipe's other end"),
+        ("socket_inet", "socket_inet: the network"),
+        ("socket_unix", "socket_unix: a process of this host"),
+        ("poll", "poll: any of several descriptors"),
+        ("child", "child: a child process"),
+        ("timer", "timer: a sleep"),
+        ("fault", "fault: memory"),
+        ("stopped", "stopped: by a signal or debugger"),
+    ];
+    parts.extend(states.into_iter().filter(|(state, _)| any(state)).map(|(_, text)| text));
+    page.paragraph("  ", &parts.join("; "));
+}
+
+/// Whether a state of a thread is long enough to be shown.
+fn is_shown(thread: &Thread, state: &str) -> bool {
+    share(state_s(thread, state), thread.wall_s) >= LEAST_SHARE
 }
 
 /// On-CPU, ready, waiting and unknown time as parts of one line.
@@ -224,7 +260,7 @@ fn waiting(thread: &Thread) -> String {
     let mut states: Vec<(&String, f64)> = thread
         .states
         .iter()
-        .filter(|(state, seconds)| !matches!(state.as_str(), "on_cpu" | "runnable") && **seconds > 0.0)
+        .filter(|(state, _)| !matches!(state.as_str(), "on_cpu" | "runnable") && is_shown(thread, state))
         .map(|(state, seconds)| (state, *seconds))
         .collect();
     states.sort_by(|a, b| b.1.total_cmp(&a.1));
@@ -243,6 +279,11 @@ fn waits(page: &mut Page, report: &Report) {
     let mut waits: Vec<(&Thread, &Wait)> =
         rows(report).into_iter().flat_map(|thread| thread.waits.iter().map(move |wait| (thread, wait))).collect();
     waits.retain(|(_, wait)| wait.total_s > 0.0);
+    // A kernel thread waits for work, which says little; there are many of them.
+    let of_kernel = |wait: &Wait| wait.state == "other" && wait.detail.as_deref() == Some("kernel");
+    if waits.iter().any(|(_, wait)| !of_kernel(wait)) {
+        waits.retain(|(_, wait)| !of_kernel(wait));
+    }
     waits.sort_by(|a, b| b.1.total_s.total_cmp(&a.1.total_s));
     waits.truncate(MAX_WAITS);
     if waits.is_empty() {
@@ -276,6 +317,10 @@ fn waits(page: &mut Page, report: &Report) {
 }
 
 fn what(wait: &Wait) -> String {
+    let ended = wait.count - u64::from(wait.open).min(wait.count);
+    if wait.owners.is_empty() && wait.joins.is_some_and(|joins| joins == ended) {
+        return format!("join {}", wait.object.as_deref().unwrap_or_default());
+    }
     let mut text = wait.state.clone();
     for part in [&wait.detail, &wait.object].into_iter().flatten().filter(|part| **part != wait.state) {
         text.push(' ');
@@ -312,6 +357,27 @@ fn waker_name(waker: &Waker) -> String {
     }
 }
 
+/// The kind of lock in a word that fits a column.
+fn short_kind(futex: &Futex) -> &str {
+    match futex.kind.as_deref() {
+        Some("pthread mutex") => "mutex",
+        Some("robust pthread mutex") => "robust",
+        Some("priority-inheritance mutex") => "PI",
+        other => other.unwrap_or_default(),
+    }
+}
+
+/// The thread that held it most often, and in what share of the waits, where there were several.
+fn mostly(futex: &Futex) -> String {
+    let Some(owner) = futex.owners.first() else { return String::new() };
+    let name = owner_name(owner);
+    if futex.owners.len() == 1 {
+        return name;
+    }
+    let part = percent(share(owner.count as f64, futex.waits_with_owner as f64));
+    format!("{name} {part}, {} in all", count(futex.owners.len() as u64, "holder"))
+}
+
 fn locks(page: &mut Page, report: &Report) {
     let Some(locks) = &report.locks else { return };
     let owned: Vec<&Futex> = locks.futexes.iter().filter(|futex| !futex.owners.is_empty()).collect();
@@ -335,11 +401,11 @@ fn locks(page: &mut Page, report: &Report) {
             vec![
                 format!("{} ({})", futex.process.as_deref().unwrap_or("?"), futex.pid),
                 futex.address.clone(),
-                futex.kind.clone().unwrap_or_default(),
+                short_kind(futex).to_owned(),
                 grouped(futex.waits),
                 duration(futex.total_s),
                 grouped(futex.threads),
-                futex.owners.first().map(owner_name).unwrap_or_default(),
+                mostly(futex),
             ]
         })
         .collect();
@@ -347,82 +413,4 @@ fn locks(page: &mut Page, report: &Report) {
     if owned.len() > MAX_LOCKS {
         page.line(&format!("  and {} more", owned.len() - MAX_LOCKS));
     }
-}
-
-fn coverage(page: &mut Page, report: &Report) {
-    for family in &report.coverage.families {
-        page.paragraph("Coverage: ", &family_line(family));
-    }
-    if report.coverage.families.is_empty() {
-        page.paragraph("Coverage: ", "the recording names no family");
-    }
-    let mut notes = Vec::new();
-    let mut note = |number: u64, text: &str| {
-        if number > 0 {
-            notes.push(format!("{} {text}", grouped(number)));
-        }
-    };
-    note(report.coverage.threads_without_detail, "threads followed without detail");
-    note(report.coverage.threads_not_followed, "threads not followed");
-    note(report.coverage.capture_dropped_records.unwrap_or(0), "records missing in the capture");
-    note(report.coverage.capture_failed_writes.unwrap_or(0), "failed writes to the capture");
-    if !notes.is_empty() {
-        page.paragraph("          ", &notes.join(", "));
-    }
-}
-
-fn family_line(family: &FamilyCoverage) -> String {
-    let mut line = format!("{} {}", family.family, family.status);
-    if let Some(reason) = &family.reason {
-        line.push_str(&format!(" ({reason})"));
-    }
-    match (family.seen, family.submitted, family.lost) {
-        (Some(seen), Some(submitted), Some(lost)) => {
-            let reasons: Vec<String> =
-                family.by_reason.iter().map(|(reason, lost)| format!("{reason} {}", grouped(*lost))).collect();
-            line.push_str(&format!(
-                "; {} seen = {} written + {} lost ({}); {} decoded, {} undecoded, {} left in the rings, {} missing, {} late",
-                count(seen, "event"),
-                grouped(submitted),
-                grouped(lost),
-                reasons.join(", "),
-                grouped(family.decoded),
-                grouped(family.undecoded),
-                grouped(family.queued.unwrap_or(0)),
-                grouped(family.missing.unwrap_or(0)),
-                grouped(family.late)
-            ));
-        }
-        _ => line.push_str(&format!(
-            "; {} decoded; the recording has no counters of losses",
-            count(family.decoded, "record")
-        )),
-    }
-    match family.share {
-        Some(share) => line.push_str(&format!("; {} of what happened is in this report", percent(share))),
-        None => line.push_str("; the share that is in this report is not known"),
-    }
-    line
-}
-
-fn overhead(page: &mut Page, overhead: Option<&Overhead>) {
-    let Some(overhead) = overhead else {
-        page.paragraph("Overhead: ", "not measured");
-        return;
-    };
-    let mut parts = Vec::new();
-    parts.extend(overhead.cpu_share.map(|share| format!("{} of one CPU in all", percent(share))));
-    parts.push(format!(
-        "tracer {} of CPU time, {} of memory, {} of it rings",
-        duration(overhead.tracer_cpu_s),
-        bytes(overhead.tracer_rss_bytes),
-        bytes(overhead.ring_bytes)
-    ));
-    for program in overhead.programs.iter().filter(|program| program.runs > 0) {
-        parts.extend(program.ns_per_run.map(|ns| format!("{} {ns:.0} ns per run", program.name)));
-    }
-    if overhead.measured_s > 0.0 {
-        parts.push(format!("programs measured for {}", duration(overhead.measured_s)));
-    }
-    page.paragraph("Overhead: ", &parts.join("; "));
 }
