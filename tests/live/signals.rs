@@ -22,8 +22,16 @@ fn running(arguments: &str, options: &[&str]) -> (Background, tempfile::TempDir,
     (tracer, folder, truth)
 }
 
+/// How often a process left its CPU by itself.
+fn sleeps(pid: u64) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+    line.and_then(|count| count.trim().parse().ok()).unwrap_or(0)
+}
+
 fn passed_on(signal: i32) {
     let (tracer, folder, truth) = running("sleep --duration 30s", &[]);
+    until("CMD has slept", PATIENCE, || sleeps(whole(&truth, "pid")) >= 5);
     tracer.signal(signal);
     let ended = tracer.end_within(PATIENCE);
     assert_eq!(ended.code, Some(128 + signal), "CMD's status; {ended}");
