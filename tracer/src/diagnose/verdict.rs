@@ -111,7 +111,7 @@ fn doubt(report: &Report) -> Option<String> {
             Row::Others(others) => others.wall_s,
         })
         .sum();
-    let unknown_s = total(report, "unknown");
+    let unknown_s = total(report, "unknown") - asleep_throughout(report);
     (wall_s > 0.0 && unknown_s / wall_s > MOST_UNKNOWN).then(|| {
         format!(
             "{} of the threads' time is in an unknown state, {}",
@@ -119,6 +119,21 @@ fn doubt(report: &Report) -> Option<String> {
             unknown_time::explain(report, unknown_s)
         )
     })
+}
+
+/// On a whole host, unknown time of threads that never ran in the window and whose reason to sleep could not be read: nobody knows
+/// what they wait for, but nothing that they did was missed. Of a chosen target that would be too little to call it healthy.
+fn asleep_throughout(report: &Report) -> f64 {
+    if report.target.all != Some(true) {
+        return 0.0;
+    }
+    report
+        .threads
+        .iter()
+        .filter_map(|row| if let Row::Thread(thread) = row { Some(thread) } else { None })
+        .filter(|thread| thread.switches == 0 && thread.states.get("on_cpu").copied().unwrap_or(0.0) == 0.0)
+        .filter_map(|thread| thread.unknown_detail.get("unread-reason"))
+        .sum()
 }
 
 /// A lock that somebody held and waited for, and that nobody got: no rule of this version judges it, but it is not healthy.
