@@ -1,6 +1,24 @@
-//! What tests need of the host: a cgroup of their own.
+//! What tests need of the host: a cgroup of their own, and the time that others took from its CPUs.
 
 use std::path::{Path, PathBuf};
+
+/// CPU time since boot that went to the hypervisor's other guests or to interrupts. The kernel takes it off its own account of a
+/// thread's CPU time; a tracer of context switches does not see it.
+pub fn stolen_s() -> f64 {
+    let stat = std::fs::read_to_string("/proc/stat").unwrap_or_default();
+    let fields: Vec<f64> = stat
+        .lines()
+        .next()
+        .unwrap_or_default()
+        .split_ascii_whitespace()
+        .skip(1)
+        .filter_map(|n| n.parse().ok())
+        .collect();
+    // SAFETY: sysconf has no preconditions.
+    let ticks = unsafe { libc::sysconf(libc::_SC_CLK_TCK) } as f64;
+    // irq, softirq, steal
+    fields.get(5..8).map_or(0.0, |taken| taken.iter().sum::<f64>() / ticks)
+}
 
 /// A cgroup, removed at the end. In the unified hierarchy where there is one, else in one of version 1.
 pub struct Cgroup {

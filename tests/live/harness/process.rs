@@ -54,6 +54,15 @@ impl Background {
     /// Starts it in a process group of its own.
     pub fn start(mut line: Command) -> Self {
         line.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
+        // A shell that starts the tests in the background has them ignore Ctrl-C, and so all their children.
+        // SAFETY: signal(2) may be called between fork and exec.
+        unsafe {
+            line.pre_exec(|| {
+                libc::signal(libc::SIGINT, libc::SIG_DFL);
+                libc::signal(libc::SIGQUIT, libc::SIG_DFL);
+                Ok(())
+            });
+        }
         let started = Instant::now();
         let mut child = line.spawn().unwrap_or_else(|error| panic!("cannot run {line:?}: {error}"));
         let (sender, lines) = channel();
