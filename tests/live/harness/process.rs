@@ -54,12 +54,13 @@ impl Background {
     /// Starts it in a process group of its own.
     pub fn start(mut line: Command) -> Self {
         line.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
-        // A shell that starts the tests in the background has them ignore Ctrl-C, and so all their children.
+        // A shell that starts the tests in the background has them ignore Ctrl-C, nohup a hang-up, and so all their children.
         // SAFETY: signal(2) may be called between fork and exec.
         unsafe {
             line.pre_exec(|| {
-                libc::signal(libc::SIGINT, libc::SIG_DFL);
-                libc::signal(libc::SIGQUIT, libc::SIG_DFL);
+                for signal in [libc::SIGINT, libc::SIGQUIT, libc::SIGHUP, libc::SIGTERM] {
+                    libc::signal(signal, libc::SIG_DFL);
+                }
                 Ok(())
             });
         }
