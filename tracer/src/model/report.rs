@@ -230,7 +230,7 @@ pub struct Thread {
 pub struct Wait {
     /// The state, as in [`Thread::states`].
     pub state: String,
-    /// What it waited for: the address of a futex ("0x7f..."), "pipe:[inode]", "socket:[inode]", "inode:[inode]". Absent: not
+    /// What it waited for: the address of a futex (`0x7f...`), `pipe:[inode]`, `socket:[inode]`, `inode:[inode]`. Absent: not
     /// known, or several.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub object: Option<String>,
