@@ -91,6 +91,9 @@ pub struct Traced {
     pub ended: Ended,
     /// Where it was run and wrote its files.
     pub folder: TempDir,
+    /// CPU time that the hypervisor or interrupts took meanwhile, from all CPUs. The tracer counts it as time on CPU, the kernel's
+    /// account of a thread does not.
+    pub stolen_s: f64,
 }
 
 impl Tracer {
@@ -176,8 +179,10 @@ impl Tracer {
     /// Runs it to its end.
     pub fn go(self) -> Traced {
         let limit = self.limit;
+        let stolen_before_s = host::stolen_s();
         let (background, folder) = self.start();
-        Traced { ended: background.end_within(limit), folder }
+        let ended = background.end_within(limit);
+        Traced { ended, folder, stolen_s: host::stolen_s() - stolen_before_s }
     }
 
     /// Starts it.

@@ -65,7 +65,7 @@ fn assert_owner_found(kind: &str, name: &str) {
     let waited: f64 = threads.iter().map(|own| number(own, "waited_s")).sum();
     // Between the end of a wait and the CPU lies the run queue.
     let queued: f64 = threads.iter().map(|own| state(report.thread(whole(own, "tid")), "runnable")).sum();
-    let (at_least, slack) = (number(futex, "total_s"), 0.05 * waited + 0.03);
+    let (at_least, slack) = (number(futex, "total_s"), 0.05 * waited + 0.03 + traced.stolen_s);
     let agrees = at_least <= waited + slack && waited <= at_least + queued + slack;
     assert!(agrees, "all waits together: the report says {at_least} to {}, the program {waited}", at_least + queued);
     assert_no_wrong_owner(&report, &truth);

@@ -21,12 +21,13 @@ fn assert_little_unknown(row: &Value) {
     assert!(state(row, "unknown") <= 0.01 * number(row, "wall_s") + 0.01, "unknown is more than 1 %: {row}");
 }
 
-/// Fails unless the waits that a thread measured agree with a state: a measured wait is the wait itself and, between its end and
-/// the CPU, some of the time in the run queue.
+/// Fails unless the waits that a thread measured agree with a state: a measured wait is the wait itself, between its end and
+/// the CPU some of the time in the run queue, and some of the time in which the hypervisor had the CPU.
 #[track_caller]
 fn assert_covers(what: &str, row: &Value, key: &str, own: &Value) {
     let waited = number(own, "waited_s");
-    let (at_least, at_most) = (state(row, key), state(row, key) + state(row, "runnable"));
+    let stolen = (state(row, "on_cpu") - number(own, "on_cpu_ns") / 1e9).max(0.0);
+    let (at_least, at_most) = (state(row, key), state(row, key) + state(row, "runnable") + stolen);
     let slack = 0.03 * waited + 0.02;
     let agrees = at_least <= waited + slack && waited <= at_most + slack;
     assert!(agrees, "{what}: the report says {at_least} to {at_most}, the program {waited}: {row}");
@@ -39,7 +40,7 @@ fn assert_waited(arguments: &str, role: &str, key: &str) {
     traced.report().assert_states();
     let (own, row) = by_role(&traced, role);
     assert_covers(&format!("{key} of {role} in `{arguments}`"), &row, key, &own);
-    close("time on CPU", state(&row, "on_cpu"), number(&own, "on_cpu_ns") / 1e9, 0.02, 0.02);
+    close("time on CPU", state(&row, "on_cpu"), number(&own, "on_cpu_ns") / 1e9, 0.02, 0.02 + traced.stolen_s);
     assert_little_unknown(&row);
 }
 
@@ -52,7 +53,7 @@ fn a_python_program_that_computes_then_sleeps_is_accounted_for() {
     let row = report.thread(whole(&truth, "pid"));
     report.assert_states();
     close("wall time", number(row, "wall_s"), number(&truth, "wall_s"), 0.005, 0.0);
-    close("time on CPU", state(row, "on_cpu"), number(&truth, "schedstat_ns") / 1e9, 0.02, 0.02);
+    close("time on CPU", state(row, "on_cpu"), number(&truth, "schedstat_ns") / 1e9, 0.02, 0.02 + traced.stolen_s);
     close("sleep", state(row, "timer"), number(&truth, "slept_s"), 0.005, 0.005);
     assert_little_unknown(row);
     assert!(text(row, "name").starts_with("python"), "the name is the last program's: {row}");
@@ -142,7 +143,7 @@ fn a_stopped_process_is_stopped_and_its_sleep_is_a_sleep_again() {
 fn a_thread_that_never_leaves_its_cpu_is_on_cpu() {
     let traced = trace("never-switch --duration 600ms");
     let (own, row) = by_role(&traced, "spinner");
-    close("time on CPU", state(&row, "on_cpu"), number(&own, "on_cpu_ns") / 1e9, 0.02, 0.02);
+    close("time on CPU", state(&row, "on_cpu"), number(&own, "on_cpu_ns") / 1e9, 0.02, 0.02 + traced.stolen_s);
     traced.report().assert_states();
 }
 
@@ -153,7 +154,7 @@ fn threads_that_share_cpus_wait_in_the_run_queue() {
     let (truth, report) = (traced.truth(), traced.report());
     for own in list(&truth, "threads") {
         let row = report.thread(whole(own, "tid"));
-        close("time on CPU", state(row, "on_cpu"), number(own, "on_cpu_ns") / 1e9, 0.02, 0.02);
+        close("time on CPU", state(row, "on_cpu"), number(own, "on_cpu_ns") / 1e9, 0.02, 0.02 + traced.stolen_s);
         close("run queue", state(row, "runnable"), number(own, "run_delay_ns") / 1e9, 0.03, 0.02);
     }
     report.assert_states();

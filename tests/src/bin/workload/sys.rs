@@ -40,6 +40,28 @@ pub fn clock_ns(clock: libc::clockid_t) -> u64 {
     time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
 }
 
+/// Adds up the time that a thread spent in calls that wait, less the CPU time that it used in them.
+#[derive(Default)]
+pub struct Waited {
+    waited_ns: u64,
+}
+
+impl Waited {
+    /// Makes the call.
+    pub fn in_call<T>(&mut self, call: impl FnOnce() -> T) -> T {
+        let (wall_ns, cpu_ns) = (clock_ns(libc::CLOCK_MONOTONIC), clock_ns(libc::CLOCK_THREAD_CPUTIME_ID));
+        let result = call();
+        let used_ns = clock_ns(libc::CLOCK_THREAD_CPUTIME_ID) - cpu_ns;
+        self.waited_ns += (clock_ns(libc::CLOCK_MONOTONIC) - wall_ns).saturating_sub(used_ns);
+        result
+    }
+
+    /// Seconds.
+    pub fn seconds(&self) -> f64 {
+        self.waited_ns as f64 / 1e9
+    }
+}
+
 /// User and system time of this process, its ended children included.
 pub fn process_cpu_s() -> f64 {
     let own = clock_ns(libc::CLOCK_PROCESS_CPUTIME_ID) as f64 / 1e9;

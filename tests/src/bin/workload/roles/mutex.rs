@@ -43,12 +43,12 @@ struct Part {
 
 impl Part {
     fn work(&self, truth: &mut ThreadTruth) {
-        let (mut waited, mut held, mut longest, mut turns) = (Duration::ZERO, Duration::ZERO, Duration::ZERO, 0_u64);
+        let (mut waited, mut held, mut longest, mut turns) =
+            (sys::Waited::default(), Duration::ZERO, Duration::ZERO, 0_u64);
         while Instant::now() < self.end {
             let asked = Instant::now();
-            self.mutex.lock();
+            waited.in_call(|| self.mutex.lock());
             let got = Instant::now();
-            waited += got - asked;
             longest = longest.max(got - asked);
             if self.sleep && !self.hold.is_zero() {
                 std::thread::sleep(self.hold);
@@ -62,7 +62,7 @@ impl Part {
             std::thread::sleep(Duration::from_micros(300));
         }
         self.turns.fetch_add(turns, Ordering::Relaxed);
-        truth.set("waited_s", waited.as_secs_f64());
+        truth.set("waited_s", waited.seconds());
         truth.set("longest_wait_s", longest.as_secs_f64());
         truth.set("held_s", held.as_secs_f64());
         truth.set("turns", turns);

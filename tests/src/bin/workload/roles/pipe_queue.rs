@@ -33,19 +33,16 @@ impl roles::Options for Options {
             truth.set("items", items);
         })?;
         let consumer = run.spawn("consumer", move |truth| {
-            let (mut items, mut waited, mut item) = (0_u64, Duration::ZERO, [0; 64]);
+            let (mut items, mut waited, mut item) = (0_u64, sys::Waited::default(), [0; 64]);
             loop {
-                let asked = Instant::now();
-                let more = sys::read_full(from.as_fd(), &mut item).unwrap_or(false);
-                waited += asked.elapsed();
-                if !more {
+                if !waited.in_call(|| sys::read_full(from.as_fd(), &mut item)).unwrap_or(false) {
                     break;
                 }
                 sys::compute(period / 2);
                 items += 1;
             }
             truth.set("items", items);
-            truth.set("waited_s", waited.as_secs_f64());
+            truth.set("waited_s", waited.seconds());
         })?;
         let workers = vec![producer, consumer];
         run.ready(&workers);

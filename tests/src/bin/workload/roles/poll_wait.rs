@@ -64,16 +64,14 @@ impl roles::Options for Options {
         let epoll = epoll(from.as_raw_fd()).context("cannot make an epoll descriptor")?;
         let (call, period, end) = (self.call, self.period, Instant::now() + self.duration);
         let waiter = run.spawn("waiter", move |truth| {
-            let (mut waited, mut byte) = (Duration::ZERO, [0]);
+            let (mut waited, mut byte) = (sys::Waited::default(), [0]);
             loop {
-                let asked = Instant::now();
-                wait(call, from.as_raw_fd(), epoll.as_raw_fd());
-                waited += asked.elapsed();
+                waited.in_call(|| wait(call, from.as_raw_fd(), epoll.as_raw_fd()));
                 if !sys::read_full(from.as_fd(), &mut byte).unwrap_or(false) {
                     break;
                 }
             }
-            truth.set("waited_s", waited.as_secs_f64());
+            truth.set("waited_s", waited.seconds());
         })?;
         let writer = run.spawn("writer", move |_| {
             while Instant::now() < end {

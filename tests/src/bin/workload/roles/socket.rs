@@ -61,19 +61,17 @@ impl roles::Options for Options {
             }
         })?;
         let client = run.spawn("client", move |truth| {
-            let (mut waited, mut answers, mut byte) = (Duration::ZERO, 0_u64, [1]);
+            let (mut waited, mut answers, mut byte) = (sys::Waited::default(), 0_u64, [1]);
             while Instant::now() < end {
                 if near.write_all(&byte).is_err() {
                     break;
                 }
-                let asked = Instant::now();
-                if near.read_exact(&mut byte).is_err() {
+                if waited.in_call(|| near.read_exact(&mut byte)).is_err() {
                     break;
                 }
-                waited += asked.elapsed();
                 answers += 1;
             }
-            truth.set("waited_s", waited.as_secs_f64());
+            truth.set("waited_s", waited.seconds());
             truth.set("answers", answers);
         })?;
         let workers = vec![server, client];
