@@ -9,8 +9,10 @@
 pub mod config;
 pub mod futex;
 pub mod loss;
+pub mod python;
 pub mod record;
 pub mod sched;
+pub mod stack;
 pub mod state;
 pub mod syscall;
 
@@ -23,20 +25,23 @@ pub const ABI_VERSION: u32 = 1;
 pub enum FamilyId {
     /// Scheduling: which thread ran, which waited, for what, woken by whom.
     Sched = 1,
+    /// Stacks: which code runs, and which code waits.
+    Cpu = 2,
 }
 
 impl FamilyId {
     /// Every family that has kernel records, in the order of its number.
-    pub const ALL: [FamilyId; 1] = [FamilyId::Sched];
+    pub const ALL: [FamilyId; 2] = [FamilyId::Sched, FamilyId::Cpu];
 
     /// The family with this number.
     pub const fn from_number(number: u8) -> Option<Self> {
         match number {
             1 => Some(FamilyId::Sched),
+            2 => Some(FamilyId::Cpu),
             _ => None,
         }
     }
 }
 
 /// Number of slots in arrays indexed by [`FamilyId`].
-pub const FAMILY_SLOTS: usize = 2;
+pub const FAMILY_SLOTS: usize = 3;

@@ -52,6 +52,14 @@ pub mod sched {
     pub const CGROUP_MOVE: u16 = super::kind(1, 8);
 }
 
+/// Kinds of the family that takes stacks; payloads in [`crate::stack`].
+pub mod cpu {
+    /// A stack was taken and unwound; written by user space in place of the raw record.
+    pub const SAMPLED: u16 = super::kind(2, 1);
+    /// A copy of registers and stack: from the kernel to the unwinder only, never in a capture.
+    pub const RAW_STACK: u16 = super::kind(2, 255);
+}
+
 /// Kinds that user space writes (family 0); payloads are JSON.
 pub mod meta {
     /// Facts about the host; once, first.
@@ -74,4 +82,12 @@ pub mod meta {
     pub const COST: u16 = super::kind(0, 9);
     /// The end of the run: why it ended and how.
     pub const END: u16 = super::kind(0, 10);
+    /// A file that frames lie in.
+    pub const MODULE: u16 = super::kind(0, 11);
+    /// A frame: an address in a module, in the kernel or in memory without a file, or a Python function's line.
+    pub const FRAME: u16 = super::kind(0, 12);
+    /// A stack: frames from the innermost to the outermost, and how it ended.
+    pub const STACK: u16 = super::kind(0, 13);
+    /// Names of a frame.
+    pub const SYMBOL: u16 = super::kind(0, 14);
 }

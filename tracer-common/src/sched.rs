@@ -125,8 +125,8 @@ pub struct Switch {
     pub arg0: u32,
     /// A [`FdKind`], for system calls whose first argument is a file descriptor.
     pub fd_kind: u8,
-    /// Zero.
-    pub reserved: [u8; 3],
+    /// Where in its code `prev_tid` waits, little-endian: [`crate::stack::place`]; 0: not known.
+    pub place: [u8; 3],
     /// Inode number of that file, or the futex's address.
     pub object: u64,
 }

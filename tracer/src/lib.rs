@@ -15,6 +15,11 @@ pub mod families;
 pub mod kernel;
 pub mod model;
 pub mod pipeline;
+pub mod process;
+pub mod python;
 pub mod render;
+pub mod stacks;
+pub mod symbol;
 #[cfg(test)]
 mod testing;
+pub mod unwind;

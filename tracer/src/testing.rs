@@ -49,6 +49,14 @@ pub fn bytes(event: &Event) -> Vec<u8> {
             words(&[e.tid, e.tgid, e.hierarchy, u32::from(e.whole_process) | u32::from(e.moved_itself) << 16]);
             out.extend_from_slice(&e.path);
         }
+        Event::Sampled(e) => {
+            words(&[e.tid, e.tgid]);
+            out.extend_from_slice(&e.stack.to_le_bytes());
+            out.extend_from_slice(&e.weight_ns.to_le_bytes());
+            out.extend_from_slice(&e.place.to_le_bytes());
+            out.extend_from_slice(&[e.origin, e.refreshed]);
+            out.extend_from_slice(&e.reserved.to_le_bytes());
+        }
         Event::Meta(_, payload) => out.extend_from_slice(&payload_bytes(payload)),
     }
     out
@@ -62,7 +70,7 @@ fn switch_bytes(e: &Switch, out: &mut Vec<u8>) {
     out.extend_from_slice(&e.syscall.to_le_bytes());
     out.extend_from_slice(&e.arg0.to_le_bytes());
     out.push(e.fd_kind);
-    out.extend_from_slice(&e.reserved);
+    out.extend_from_slice(&e.place);
     out.extend_from_slice(&e.object.to_le_bytes());
 }
 
@@ -78,6 +86,10 @@ fn payload_bytes(meta: &Meta) -> Vec<u8> {
         Meta::Name(payload) => serde_json::to_vec(payload),
         Meta::Cost(payload) => serde_json::to_vec(payload),
         Meta::End(payload) => serde_json::to_vec(payload),
+        Meta::Module(payload) => serde_json::to_vec(payload),
+        Meta::Frame(payload) => serde_json::to_vec(payload),
+        Meta::Stack(payload) => serde_json::to_vec(payload),
+        Meta::Symbol(payload) => serde_json::to_vec(payload),
     }
     .expect("plain data")
 }
@@ -116,6 +128,10 @@ pub fn meta_event(ts_ns: u64, payload: Meta) -> Event {
         Meta::Name(_) => meta::NAME,
         Meta::Cost(_) => meta::COST,
         Meta::End(_) => meta::END,
+        Meta::Module(_) => meta::MODULE,
+        Meta::Frame(_) => meta::FRAME,
+        Meta::Stack(_) => meta::STACK,
+        Meta::Symbol(_) => meta::SYMBOL,
     };
     Event::Meta(header(kind, ts_ns, 0), Box::new(payload))
 }
@@ -169,7 +185,7 @@ pub fn switch(ts_ns: u64, cpu: u16, prev_tid: u32, next_tid: u32, leave: Leave) 
         syscall,
         arg0: 0,
         fd_kind,
-        reserved: [0; 3],
+        place: [0; 3],
         object,
     }
 }

@@ -104,7 +104,7 @@ pub fn bare(header: Header, prev_tid: u32, next_tid: u32, prev_state: u32, preem
         syscall: -1,
         arg0: 0,
         fd_kind: FdKind::Unknown as u8,
-        reserved: [0; 3],
+        place: [0; 3],
         object: 0,
     }
 }

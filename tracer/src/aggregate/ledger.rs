@@ -132,6 +132,7 @@ impl Ledger {
 const fn family_name(id: FamilyId) -> &'static str {
     match id {
         FamilyId::Sched => "sched",
+        FamilyId::Cpu => "cpu",
     }
 }
 

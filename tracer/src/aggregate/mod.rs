@@ -138,7 +138,7 @@ impl Aggregate {
             Event::Exit(event) => self.exit(event),
             Event::Rename(event) => self.rename(event),
             Event::CgroupMove(event) => self.cgroup_move(event),
-            Event::Meta(..) => {}
+            Event::Sampled(_) | Event::Meta(..) => {}
         }
     }
 
@@ -162,6 +162,7 @@ impl Aggregate {
             Meta::Seed(seed) => self.seed(header, seed),
             Meta::Name(name) => self.name(name),
             Meta::Cost(cost) => self.cost(header, cost),
+            Meta::Module(_) | Meta::Frame(_) | Meta::Stack(_) | Meta::Symbol(_) => {}
             Meta::End(end) => {
                 self.end = Some(end.clone());
                 self.span.now_ns = self.span.now_ns.max(header.ts_ns);

@@ -60,6 +60,15 @@ pub fn write_event(event: &Event, out: &mut impl io::Write) -> io::Result<()> {
             line.number("moved_itself", event.moved_itself)?;
             line.text("path", &event.path)?;
         }
+        Event::Sampled(event) => {
+            line.number("tid", event.tid)?;
+            line.number("tgid", event.tgid)?;
+            line.number("stack", event.stack)?;
+            line.number("weight_ns", event.weight_ns)?;
+            line.number("place", event.place)?;
+            line.number("origin", event.origin)?;
+            line.number("refreshed", event.refreshed)?;
+        }
         Event::Meta(_, meta) => line.meta(meta)?,
     }
     line.end()
@@ -154,6 +163,10 @@ impl<'a, W: io::Write> Line<'a, W> {
             Meta::Name(payload) => self.fields(payload),
             Meta::Cost(payload) => self.fields(payload),
             Meta::End(payload) => self.fields(payload),
+            Meta::Module(payload) => self.fields(payload),
+            Meta::Frame(payload) => self.fields(payload),
+            Meta::Stack(payload) => self.fields(payload),
+            Meta::Symbol(payload) => self.fields(payload),
         }
     }
 

@@ -1,12 +1,13 @@
 //! Decoded records: what the pure stages work on. The kernel's fixed layouts keep the types of `tracer-common`, field by field;
 //! what user space wrote is parsed. Large and rare payloads are boxed so that a switch moves few bytes.
 
-use tracer_common::record::{Header, meta, sched as kind};
+use tracer_common::record::{Header, cpu, meta, sched as kind};
 use tracer_common::sched::{CgroupMove, Exec, Exit, Fork, NewTask, Rename, Switch, SwitchFutex};
+use tracer_common::stack::Sampled;
 
 use super::meta::{
-    CostRecord, EndRecord, FamilyRecord, HostRecord, LossRecord, NameRecord, SeedRecord, StartRecord, TargetRecord,
-    TickRecord,
+    CostRecord, EndRecord, FamilyRecord, FrameRecord, HostRecord, LossRecord, ModuleRecord, NameRecord, SeedRecord,
+    StackRecord, StartRecord, SymbolRecord, TargetRecord, TickRecord,
 };
 
 /// One record, decoded.
@@ -28,6 +29,8 @@ pub enum Event {
     Rename(Rename),
     /// A task moved to another cgroup.
     CgroupMove(Box<CgroupMove>),
+    /// A stack was taken.
+    Sampled(Sampled),
     /// What user space wrote.
     Meta(Header, Box<Meta>),
 }
@@ -46,6 +49,10 @@ pub enum Meta {
     Name(NameRecord),
     Cost(CostRecord),
     End(EndRecord),
+    Module(ModuleRecord),
+    Frame(FrameRecord),
+    Stack(StackRecord),
+    Symbol(SymbolRecord),
 }
 
 impl Event {
@@ -60,6 +67,7 @@ impl Event {
             Event::Exit(event) => event.header,
             Event::Rename(event) => event.header,
             Event::CgroupMove(event) => event.header,
+            Event::Sampled(event) => event.header,
             Event::Meta(header, _) => *header,
         }
     }
@@ -76,6 +84,7 @@ pub const fn kind_name(number: u16) -> Option<&'static str> {
         kind::EXIT => "exit",
         kind::RENAME => "rename",
         kind::CGROUP_MOVE => "cgroup-move",
+        cpu::SAMPLED => "sampled",
         meta::HOST => "host",
         meta::TARGET => "target",
         meta::FAMILIES => "families",
@@ -86,6 +95,10 @@ pub const fn kind_name(number: u16) -> Option<&'static str> {
         meta::NAME => "name",
         meta::COST => "cost",
         meta::END => "end",
+        meta::MODULE => "module",
+        meta::FRAME => "frame",
+        meta::STACK => "stack",
+        meta::SYMBOL => "symbol",
         _ => return None,
     })
 }

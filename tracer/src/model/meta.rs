@@ -214,3 +214,127 @@ pub struct EndRecord {
     /// Records in these chunks, and records that rotation dropped.
     pub capture_dropped_records: u64,
 }
+
+/// Kind `MODULE`: a file that frames lie in. Comes before the first frame that names it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ModuleRecord {
+    /// Its number in this capture.
+    pub id: u32,
+    /// Path as the process saw it; `[vdso]` for the kernel's page.
+    pub path: String,
+    /// Build id, in hexadecimal.
+    pub build_id: Option<String>,
+    /// The file had no name any more when it was looked at.
+    pub deleted: bool,
+}
+
+/// What a frame is.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, schemars::JsonSchema,
+)]
+#[serde(rename_all = "kebab-case")]
+pub enum FrameKind {
+    /// Code of a file: `module` and `address` (virtual address in that file).
+    Native,
+    /// Kernel code at `address`.
+    Kernel,
+    /// A Python function: `function`, `file`, `line`.
+    Python,
+    /// Memory that is executable but of no file: code made at run time. One frame per mapping, never per address.
+    Jit,
+    /// An address that lies in nothing known, or a kind of a newer tracer.
+    #[default]
+    #[serde(other)]
+    Unknown,
+}
+
+/// Kind `FRAME`. Comes before the first stack that names it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct FrameRecord {
+    /// Its number in this capture.
+    pub id: u32,
+    /// See [`FrameKind`].
+    pub frame_kind: FrameKind,
+    /// The file, for native frames.
+    pub module: Option<u32>,
+    /// Virtual address in the file, kernel address, or the start of the mapping. Calls: an address within the call instruction.
+    pub address: u64,
+    /// Qualified name of a Python function.
+    pub function: Option<String>,
+    /// Its file.
+    pub file: Option<String>,
+    /// The line that runs.
+    pub line: Option<u32>,
+}
+
+/// How a stack ended at its outer end.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, schemars::JsonSchema,
+)]
+#[serde(rename_all = "kebab-case")]
+pub enum StackEnd {
+    /// At the thread's start; for a kernel thread at the end of the kernel's stack.
+    Whole,
+    /// Longer than what is copied or followed.
+    Cut,
+    /// A part of the stack was not readable.
+    Unreadable,
+    /// At code without unwind information: `at_module` says in which file.
+    NoUnwindInfo,
+    /// The process was gone before its mappings could be read.
+    ProcessGone,
+    /// There was no user stack to be read: the thread was ending.
+    NoUserStack,
+    /// For another reason, or one of a newer tracer.
+    #[default]
+    #[serde(other)]
+    Unknown,
+}
+
+/// Kind `STACK`. Comes before the first sample that has it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct StackRecord {
+    /// Its id: a 64-bit hash of what follows; never 0.
+    pub id: u64,
+    /// Numbers of its frames, the innermost first: kernel, then native and Python in the order of calls.
+    pub frames: Vec<u32>,
+    /// How it ended.
+    pub end: StackEnd,
+    /// The file in which it ended, for `no-unwind-info`.
+    pub at_module: Option<u32>,
+    /// A part was found by a search for return addresses, since code made at run time has no unwind information.
+    pub rescued: bool,
+    /// Python frames were read but do not fit the native ones: they stand at their best place, or not at all.
+    pub python_misfit: bool,
+    /// How reading the Python frames ended, where it did not end well: "cut", "unreadable", "unknown-version", "process-gone".
+    pub python_end: Option<String>,
+}
+
+/// One name at an address. Part of [`SymbolRecord`].
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SymbolName {
+    /// Demangled.
+    pub function: String,
+    /// Source file.
+    pub file: Option<String>,
+    /// Line in it.
+    pub line: Option<u32>,
+    /// This function was inlined into the one after it.
+    pub inlined: bool,
+}
+
+/// Kind `SYMBOL`: written after the run. The last one of a frame counts.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SymbolRecord {
+    /// The frame.
+    pub frame: u32,
+    /// Its names, the innermost inlined function first; empty: none is known.
+    pub names: Vec<SymbolName>,
+    /// Why there is none, in a word: "no-symbols", "not-covered", "unreadable", "timed-out".
+    pub missing: Option<String>,
+}

@@ -6,10 +6,11 @@
 
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use tracer_common::record::{HEADER_BYTES, Header, meta, sched as kind};
+use tracer_common::record::{HEADER_BYTES, Header, cpu, meta, sched as kind};
 use tracer_common::sched::{
     CgroupMove, Exec, Exit, Fork, NewTask, Rename, Switch, SwitchFutex, WakeContext, switch_flags as flags,
 };
+use tracer_common::stack::Sampled;
 
 use super::batch::header;
 use crate::model::event::{Event, Meta};
@@ -52,6 +53,7 @@ pub fn decode(record: &[u8]) -> Result<Event, Undecoded> {
         kind::EXIT => fields.exit(header).map(Event::Exit),
         kind::RENAME => fields.rename(header).map(Event::Rename),
         kind::CGROUP_MOVE => fields.cgroup_move(header).map(Event::CgroupMove),
+        cpu::SAMPLED => fields.sampled(header).map(Event::Sampled),
         _ => return decode_meta(header, fields.0),
     };
     match event {
@@ -93,6 +95,10 @@ fn decode_meta(header: Header, payload: &[u8]) -> Result<Event, Undecoded> {
         meta::NAME => json(payload).map(Meta::Name),
         meta::COST => json(payload).map(Meta::Cost),
         meta::END => json(payload).map(Meta::End),
+        meta::MODULE => json(payload).map(Meta::Module),
+        meta::FRAME => json(payload).map(Meta::Frame),
+        meta::STACK => json(payload).map(Meta::Stack),
+        meta::SYMBOL => json(payload).map(Meta::Symbol),
         _ => return Err(Undecoded { header: Some(header), cause: Cause::UnknownKind }),
     };
     match meta {
@@ -163,7 +169,7 @@ impl Fields<'_> {
             syscall: self.i16()?,
             arg0: self.u32()?,
             fd_kind: self.u8()?,
-            reserved: self.take()?,
+            place: self.take()?,
             object: self.u64()?,
         })
     }
@@ -176,6 +182,20 @@ impl Fields<'_> {
             *word = self.u32()?;
         }
         Some(SwitchFutex { switch, op, val, words, readable: self.u32()?, reserved: self.u32()? })
+    }
+
+    fn sampled(&mut self, header: Header) -> Option<Sampled> {
+        Some(Sampled {
+            header,
+            tid: self.u32()?,
+            tgid: self.u32()?,
+            stack: self.u64()?,
+            weight_ns: self.u64()?,
+            place: self.u32()?,
+            origin: self.u8()?,
+            refreshed: self.u8()?,
+            reserved: self.u16()?,
+        })
     }
 
     fn new_task(&mut self, header: Header) -> Option<NewTask> {

@@ -1,0 +1,77 @@
+//! What the programs need to know of a CPython process to read its frames, and what they write down of each frame.
+//!
+//! Here: the layouts. Not here: where the offsets come from (user space: the interpreter's own table from 3.13 on, checked
+//! tables below), nor what a frame is called (user space reads the code object).
+
+/// How the walk over a thread's frames ended: `RawStack::python_end`.
+pub mod walk {
+    /// The process is not known to run Python.
+    pub const NOT_PYTHON: u8 = 0;
+    /// The outermost frame was reached.
+    pub const WHOLE: u8 = 1;
+    /// The thread has no thread state: it never ran Python.
+    pub const NO_THREAD_STATE: u8 = 2;
+    /// Memory could not be read.
+    pub const UNREADABLE: u8 = 3;
+    /// More frames than are copied.
+    pub const CUT: u8 = 4;
+    /// More threads in the interpreter than are looked at.
+    pub const TOO_MANY_THREADS: u8 = 5;
+}
+
+/// One frame. What it means depends on the version: see `tracer::python`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PythonFrame {
+    /// Address of the code object (tag bits still in it).
+    pub code: u64,
+    /// `prev_instr` or `instr_ptr` as it stands in the frame (3.11 on), or `f_lasti` (3.10 and before).
+    pub instruction: u64,
+    /// `owner`, or `is_entry` in 3.11: byte 0; byte 1: is this a frame that the walk follows but that is no function (a shim).
+    pub owner: u8,
+    /// Zero.
+    pub reserved: [u8; 7],
+}
+
+const _: () = assert!(size_of::<PythonFrame>() == 24);
+
+/// Marks an offset that a version does not have.
+pub const NONE: u16 = u16::MAX;
+
+/// A process that runs CPython: value of the map `PYTHON`, keyed by process id. 64 bytes.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PythonProcess {
+    /// Address of the pointer to the first interpreter state (`_PyRuntime.interpreters.head`).
+    pub interpreters_head: u64,
+    /// `PyInterpreterState.next`.
+    pub interpreter_next: u16,
+    /// `PyInterpreterState.threads.head`.
+    pub interpreter_threads: u16,
+    /// `PyThreadState.next`.
+    pub thread_next: u16,
+    /// `PyThreadState.thread_id`: equals the thread pointer.
+    pub thread_id: u16,
+    /// `PyThreadState.frame`, `.cframe` or `.current_frame`.
+    pub thread_frame: u16,
+    /// `_PyCFrame.current_frame` (3.11, 3.12); [`NONE`]: the thread's field is the frame itself.
+    pub cframe_frame: u16,
+    /// `frame.previous` or `f_back`.
+    pub frame_previous: u16,
+    /// `frame.f_code` or `f_executable`.
+    pub frame_code: u16,
+    /// `f_lasti`, `prev_instr` or `instr_ptr`.
+    pub frame_instruction: u16,
+    /// Width of that field: 4 or 8.
+    pub frame_instruction_bytes: u16,
+    /// `owner` or `is_entry` (one byte); [`NONE`]: all frames are entries.
+    pub frame_owner: u16,
+    /// Bytes of a frame from its start that hold all fields above.
+    pub frame_bytes: u16,
+    /// Bits to clear in a pointer to the code (tagged references, 3.14).
+    pub code_tag_mask: u64,
+    /// Zero; room for what a later version needs.
+    pub reserved: [u64; 3],
+}
+
+const _: () = assert!(size_of::<PythonProcess>() == 64);

@@ -1,0 +1,1 @@
+//! The thread that turns copies of stacks into records: unwinds, merges, interns, and at the end names what it has seen.

@@ -1,0 +1,1 @@
+//! Names for addresses, by blazesym: files, kernel, maps that JITs write.
