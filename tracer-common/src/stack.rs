@@ -47,7 +47,7 @@ pub mod raw_flags {
     pub const NO_STACK_END: u16 = 1 << 7;
 }
 
-/// The copy, in front of `stack_bytes` bytes of stack from the stack pointer upwards. 3,920 bytes.
+/// The copy, in front of `stack_bytes` bytes of stack from the stack pointer upwards. 3,928 bytes.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct RawStack {
@@ -79,6 +79,8 @@ pub struct RawStack {
     pub place: u64,
     /// The thread's pointer to its own control block (`fsbase`, `tpidr_el0`); 0: not known.
     pub thread_pointer: u64,
+    /// The kernel's address of its address space: another one after an exec; 0: there is none.
+    pub address_space: u64,
     /// The user registers, as the architecture's `pt_regs` has them.
     pub registers: [u64; REGISTER_WORDS],
     /// Kernel return addresses, innermost first.
@@ -88,7 +90,7 @@ pub struct RawStack {
 }
 
 /// Size of [`RawStack`].
-pub const RAW_STACK_BYTES: usize = 64 + REGISTER_WORDS * 8 + KERNEL_FRAMES * 8 + PYTHON_FRAMES * 24;
+pub const RAW_STACK_BYTES: usize = 72 + REGISTER_WORDS * 8 + KERNEL_FRAMES * 8 + PYTHON_FRAMES * 24;
 
 const _: () = assert!(size_of::<RawStack>() == RAW_STACK_BYTES);
 
