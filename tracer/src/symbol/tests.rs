@@ -1,0 +1,1 @@
+//! What is here needs compilers; without one a test says so and passes.
