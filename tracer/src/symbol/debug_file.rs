@@ -45,14 +45,15 @@ pub fn find(elf: &Elf<'_>, module: &Module, max_bytes: u64, directories: &[&str]
     let by_id = build_id.as_deref().and_then(|id| {
         // A damaged note must not become a path.
         let (first, rest) = id.is_ascii().then(|| id.split_at_checked(2)).flatten()?;
-        (rest.len() >= 2 && id.bytes().all(|byte| byte.is_ascii_hexdigit()))
-            .then(|| directories.iter().map(move |root| Path::new(root).join(format!(".build-id/{first}/{rest}.debug"))))
+        (rest.len() >= 2 && id.bytes().all(|byte| byte.is_ascii_hexdigit())).then(|| {
+            directories.iter().map(move |root| Path::new(root).join(format!(".build-id/{first}/{rest}.debug")))
+        })
     });
     let by_id = by_id.into_iter().flatten().map(|path| (path, None));
     let link = elf.debug_link();
-    let by_link = link.iter().flat_map(|(name, checksum)| {
-        linked(name, &module.path, directories).map(move |path| (path, Some(*checksum)))
-    });
+    let by_link = link
+        .iter()
+        .flat_map(|(name, checksum)| linked(name, &module.path, directories).map(move |path| (path, Some(*checksum))));
     by_id.chain(by_link).find_map(|(path, checksum)| {
         let file = open(&path, max_bytes)?;
         let found = DebugFile { path, file };

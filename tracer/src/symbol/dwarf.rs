@@ -56,7 +56,8 @@ impl Reader {
         let Some((_, symbolizer)) = &self.open else { return Reply::default() };
         // Left behind half-way, a symboliser may be in any state: it is dropped.
         let outcome = catch_unwind(AssertUnwindSafe(|| answers(symbolizer, path, addresses)));
-        let (answers, problem, give_up) = outcome.unwrap_or_else(|_| (Vec::new(), Some("its reader failed".to_owned()), true));
+        let (answers, problem, give_up) =
+            outcome.unwrap_or_else(|_| (Vec::new(), Some("its reader failed".to_owned()), true));
         if give_up {
             self.open = None;
             self.given_up = Some(path.to_owned());
@@ -80,7 +81,11 @@ fn symbolizer() -> Symbolizer {
 fn answers(symbolizer: &Symbolizer, path: &Path, addresses: &[u64]) -> (Vec<Answer>, Option<String>, bool) {
     let source = Source::Elf(Elf::new(path));
     if let Ok(symbols) = symbolizer.symbolize(&source, Input::VirtOffset(addresses)) {
-        return (symbols.into_iter().zip(addresses).map(|(symbol, address)| answer(symbol, *address)).collect(), None, false);
+        return (
+            symbols.into_iter().zip(addresses).map(|(symbol, address)| answer(symbol, *address)).collect(),
+            None,
+            false,
+        );
     }
     let mut answers = Vec::with_capacity(addresses.len());
     let (mut problem, mut failures) = (None, 0);
@@ -108,7 +113,8 @@ fn answer(symbol: Symbolized<'_>, address: u64) -> Answer {
     let covers = covers(&symbol, address);
     // From outside to inside, each with the line that runs in it.
     let inlined = symbol.inlined.iter().rev();
-    let inlined = inlined.map(|function| SymbolName { inlined: true, ..name(&function.name, function.code_info.as_ref()) });
+    let inlined =
+        inlined.map(|function| SymbolName { inlined: true, ..name(&function.name, function.code_info.as_ref()) });
     let inlined = inlined.collect();
     let function = name(if covers { &symbol.name } else { "" }, symbol.code_info.as_deref());
     Answer { function: (!function.function.is_empty() || function.line.is_some()).then_some(function), inlined }

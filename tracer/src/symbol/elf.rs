@@ -2,13 +2,7 @@
 
 use std::{fs::File, io, os::unix::fs::FileExt};
 
-use object::{
-    LittleEndian,
-    elf::{
-        ELFCLASS64, ELFDATA2LSB, FileHeader64, NT_GNU_BUILD_ID, SHN_XINDEX, SHT_NOBITS, SectionHeader64,
-    },
-    pod,
-};
+use object::elf::{ELFCLASS64, ELFDATA2LSB, NT_GNU_BUILD_ID, SHN_XINDEX, SHT_NOBITS};
 
 use crate::process::{Bytes, Module};
 
@@ -121,10 +115,24 @@ pub struct Elf<'a> {
     pub sections: Vec<Section>,
 }
 
-type Header = FileHeader64<LittleEndian>;
-type SectionHeader = SectionHeader64<LittleEndian>;
-const HEADER_BYTES: usize = size_of::<Header>();
-const SECTION_HEADER_BYTES: usize = size_of::<SectionHeader>();
+/// Sizes that the format fixes.
+const HEADER_BYTES: usize = 64;
+const SECTION_HEADER_BYTES: usize = 64;
+
+/// The number at an offset of bytes that are long enough; 0 where they are not.
+pub fn u16_at(bytes: &[u8], at: usize) -> u16 {
+    bytes.get(at..).and_then(|rest| rest.first_chunk()).map_or(0, |bytes| u16::from_le_bytes(*bytes))
+}
+
+/// See [`u16_at`].
+pub fn u32_at(bytes: &[u8], at: usize) -> u32 {
+    bytes.get(at..).and_then(|rest| rest.first_chunk()).map_or(0, |bytes| u32::from_le_bytes(*bytes))
+}
+
+/// See [`u16_at`].
+pub fn u64_at(bytes: &[u8], at: usize) -> u64 {
+    bytes.get(at..).and_then(|rest| rest.first_chunk()).map_or(0, |bytes| u64::from_le_bytes(*bytes))
+}
 
 impl<'a> Elf<'a> {
     /// Reads the headers.
@@ -132,20 +140,19 @@ impl<'a> Elf<'a> {
         let file_bytes = source.len_bytes()?;
         let mut header = [0; HEADER_BYTES];
         source.read_exact(0, &mut header)?;
-        let (header, _) = pod::from_bytes::<Header>(&header).map_err(|()| ElfError::Damaged("no header"))?;
-        let ident = &header.e_ident;
-        if ident.magic != [0x7f, b'E', b'L', b'F'] || ident.class != ELFCLASS64 || ident.data != ELFDATA2LSB {
+        if header[..4] != *b"\x7fELF" || header[4] != ELFCLASS64 || header[5] != ELFDATA2LSB {
             return Err(ElfError::Damaged("its header says so"));
         }
-        let table_offset = header.e_shoff.get(LittleEndian);
+        // Offsets of e_shoff, e_shentsize, e_shnum, e_shstrndx.
+        let table_offset = u64_at(&header, 40);
         if table_offset == 0 {
             return Ok(Self { source, sections: Vec::new() });
         }
-        if usize::from(header.e_shentsize.get(LittleEndian)) != SECTION_HEADER_BYTES {
+        if usize::from(u16_at(&header, 58)) != SECTION_HEADER_BYTES {
             return Err(ElfError::Damaged("its section headers have another size"));
         }
-        let mut count = u64::from(header.e_shnum.get(LittleEndian));
-        let mut names_index = u32::from(header.e_shstrndx.get(LittleEndian));
+        let mut count = u64::from(u16_at(&header, 60));
+        let mut names_index = u32::from(u16_at(&header, 62));
         if count == 0 || names_index == u32::from(SHN_XINDEX) {
             let (first, _) = section_headers(source, table_offset, 1)?.pop().ok_or(ElfError::Damaged("no sections"))?;
             count = if count == 0 { first.len_bytes } else { count };
@@ -190,9 +197,8 @@ impl<'a> Elf<'a> {
     /// Its build id, in hexadecimal.
     pub fn build_id(&self) -> Option<String> {
         let notes = self.content(self.section(".note.gnu.build-id")?).ok()?;
-        let word = |at: usize| Some(u32::from_le_bytes(notes.get(at..at + 4)?.try_into().ok()?) as usize);
-        let (name_bytes, id_bytes, kind) = (word(0)?, word(4)?, word(8)?);
-        if kind != NT_GNU_BUILD_ID as usize || name_bytes != 4 || notes.get(12..16)? != b"GNU\0" {
+        let (name_bytes, id_bytes, kind) = (u32_at(&notes, 0), u32_at(&notes, 4) as usize, u32_at(&notes, 8));
+        if kind != NT_GNU_BUILD_ID || name_bytes != 4 || notes.get(12..16)? != b"GNU\0" {
             return None;
         }
         let id = notes.get(16..)?.get(..id_bytes)?;
@@ -205,7 +211,7 @@ impl<'a> Elf<'a> {
         let end = link.iter().position(|byte| *byte == 0)?;
         let name = str::from_utf8(&link[..end]).ok()?;
         let at = (end + 4) & !3;
-        let checksum = u32::from_le_bytes(link.get(at..at + 4)?.try_into().ok()?);
+        let checksum = link.get(at..at + 4).map(|bytes| u32_at(bytes, 0))?;
         // A name only: a path would lead out of the directories that are looked in.
         (!name.is_empty() && name != ".." && !name.contains('/')).then(|| (name.to_owned(), checksum))
     }
@@ -213,21 +219,19 @@ impl<'a> Elf<'a> {
 
 /// Headers with the offsets of their names.
 fn section_headers(source: &Source, offset: u64, count: u64) -> Result<Vec<(Section, u32)>, ElfError> {
-    let mut bytes = vec![0; usize::try_from(count).unwrap_or(usize::MAX).saturating_mul(SECTION_HEADER_BYTES)];
+    let mut bytes = vec![0; count.min(MAX_SECTIONS) as usize * SECTION_HEADER_BYTES];
     source.read_exact(offset, &mut bytes)?;
-    let (headers, _) = pod::slice_from_bytes::<SectionHeader>(&bytes, count as usize)
-        .map_err(|()| ElfError::Damaged("its section headers are cut short"))?;
-    let section = |header: &SectionHeader| {
+    let section = |header: &[u8]| {
         let section = Section {
             name: String::new(),
-            offset: header.sh_offset.get(LittleEndian),
-            len_bytes: header.sh_size.get(LittleEndian),
-            link: header.sh_link.get(LittleEndian),
-            absent: header.sh_type.get(LittleEndian) == SHT_NOBITS,
+            offset: u64_at(header, 24),
+            len_bytes: u64_at(header, 32),
+            link: u32_at(header, 40),
+            absent: u32_at(header, 4) == SHT_NOBITS,
         };
-        (section, header.sh_name.get(LittleEndian))
+        (section, u32_at(header, 0))
     };
-    Ok(headers.iter().map(section).collect())
+    Ok(bytes.chunks_exact(SECTION_HEADER_BYTES).map(section).collect())
 }
 
 fn named(mut section: Section, name: u32, names: &[u8], file_bytes: u64) -> Section {

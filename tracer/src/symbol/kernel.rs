@@ -141,7 +141,8 @@ ffffffff81000400 T core_after_module
 
     #[test]
     fn hidden_kernel_addresses_are_said_to_be_hidden() {
-        let named = name_by("0000000000000000 T _stext\n0000000000000000 t helper\n".as_bytes(), &[0xffff_ffff_8100_0104]);
+        let named =
+            name_by("0000000000000000 T _stext\n0000000000000000 t helper\n".as_bytes(), &[0xffff_ffff_8100_0104]);
         assert_eq!(named, [Named::missing(missing::ADDRESSES_HIDDEN)]);
     }
 

@@ -16,6 +16,8 @@ pub mod perf_map;
 mod table;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_hostile;
 
 use std::{
     path::{Path, PathBuf},
@@ -162,7 +164,9 @@ impl Symboliser {
         for (addresses, named) in sorted.chunks(QUESTION_ADDRESSES).zip(named.chunks_mut(QUESTION_ADDRESSES)) {
             match self.ask(path, addresses) {
                 Ok(answers) => named.iter_mut().zip(answers).for_each(|(named, answer)| amend(named, answer)),
-                Err(Failure::TimedOut) => named.iter_mut().for_each(|named| named.missing = Some(missing::TIMED_OUT.to_owned())),
+                Err(Failure::TimedOut) => {
+                    named.iter_mut().for_each(|named| named.missing = Some(missing::TIMED_OUT.to_owned()))
+                }
                 Err(Failure::Died) => return,
             }
             done += addresses.len();
@@ -183,7 +187,9 @@ impl Symboliser {
                 Ok(helper) => Some(helper),
                 Err(error) => {
                     self.helpers_started = MAX_HELPERS;
-                    self.problem(format!("the helper that reads debug information did not start: {error}: no lines are known"));
+                    self.problem(format!(
+                        "the helper that reads debug information did not start: {error}: no lines are known"
+                    ));
                     return Err(Failure::Died);
                 }
             };

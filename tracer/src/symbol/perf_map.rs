@@ -172,7 +172,10 @@ fn parse_line(line: &[u8]) -> Option<(u64, u64, &str)> {
     let number = |text: &str| {
         let digits = text.strip_prefix("0x").unwrap_or(text);
         // `from_str_radix` takes a sign.
-        digits.starts_with(|first: char| first.is_ascii_hexdigit()).then(|| u64::from_str_radix(digits, 16).ok()).flatten()
+        digits
+            .starts_with(|first: char| first.is_ascii_hexdigit())
+            .then(|| u64::from_str_radix(digits, 16).ok())
+            .flatten()
     };
     let (start, size, name) = (number(start)?, number(size)?, name.trim());
     let end = start.checked_add(size).filter(|_| size > 0 && size <= MAX_FUNCTION_BYTES)?;

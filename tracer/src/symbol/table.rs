@@ -6,19 +6,16 @@
 
 use std::{cmp::Ordering, io::Read, time::Instant};
 
-use object::{
-    LittleEndian,
-    elf::{SHN_ABS, SHN_UNDEF, STB_GLOBAL, STB_WEAK, STT_FUNC, STT_GNU_IFUNC, STT_NOTYPE, Sym64},
-    pod,
-};
+use object::elf::{SHN_ABS, SHN_UNDEF, STB_GLOBAL, STB_WEAK, STT_FUNC, STT_GNU_IFUNC, STT_NOTYPE};
 use xz2::{read::XzDecoder, stream::Stream};
 
 use crate::{
     process::Bytes,
-    symbol::elf::{Elf, ElfError, Section, Source},
+    symbol::elf::{Elf, ElfError, Section, Source, u16_at, u32_at, u64_at},
 };
 
-const SYMBOL_BYTES: usize = size_of::<Sym64<LittleEndian>>();
+/// Size that the format fixes.
+const SYMBOL_BYTES: usize = 24;
 /// Symbols read at once.
 const CHUNK: usize = 4096;
 /// Longest name read, mangled; the rest is cut.
@@ -123,13 +120,15 @@ impl<'a> Search<'a> {
         let count = table.len_bytes / SYMBOL_BYTES as u64;
         let mut buffer = vec![0; CHUNK * SYMBOL_BYTES];
         let mut first = 0;
-        while first < count && !self.timed_out {
+        while first < count {
+            self.look_at_clock();
+            if self.timed_out {
+                break;
+            }
             let chunk = (count - first).min(CHUNK as u64) as usize;
             let bytes = &mut buffer[..chunk * SYMBOL_BYTES];
             file.source.read_exact(table.offset + first * SYMBOL_BYTES as u64, bytes)?;
-            let (symbols, _) = pod::slice_from_bytes::<Sym64<LittleEndian>>(bytes, chunk)
-                .map_err(|()| ElfError::Damaged("a symbol table is cut short"))?;
-            for symbol in symbols {
+            for symbol in bytes.chunks_exact(SYMBOL_BYTES) {
                 self.symbol(symbol, file.source, names)?;
             }
             first += chunk as u64;
@@ -137,22 +136,20 @@ impl<'a> Search<'a> {
         Ok(())
     }
 
-    fn symbol(&mut self, symbol: &Sym64<LittleEndian>, source: &Source, names: &Section) -> Result<(), ElfError> {
+    fn symbol(&mut self, symbol: &[u8], source: &Source, names: &Section) -> Result<(), ElfError> {
         self.step();
-        let section = symbol.st_shndx.get(LittleEndian);
-        let kind = symbol.st_info & 0xf;
+        let (kind, binding, section) = (symbol[4] & 0xf, symbol[4] >> 4, u16_at(symbol, 6));
         if section == SHN_UNDEF || section == SHN_ABS || ![STT_FUNC, STT_GNU_IFUNC, STT_NOTYPE].contains(&kind) {
             return Ok(());
         }
-        let start = symbol.st_value.get(LittleEndian);
-        let size = symbol.st_size.get(LittleEndian);
+        let (start, size) = (u64_at(symbol, 8), u64_at(symbol, 16));
         self.symbols += u64::from(kind != STT_NOTYPE);
         let last = start.saturating_add(size.max(1) - 1);
         let from = self.addresses.partition_point(|address| *address < start);
         if self.addresses.get(from).is_none_or(|address| *address > last) {
             return Ok(());
         }
-        let mut candidate = Found { name: String::new(), start, rank: rank(symbol.st_info >> 4, kind, size) };
+        let mut candidate = Found { name: String::new(), start, rank: rank(binding, kind, size) };
         for index in from..self.addresses.len() {
             if self.addresses[index] > last {
                 break;
@@ -170,7 +167,7 @@ impl<'a> Search<'a> {
             }
             // The name costs a read: only now.
             if candidate.name.is_empty() {
-                match name(symbol.st_name.get(LittleEndian), source, names)? {
+                match name(u32_at(symbol, 0), source, names)? {
                     Some(name) => candidate.name = name,
                     None => return Ok(()),
                 }
@@ -185,9 +182,13 @@ impl<'a> Search<'a> {
     fn step(&mut self) {
         self.steps += 1;
         if self.steps >= STEPS_PER_LOOK {
-            self.steps = 0;
-            self.timed_out |= Instant::now() >= self.deadline;
+            self.look_at_clock();
         }
+    }
+
+    fn look_at_clock(&mut self) {
+        self.steps = 0;
+        self.timed_out |= Instant::now() >= self.deadline;
     }
 }
 
