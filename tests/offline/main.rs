@@ -15,6 +15,7 @@ mod records;
 mod rules;
 mod schema;
 mod support;
+mod symbols;
 mod whole;
 
 /// A capture that is checked in.
