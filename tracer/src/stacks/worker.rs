@@ -17,9 +17,8 @@ use crate::kernel::loader::PythonProcessValue;
 use crate::kernel::{clock, ksyms};
 use crate::model::meta::{StackEnd, StackRecord, SymbolRecord};
 use crate::pipeline::batch::{Batch, header_bytes};
-use crate::process::{Backing, Module, ModuleId};
-use crate::python::memory::ProcessMemory;
-use crate::python::merge::{Merged, merge};
+use crate::process::ModuleId;
+use crate::python::{Codes, Merged, Missing, merge};
 use crate::symbol::{Limits, Named, Symboliser};
 use crate::unwind::{Arch, Outcome, Snapshot, Unwinder, UserFrame};
 
