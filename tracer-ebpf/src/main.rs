@@ -9,7 +9,11 @@ mod access;
 mod emit;
 mod filter;
 mod maps;
+mod places;
 mod probes;
+mod python;
+mod python_processes;
+mod stack;
 mod task;
 mod wake;
 
