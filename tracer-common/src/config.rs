@@ -137,7 +137,7 @@ pub struct Config {
     pub cgroup_id: u64,
     /// Distance from a CPU's run queue to its preemption counter in the per-CPU area, wrapping.
     pub preempt_count_from_rq: u64,
-    /// Time that a sample on a CPU stands for, and the waiting time that is captured once; 0: the family `cpu` is off.
+    /// Time that a sample on a CPU stands for, and waiting time for which a stack is taken; 0: no stacks are taken.
     pub sample_period_ns: u64,
     /// 1: waits get a place, and the stacks of some are taken.
     pub wait_stacks: u32,

@@ -60,6 +60,8 @@ pub struct UserSide {
     pub wanted_bytes: u64,
     /// See [`RawStack::thread_pointer`].
     pub thread_pointer: u64,
+    /// See [`RawStack::address_space`].
+    pub address_space: u64,
     /// The kernel's copy of its registers; null: none.
     pub registers: *const u8,
 }
@@ -72,6 +74,7 @@ impl UserSide {
         stack_pointer: 0,
         wanted_bytes: 0,
         thread_pointer: 0,
+        address_space: 0,
         registers: ptr::null(),
     };
 }
@@ -93,6 +96,7 @@ pub fn user_side(tid: u32, tgid: u32) -> UserSide {
     let registers = task::user_registers(task);
     side.flags = 0;
     side.registers = registers;
+    side.address_space = space as u64;
     side.thread_pointer = task::thread_pointer(task);
     // SAFETY: known to the verifier as `struct pt_regs` and `struct mm_struct`.
     let start_stack: u64 = unsafe {
@@ -170,6 +174,7 @@ unsafe fn head(state: &CpuState, record: *mut RawStack, request: &Request, side:
         (*record).weight_ns = request.weight_ns;
         (*record).place = u64::from(request.place);
         (*record).thread_pointer = side.thread_pointer;
+        (*record).address_space = side.address_space;
     }
 }
 

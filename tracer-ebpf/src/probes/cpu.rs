@@ -7,9 +7,7 @@ use aya_ebpf::{
     macros::{btf_tracepoint, perf_event},
     programs::{BtfTracePointContext, PerfEventContext},
 };
-use tracer_common::{
-    stack::{origin, raw_flags as flags},
-};
+use tracer_common::stack::{origin, raw_flags as flags};
 
 use crate::{
     access::config,
