@@ -52,11 +52,22 @@ pub fn cpu_sample(ctx: PerfEventContext) -> i32 {
     0
 }
 
-/// One word of the registers in the context, whose offset has to be a constant.
+/// One word of the registers in the context. In assembly, because the compiler joins loads of two branches into one behind a pointer
+/// that it computes, and the verifier wants the offset in the instruction.
 #[inline(always)]
 fn context_word<const WORD: usize>(ctx: &PerfEventContext) -> u64 {
+    let value: u64;
     // SAFETY: the verifier checks the offset against the context's size.
-    unsafe { ctx.as_ptr().cast::<u64>().add(WORD).read_volatile() }
+    unsafe {
+        core::arch::asm!(
+            "{value} = *(u64 *)({ctx} + {offset})",
+            value = out(reg) value,
+            ctx = in(reg) ctx.as_ptr(),
+            offset = const WORD * 8,
+            options(readonly, nostack, preserves_flags)
+        );
+    }
+    value
 }
 
 /// The stack pointer of what was interrupted, user code or kernel; 0: not known.

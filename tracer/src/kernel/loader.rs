@@ -370,6 +370,19 @@ fn chain(error: &dyn std::error::Error) -> String {
     text.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" | ")
 }
 
+/// An error without the verifier's log but its last word.
+fn brief(text: &str) -> String {
+    let Some((error, log)) = text.split_once(" Verifier output:") else { return text.to_owned() };
+    let verdict = log
+        .split(" | ")
+        .filter(|line| !line.starts_with("verification time"))
+        .take_while(|line| !line.starts_with("stack depth") && !line.starts_with("processed "));
+    match verdict.last() {
+        Some(verdict) => format!("{error} the verifier says: {})", verdict.trim()),
+        None => error.to_owned(),
+    }
+}
+
 type Attached = (Ebpf, Vec<Running>, Vec<FamilyRecord>);
 
 /// The rings for frequent records.
@@ -472,7 +485,10 @@ fn attach(
     config: &Config,
 ) -> Result<aya::programs::ProgramFd, String> {
     let program = ebpf.program_mut(name).ok_or_else(|| format!("the object has no program {name}"))?;
-    let text = |error: aya::programs::ProgramError| chain(&error);
+    let text = |error: aya::programs::ProgramError| {
+        tracing::debug!("{name}: {}", chain(&error));
+        brief(&chain(&error))
+    };
     match hook {
         Hook::TpBtf { name } => {
             let btf = btf.ok_or_else(|| "the kernel has no BTF".to_owned())?;
