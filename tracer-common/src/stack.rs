@@ -120,6 +120,14 @@ pub struct Sampled {
 
 const _: () = assert!(size_of::<Sampled>() == 48);
 
+/// How many wait stacks each CPU may take. What is due beyond it is counted ([`crate::loss::FamilyCounters::over_budget`]).
+pub mod budget {
+    /// Stacks per second, in the long run.
+    pub const PER_SECOND: u64 = 1000;
+    /// Stacks in a row.
+    pub const BURST: u64 = 64;
+}
+
 /// Bits that a place has: it travels in [`crate::sched::Switch::place`].
 pub const PLACE_BITS: u32 = 24;
 

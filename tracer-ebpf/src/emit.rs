@@ -1,10 +1,14 @@
 //! The only file that touches a ring: reserve, fill, submit, count.
 
-use aya_ebpf::maps::RingBuf;
+use aya_ebpf::{
+    helpers::generated::{bpf_ringbuf_reserve, bpf_ringbuf_submit},
+    maps::RingBuf,
+};
 use tracer_common::{
     FamilyId,
     loss::{CpuState, LossReason},
     record::Header,
+    stack::{RAW_STACK_BYTES, RawStack, STACK_CLASSES},
 };
 
 use crate::{access::config, maps};
@@ -68,6 +72,52 @@ pub fn submit<T: Copy + 'static>(state: &mut CpuState, family: FamilyId, cpu: u3
         }
         None => lose(state, family, LossReason::RingFull),
     }
+}
+
+/// A record of a stack in the making: [`RawStack`] with room for this many bytes of stack behind it.
+#[derive(Clone, Copy)]
+pub struct StackEntry {
+    /// Where the record is. The verifier knows its size.
+    pub head: *mut RawStack,
+    /// Room behind it.
+    pub room_bytes: usize,
+}
+
+/// Reserves the smallest record in which so many bytes of stack fit. A reservation must have a constant size, hence the classes.
+/// Null when the ring has no room. Must be submitted.
+#[inline(always)]
+pub fn reserve_stack(wanted_bytes: u64) -> StackEntry {
+    if wanted_bytes <= STACK_CLASSES[0] as u64 {
+        reserve_class::<0>()
+    } else if wanted_bytes <= STACK_CLASSES[1] as u64 {
+        reserve_class::<1>()
+    } else if wanted_bytes <= STACK_CLASSES[2] as u64 {
+        reserve_class::<2>()
+    } else {
+        reserve_class::<3>()
+    }
+}
+
+#[inline(always)]
+fn reserve_class<const CLASS: usize>() -> StackEntry {
+    let bytes = (RAW_STACK_BYTES + STACK_CLASSES[CLASS]) as u64;
+    // SAFETY: the map is a ring buffer.
+    let head = unsafe { bpf_ringbuf_reserve((&raw const maps::RING_STACKS).cast_mut().cast(), bytes, 0) };
+    StackEntry { head: head.cast(), room_bytes: STACK_CLASSES[CLASS] }
+}
+
+/// Hands a stack to its reader and wakes it: a short-lived process must be looked at while it lives.
+#[inline(always)]
+pub fn submit_stack(state: &mut CpuState, entry: StackEntry) {
+    // SAFETY: reserved by `reserve_stack` and submitted once.
+    unsafe { bpf_ringbuf_submit(entry.head.cast(), FORCE_WAKEUP) };
+    state.families[FamilyId::Cpu as usize].submitted += 1;
+}
+
+/// Counts a stack that could not become a record. It leaves no gap in any thread's time, so the total in headers does not rise.
+#[inline(always)]
+pub fn lose_stack(state: &mut CpuState, reason: LossReason) {
+    state.families[FamilyId::Cpu as usize].lost[reason as usize] += 1;
 }
 
 #[inline(always)]

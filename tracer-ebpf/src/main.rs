@@ -4,12 +4,17 @@
 //! registers, memory words) and write them down; user space judges, where judgement can be tested.
 #![no_std]
 #![no_main]
+#![feature(asm_experimental_arch)]
 
 mod access;
 mod emit;
 mod filter;
 mod maps;
+mod places;
 mod probes;
+mod python;
+mod python_processes;
+mod stack;
 mod task;
 mod wake;
 

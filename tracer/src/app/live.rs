@@ -88,6 +88,7 @@ pub fn prepare(
         without: args.without_program.clone(),
         filter,
         ring_bytes: args.ring_size,
+        sample_hz: args.sample_hz,
         host: &host,
     };
     let loaded = loader::load(&plan).map_err(|error| error.to_string())?;

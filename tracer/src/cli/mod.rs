@@ -125,6 +125,9 @@ pub struct TraceArgs {
     /// Memory of all rings between kernel and tracer together
     #[arg(long, value_name = "SIZE", default_value = "16MiB", value_parser = units::size)]
     pub ring_size: u64,
+    /// Samples per second on each CPU, and of each second that a thread waits: 1 to 999
+    #[arg(long, value_name = "HZ", default_value = "99", value_parser = clap::value_parser!(u32).range(1..=999))]
+    pub sample_hz: u32,
     /// Bound of the capture file; the oldest part goes first
     #[arg(long, value_name = "SIZE", default_value = "4GiB", value_parser = units::size)]
     pub capture_size: u64,
