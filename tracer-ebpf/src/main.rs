@@ -10,6 +10,8 @@ mod emit;
 mod filter;
 mod maps;
 mod probes;
+#[expect(dead_code, reason = "used by the programs that take stacks")]
+mod python;
 mod task;
 mod wake;
 
