@@ -11,7 +11,7 @@ use core::ptr;
 
 use aya_ebpf::helpers::generated::bpf_probe_read_user;
 use tracer_common::{
-    python::{NONE, PythonFrame, PythonProcess, walk as end},
+    python::{NONE, PythonFrame, PythonProcess, WALKED_FRAMES, walk as end},
     stack::PYTHON_FRAMES,
 };
 
@@ -22,8 +22,9 @@ const FRAME_BUFFER_BYTES: usize = 128;
 /// Where this buffer lies: in the last places for frames, since an offset that the verifier cannot foresee is refused on the
 /// program's stack up to Linux 5.11, and a map of its own can be overwritten by a program that interrupts this one.
 const FRAME_BUFFER_AT: usize = PYTHON_FRAMES - FRAME_BUFFER_BYTES.div_ceil(size_of::<PythonFrame>());
-/// Frames that fit: the last one takes the buffer's place once it was read. 123.
-const FRAMES: usize = FRAME_BUFFER_AT + 1;
+/// The last frame that fits takes the buffer's place once it was read.
+const FRAMES: usize = WALKED_FRAMES;
+const _: () = assert!(FRAMES == FRAME_BUFFER_AT + 1);
 
 /// Keeps an offset of eight bytes, aligned to eight, inside the buffer.
 const WORD_MASK: u64 = (FRAME_BUFFER_BYTES - 8) as u64;
