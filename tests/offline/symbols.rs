@@ -134,7 +134,7 @@ fn nesting_deeper_than_any_stack_ends_the_helper_at_most() {
     let (deep_at, unit_bytes) = (bytes.len(), 40_000_000_usize);
     // One unit of version 4: a unit of a function of endless functions inlined, each the child of the one before.
     let abbreviations = [
-        1, 0x11, 1, 0x11, 0x01, 0x12, 0x07, 0, 0, // the unit, from its low to its high address
+        1, 0x11, 1, 0x11, 0x01, 0x12, 0x07, 0x10, 0x17, 0, 0, // the unit: its low and high address, its lines
         2, 0x2e, 1, 0x11, 0x01, 0x12, 0x07, 0, 0, // the function
         3, 0x1d, 1, 0, 0, // inlined, with children, without attributes
         0,
@@ -149,6 +149,9 @@ fn nesting_deeper_than_any_stack_ends_the_helper_at_most() {
         unit.push(code);
         unit.extend_from_slice(&0x1000_u64.to_le_bytes());
         unit.extend_from_slice(&0x1000_u64.to_le_bytes());
+        if code == 1 {
+            unit.extend_from_slice(&0_u32.to_le_bytes());
+        }
     }
     unit.resize(unit_bytes + 4, 3);
     bytes.extend_from_slice(&unit);
@@ -157,7 +160,7 @@ fn nesting_deeper_than_any_stack_ends_the_helper_at_most() {
     fs::write(&file, &bytes).expect("writes the file");
     let (named, problems) = names(&sample.helper, &file);
     assert!(functions(&named).contains(&Some("outer")), "{named:?}");
-    eprintln!("told: {problems:?}");
+    assert!(problems.len() == 1 && problems[0].contains("ended"), "{problems:?}");
 }
 
 /// Lets the section whose bytes were at `old` begin at `offset`; the tables of ranges, which would lead past it, go.

@@ -28,7 +28,9 @@ pub fn name(addresses: &[u64]) -> Vec<Named> {
 }
 
 /// The symbol that starts last at or before an address; of two that start there, the greater one.
-type Best = Option<(u64, bool, bool, Reverse<(usize, String)>)>;
+type Best = Option<Candidate>;
+/// Start, whether it is a function, whether it is global, name: shorter ones and those earlier in the alphabet are greater.
+type Candidate = (u64, bool, bool, Reverse<(usize, String)>);
 
 fn name_by(mut list: impl BufRead, addresses: &[u64]) -> Vec<Named> {
     let mut sorted = addresses.to_vec();
@@ -78,7 +80,7 @@ fn name_by(mut list: impl BufRead, addresses: &[u64]) -> Vec<Named> {
     addresses.iter().map(of).collect()
 }
 
-fn named(best: Option<&(u64, bool, bool, Reverse<(usize, String)>)>, address: u64, word: &str) -> Named {
+fn named(best: Option<&Candidate>, address: u64, word: &str) -> Named {
     match best {
         Some((start, true, _, Reverse((_, symbol)))) if address - start < MAX_FUNCTION_BYTES => Named {
             names: vec![SymbolName { function: demangle::readable(symbol), ..SymbolName::default() }],

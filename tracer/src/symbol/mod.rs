@@ -136,7 +136,7 @@ impl Symboliser {
         sorted.dedup();
         let mut named = self.by_tables(module, &sorted);
         if let Some(debug_info) = named.debug_info.take() {
-            self.add_debug_info(&debug_info.open_path(), &sorted, &mut named.named, progress);
+            self.add_debug_info(&debug_info.open_path(), &module.path, &sorted, &mut named.named, progress);
         }
         progress(addresses.len());
         let of = |address: &u64| sorted.binary_search(address).ok().and_then(|index| named.named.get(index)).cloned();
@@ -152,17 +152,23 @@ impl Symboliser {
             Ok(found) => found,
             Err(why) => {
                 self.problem(format!("{}: {why}: its functions have no names", module.path));
-                let word = if module.path == "[vdso]" { missing::NO_SYMBOLS } else { missing::UNREADABLE };
-                ByTables { named: vec![Named::missing(word); sorted.len()], debug_info: None }
+                ByTables { named: vec![Named::missing(missing::UNREADABLE); sorted.len()], debug_info: None }
             }
         }
     }
 
     /// Asks the helper about each address and lets its answers amend `named`.
-    fn add_debug_info(&mut self, path: &Path, sorted: &[u64], named: &mut [Named], progress: &mut dyn FnMut(usize)) {
+    fn add_debug_info(
+        &mut self,
+        path: &Path,
+        shown: &str,
+        sorted: &[u64],
+        named: &mut [Named],
+        progress: &mut dyn FnMut(usize),
+    ) {
         let mut done = 0;
         for (addresses, named) in sorted.chunks(QUESTION_ADDRESSES).zip(named.chunks_mut(QUESTION_ADDRESSES)) {
-            match self.ask(path, addresses) {
+            match self.ask(path, shown, addresses) {
                 Ok(answers) => named.iter_mut().zip(answers).for_each(|(named, answer)| amend(named, answer)),
                 Err(Failure::TimedOut) => {
                     named.iter_mut().for_each(|named| named.missing = Some(missing::TIMED_OUT.to_owned()))
@@ -174,7 +180,7 @@ impl Symboliser {
         }
     }
 
-    fn ask(&mut self, path: &Path, addresses: &[u64]) -> Result<Vec<dwarf::Answer>, Failure> {
+    fn ask(&mut self, path: &Path, shown: &str, addresses: &[u64]) -> Result<Vec<dwarf::Answer>, Failure> {
         if self.debug_info_left.is_zero() {
             return Err(Failure::TimedOut);
         }
@@ -200,12 +206,14 @@ impl Symboliser {
         self.debug_info_left = self.debug_info_left.saturating_sub(started.elapsed());
         match answer {
             Ok(reply) => {
-                reply.problem.into_iter().for_each(|problem| self.problem(problem));
+                if let Some(why) = reply.problem {
+                    self.problem(format!("{shown}: part of its debug information was not read: {why}"));
+                }
                 Ok(reply.answers)
             }
             Err(error) => {
                 self.helper = None;
-                self.problem(format!("{}: its debug information was not read: {error}", path.display()));
+                self.problem(format!("{shown}: its debug information was not read: {error}"));
                 Err(if matches!(error, helper::HelperError::TimedOut) {
                     self.debug_info_left = Duration::ZERO;
                     Failure::TimedOut
