@@ -4,7 +4,7 @@ use aya_ebpf::{
     macros::map,
     maps::{Array, HashMap, PerCpuArray, RingBuf},
 };
-use tracer_common::{loss::CpuState, python::PythonProcess};
+use tracer_common::{loss::CpuState, python::PythonProcess, stack::RawStack};
 
 use crate::places::Place;
 
@@ -33,6 +33,10 @@ pub static RING_RARE: RingBuf = RingBuf::with_byte_size(4096, 0);
 /// Copies of registers and stacks, on their way to the unwinder.
 #[map]
 pub static RING_STACKS: RingBuf = RingBuf::with_byte_size(4096, 0);
+
+/// Where a stack's record is put together before its size is known. With interrupts off, so once per CPU.
+#[map]
+pub static HEADS: PerCpuArray<RawStack> = PerCpuArray::with_max_entries(1, 0);
 
 /// Counters and context of each CPU.
 #[map]

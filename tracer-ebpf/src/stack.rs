@@ -3,7 +3,7 @@
 //!
 //! Results of reads are kept as data, not as branches, where the data says enough: a branch per read makes the verifier give up.
 
-use core::{ffi::c_void, ptr};
+use core::{ffi::c_void, mem::offset_of, ptr};
 
 use aya_ebpf::helpers::{
     bpf_get_smp_processor_id,
@@ -124,43 +124,54 @@ pub fn user_side(tid: u32, tgid: u32) -> UserSide {
 /// Takes the stack of the current thread. `context` writes the user registers when the kernel's own copy of them is not known.
 #[inline(always)]
 pub fn take(state: &mut CpuState, ctx: *mut c_void, request: Request, side: UserSide, context: impl Fn(*mut u64)) {
-    let flags = request.flags | side.flags;
+    let known = request.flags | side.flags;
     let mut copied = 0;
-    if flags & NO_STACK == 0 {
+    if known & NO_STACK == 0 {
         copied = side.wanted_bytes;
         if copied == 0 || copied > MAX_STACK_BYTES as u64 {
             copied = MAX_STACK_BYTES as u64;
         }
     }
     emit::see(state, FamilyId::Cpu);
+    let Some(head) = maps::HEADS.get_ptr_mut(0) else { return };
+    // SAFETY: a per-CPU value; the programs that use it run with interrupts off, so none interrupts another.
+    let python_frames = unsafe {
+        write_head(state, head, &request, &side);
+        (*head).flags = known;
+        let registers = (&raw mut (*head).registers).cast::<u64>();
+        if side.registers.is_null() {
+            context(registers);
+        } else if present(config!(offsets.regs_bytes)) {
+            bpf_probe_read_kernel(registers.cast(), config!(offsets.regs_bytes), side.registers.cast());
+        }
+        (*head).kernel_frames = kernel_frames(ctx, head);
+        python_frames(head, request.tgid, side.thread_pointer);
+        // Read back, so that the verifier forgets the many ways in which the walk ended and goes on with one.
+        (&raw const (*head).python_frames).read_volatile()
+    };
+    // Whatever takes time is done: a reader waits for every record that is reserved and not yet submitted.
     let entry = emit::reserve_stack(copied);
     if entry.head.is_null() {
         emit::lose_stack(state, LossReason::RingFull);
         return;
     }
     let record = entry.head;
-    // SAFETY: the record has room for `RawStack` and, behind it, for `room_bytes`.
+    // SAFETY: the record has room for `RawStack` and, behind it, for `room_bytes`; the source is as large.
     unsafe {
-        head(state, record, &request, &side);
-        let registers = (&raw mut (*record).registers).cast::<u64>();
-        if side.registers.is_null() {
-            context(registers);
-        } else if present(config!(offsets.regs_bytes)) {
-            bpf_probe_read_kernel(registers.cast(), config!(offsets.regs_bytes), side.registers.cast());
-        }
-        (*record).kernel_frames = kernel_frames(ctx, record);
-        python_frames(record, request.tgid, side.thread_pointer);
+        let bytes = if python_frames == 0 { offset_of!(RawStack, python) } else { RAW_STACK_BYTES };
+        bpf_probe_read_kernel(record.cast(), bytes as u32, head.cast());
         let stack_bytes = user_stack(record, entry.room_bytes, side.stack_pointer, copied);
         (*record).stack_bytes = stack_bytes as u32;
-        let missing = if stack_bytes < copied && side.wanted_bytes != 0 { flags::UNREADABLE } else { 0 };
-        (*record).flags = flags | missing;
+        if stack_bytes < copied && side.wanted_bytes != 0 {
+            (*record).flags = known | flags::UNREADABLE;
+        }
     }
     emit::submit_stack(state, entry);
 }
 
 /// Writes who, when and why.
 #[inline(always)]
-unsafe fn head(state: &CpuState, record: *mut RawStack, request: &Request, side: &UserSide) {
+unsafe fn write_head(state: &CpuState, record: *mut RawStack, request: &Request, side: &UserSide) {
     // SAFETY: no arguments.
     let cpu = unsafe { bpf_get_smp_processor_id() };
     // SAFETY: the record has room for `RawStack`.
@@ -198,8 +209,8 @@ unsafe fn python_frames(record: *mut RawStack, tgid: u32, thread_pointer: u64) {
     }
     // SAFETY: the record has room for `RawStack`.
     unsafe {
-        (*record).python_frames = walked.0;
-        (*record).python_end = walked.1;
+        (&raw mut (*record).python_frames).write_volatile(walked.0);
+        (&raw mut (*record).python_end).write_volatile(walked.1);
     }
 }
 
