@@ -313,7 +313,6 @@ fn name_python(
         Err(Missing::Shim) => Ok(None),
         Err(Missing::Unreadable) => Err("unreadable"),
         Err(Missing::NotCode) => Err("code-freed"),
-        Err(Missing::BadText) => Err("bad-text"),
     }
 }
 
