@@ -131,3 +131,16 @@ pub struct AddressSpace {
     /// There were more than [`MAX_MAPPINGS`]; the rest is missing.
     pub cut: bool,
 }
+
+/// For tests of others: headers of these bytes.
+#[cfg(test)]
+pub fn test_image(bytes: Bytes) -> Result<(Image, Option<String>), String> {
+    registry::image(bytes)
+}
+
+/// For tests of others: a module with this image.
+#[cfg(test)]
+pub fn test_module(image: Result<Image, String>) -> Module {
+    let path = "/a/file".to_owned();
+    Module { id: ModuleId(0), path, open_path: None, build_id: None, deleted: false, image, file: None }
+}

@@ -3,12 +3,33 @@
 //! Pure: a function of (registers, stack bytes, address space with its modules). Reads no process and no clock. Not here: names,
 //! Python frames, how the copy was made.
 
+mod arch;
+mod cache;
+mod code;
+mod expression;
+mod index;
+mod rescue;
+mod rule;
+#[cfg(test)]
+mod tests;
+mod walk;
+
+use std::collections::HashMap;
+
+use gimli::UnwindContext;
+use tracer_common::stack::{REGISTER_WORDS, raw_flags};
+
 use crate::model::meta::StackEnd;
-use crate::process::{AddressSpace, ModuleId};
-use tracer_common::stack::REGISTER_WORDS;
+use crate::process::{AddressSpace, Image, ModuleId};
+use cache::Cache;
+use index::{Index, MAX_INDEXED};
+use rule::Found;
+use walk::{State, Stop, Walk};
 
 /// Most frames of a stack.
 pub const MAX_FRAMES: usize = 512;
+/// Most frames walked for one stack, those of searches that led nowhere included.
+const MAX_STEPS: u32 = 4096;
 
 /// A frame of user code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,8 +87,42 @@ pub struct Outcome {
 }
 
 /// Unwinds stacks, and remembers the rules that it has found.
-#[derive(Debug, Default)]
-pub struct Unwinder {}
+#[derive(Default)]
+pub struct Unwinder {
+    memory: Memory,
+}
+
+/// What is kept from stack to stack.
+struct Memory {
+    rules: Cache,
+    /// By module.
+    indexes: HashMap<ModuleId, Index>,
+    /// Entries that may still be indexed.
+    index_left: usize,
+    context: Box<UnwindContext<usize>>,
+}
+
+impl Default for Memory {
+    fn default() -> Self {
+        Self {
+            rules: Cache::default(),
+            indexes: HashMap::new(),
+            index_left: MAX_INDEXED,
+            context: Box::new(UnwindContext::new()),
+        }
+    }
+}
+
+impl Memory {
+    /// What is known of this address of a module.
+    fn find(&mut self, arch: Arch, id: ModuleId, image: &Image, address: u64, exact: bool) -> Found {
+        let Self { rules, indexes, index_left, context } = self;
+        rules.get(id.0, address, exact, || {
+            let index = indexes.entry(id).or_insert_with(|| Index::of(image, arch.table(), index_left));
+            index.find(arch, image, context, address, exact)
+        })
+    }
+}
 
 impl Unwinder {
     /// With an empty memory.
@@ -75,10 +130,56 @@ impl Unwinder {
         Self::default()
     }
 
+    /// How often a rule had to be read out of a file.
+    pub fn rules_read(&self) -> u64 {
+        self.memory.rules.misses
+    }
+
     /// Unwinds a stack: its frames, the innermost first, go into `frames`, which is emptied before.
     pub fn unwind(&mut self, snapshot: &Snapshot<'_>, space: &AddressSpace, frames: &mut Vec<UserFrame>) -> Outcome {
         frames.clear();
-        let _ = (snapshot, space);
-        Outcome { end: StackEnd::NoUserStack, at_module: None, rescued: false, unknown_address: None }
+        let outcome = |end| Outcome { end, at_module: None, rescued: false, unknown_address: None };
+        if snapshot.flags & raw_flags::NO_USER_SPACE != 0 {
+            return outcome(StackEnd::NoUserStack);
+        }
+        if snapshot.flags & raw_flags::NO_REGISTERS != 0 {
+            return outcome(StackEnd::Unreadable);
+        }
+        let table = snapshot.arch.table();
+        let steps_left = MAX_STEPS;
+        let mut walk = Walk { snapshot, space, table, memory: &mut self.memory, steps_left };
+        let mut state = State::first(snapshot, table);
+        let stop = walk.run(&mut state, frames);
+        let is_gap = match stop {
+            Stop::NoRule(_) => true,
+            // A jump to nowhere: the innermost frame only, since a return address that leads nowhere is a wrong turn.
+            Stop::Unmapped(_) => frames.is_empty(),
+            _ => false,
+        };
+        let unknown_address = match stop {
+            Stop::Unmapped(address) => Some(address),
+            _ => None,
+        };
+        if frames.is_empty() {
+            frames.push(UserFrame {
+                address: state.ip,
+                frame_address: 0,
+                module: None,
+                module_address: 0,
+                rescued: false,
+            });
+        }
+        let compat = snapshot.flags & raw_flags::COMPAT != 0;
+        if is_gap && !compat && walk.rescue(&state, frames, 0) {
+            return Outcome { rescued: true, unknown_address, ..outcome(StackEnd::Whole) };
+        }
+        let end = match stop {
+            Stop::Start => StackEnd::Whole,
+            Stop::Cut => StackEnd::Cut,
+            Stop::Unreadable => StackEnd::Unreadable,
+            Stop::NoRule(at_module) => return Outcome { at_module, ..outcome(StackEnd::NoUnwindInfo) },
+            Stop::Wrong | Stop::NeedsRegister(_) | Stop::Unmapped(_) => StackEnd::Unknown,
+        };
+        Outcome { unknown_address, ..outcome(end) }
     }
 }
