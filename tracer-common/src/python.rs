@@ -19,6 +19,10 @@ pub mod walk {
     pub const TOO_MANY_THREADS: u8 = 5;
 }
 
+/// Most frames that the walk writes: the six last places of the room for `stack::PYTHON_FRAMES` are where it reads frames into, and
+/// its last frame may lie in the first of them.
+pub const WALKED_FRAMES: usize = crate::stack::PYTHON_FRAMES - 5;
+
 /// One frame. What it means depends on the version: see `tracer::python`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
