@@ -72,7 +72,6 @@ pub struct Offsets {
     pub regs_bytes: u32,
     pub regs_ip: u32,
     pub regs_sp: u32,
-    pub regs_bp: u32,
     pub task_mm: u32,
     /// `thread.fsbase` on x86, `thread.uw.tp_value` on aarch64.
     pub task_thread_pointer: u32,
@@ -80,6 +79,7 @@ pub struct Offsets {
     /// `signal_struct.live`: threads of the process that have not begun to exit.
     pub signal_live: u32,
     pub mm_start_stack: u32,
+    pub reserved: u32,
 }
 
 /// Byte offsets in tracefs tracepoint formats, for kernels without BTF.
@@ -208,12 +208,12 @@ impl Offsets {
         regs_bytes: ABSENT,
         regs_ip: ABSENT,
         regs_sp: ABSENT,
-        regs_bp: ABSENT,
         task_mm: ABSENT,
         task_thread_pointer: ABSENT,
         task_signal: ABSENT,
         signal_live: ABSENT,
         mm_start_stack: ABSENT,
+        reserved: 0,
     };
 }
 

@@ -131,13 +131,14 @@ pub mod budget {
 /// Bits that a place has: it travels in [`crate::sched::Switch::place`].
 pub const PLACE_BITS: u32 = 24;
 
-/// The place of a wait: a number that stands for (process, user instruction, user stack pointer, frame pointer). Never 0. Two places of
-/// one process share a number with a probability of 1 in 16 million per pair; a capture cannot tell.
+/// The place of a wait: a number that stands for (process, user instruction, user stack pointer). Never 0. The frame pointer is not
+/// part of it: code built without frame pointers counts loops in that register, so every turn would be a place of its own. Two
+/// places of one process share a number with a probability of 1 in 16 million per pair; a capture cannot tell.
 #[inline(always)]
-pub const fn place(tgid: u32, ip: u64, sp: u64, bp: u64) -> u32 {
+pub const fn place(tgid: u32, ip: u64, sp: u64) -> u32 {
     let mut hash = (tgid as u64 ^ ip).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     hash = (hash ^ (hash >> 29) ^ sp).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    hash = (hash ^ (hash >> 32) ^ bp).wrapping_mul(0x94d0_49bb_1331_11eb);
+    hash = (hash ^ (hash >> 32)).wrapping_mul(0x94d0_49bb_1331_11eb);
     let place = (hash >> (64 - PLACE_BITS)) as u32;
     if place == 0 { 1 } else { place }
 }

@@ -1,7 +1,7 @@
 //! The only file that touches a ring: reserve, fill, submit, count.
 
 use aya_ebpf::{
-    helpers::generated::{bpf_ringbuf_reserve, bpf_ringbuf_submit},
+    helpers::generated::{bpf_ringbuf_query, bpf_ringbuf_reserve, bpf_ringbuf_submit},
     maps::RingBuf,
 };
 use tracer_common::{
@@ -16,6 +16,9 @@ use crate::{access::config, maps};
 /// BPF_RB_NO_WAKEUP and BPF_RB_FORCE_WAKEUP (uapi/linux/bpf.h).
 const NO_WAKEUP: u64 = 1;
 const FORCE_WAKEUP: u64 = 2;
+/// BPF_RB_AVAIL_DATA and BPF_RB_RING_SIZE, see there.
+const RING_IN_USE: u64 = 0;
+const RING_BYTES: u64 = 1;
 
 /// This CPU's state. `None` never happens: the map has one entry.
 #[inline(always)]
@@ -106,11 +109,17 @@ fn reserve_class<const CLASS: usize>() -> StackEntry {
     StackEntry { head: head.cast(), room_bytes: STACK_CLASSES[CLASS] }
 }
 
-/// Hands a stack to its reader and wakes it: a short-lived process must be looked at while it lives.
+/// Hands a stack to its reader. The reader polls; waking it is an interrupt, which in a virtual machine costs more than all the rest.
+/// It is woken at once for the first stack of a process, which must be looked at while it lives, and when a quarter of the ring is
+/// in use.
 #[inline(always)]
-pub fn submit_stack(state: &mut CpuState, entry: StackEntry) {
-    // SAFETY: reserved by `reserve_stack` and submitted once.
-    unsafe { bpf_ringbuf_submit(entry.head.cast(), FORCE_WAKEUP) };
+pub fn submit_stack(state: &mut CpuState, entry: StackEntry, first_of_process: bool) {
+    let ring = (&raw const maps::RING_STACKS).cast_mut().cast();
+    // SAFETY: the map is a ring buffer; the record was reserved by `reserve_stack` and is submitted once.
+    unsafe {
+        let wake = first_of_process || bpf_ringbuf_query(ring, RING_IN_USE) >= bpf_ringbuf_query(ring, RING_BYTES) / 4;
+        bpf_ringbuf_submit(entry.head.cast(), if wake { FORCE_WAKEUP } else { NO_WAKEUP });
+    }
     state.families[FamilyId::Cpu as usize].submitted += 1;
 }
 

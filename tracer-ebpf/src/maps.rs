@@ -38,6 +38,10 @@ pub static RING_STACKS: RingBuf = RingBuf::with_byte_size(4096, 0);
 #[map]
 pub static HEADS: PerCpuArray<RawStack> = PerCpuArray::with_max_entries(1, 0);
 
+/// Processes whose first stack was taken, by 12 bits of a hash of theirs.
+#[map]
+pub static ANNOUNCED: Array<u64> = Array::with_max_entries(1 << 12, 0);
+
 /// Counters and context of each CPU.
 #[map]
 pub static CPU: PerCpuArray<CpuState> = PerCpuArray::with_max_entries(1, 0);

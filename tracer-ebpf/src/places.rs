@@ -1,5 +1,5 @@
-//! Where threads wait, and whose turn it is to be looked at: a place is (process, instruction, stack pointer, frame pointer), and a
-//! table remembers how long waits there last.
+//! Where threads wait, and whose turn it is to be looked at: a place is (process, instruction, stack pointer), and a table remembers how
+//! long waits there last.
 //!
 //! The stack of a wait is taken when its place is new, and from then on with a probability of (mean wait there) / (sampling
 //! period), at most 1. So stacks are taken in proportion to waiting time, one per period of it, and each wait of a place has the
@@ -20,6 +20,8 @@ use crate::{
 
 /// The mean moves by this part of the difference to each wait: 1/16.
 const MEAN_SHIFT: u32 = 4;
+/// A duration is kept in units of 16 ns.
+const UNIT_SHIFT: u32 = 4;
 const NS_PER_STACK: u64 = 1_000_000_000 / budget::PER_SECOND;
 
 /// What is known of a place. Two entries side by side hold the places of one index; the one used longer ago gives way.
@@ -28,7 +30,7 @@ const NS_PER_STACK: u64 = 1_000_000_000 / budget::PER_SECOND;
 pub struct Place {
     /// Which place; 0: none.
     pub place: u32,
-    /// Mean duration of its waits, in units of 256 ns.
+    /// Mean duration of its waits, in units of 16 ns: up to 68 seconds.
     pub mean: u32,
     /// When a wait there last began.
     pub used_ts_ns: u64,
@@ -45,8 +47,8 @@ fn entry(index: u32) -> Option<&'static mut Place> {
 
 /// A thread begins to wait here. Returns the place's number, and notes in the CPU's state whether its stack is to be taken.
 #[inline(always)]
-pub fn begin(state: &mut CpuState, slot: &mut Slot, tgid: u32, at: [u64; 3], ts_ns: u64) -> u32 {
-    let place = place(tgid, at[0], at[1], at[2]);
+pub fn begin(state: &mut CpuState, slot: &mut Slot, tgid: u32, at: [u64; 2], ts_ns: u64) -> u32 {
+    let place = place(tgid, at[0], at[1]);
     let mut index = place & (maps::PLACES_ENTRIES - 1);
     let Some(first) = entry(index) else { return place };
     let mut known = first.place == place;
@@ -77,7 +79,7 @@ pub fn begin(state: &mut CpuState, slot: &mut Slot, tgid: u32, at: [u64; 3], ts_
 fn drawn(mean: u32) -> bool {
     // SAFETY: no arguments.
     let random = unsafe { bpf_get_prandom_u32() } as u64;
-    (random * config!(sample_period_ns)) >> 32 < u64::from(mean) << 8
+    (random * config!(sample_period_ns)) >> 32 < u64::from(mean) << UNIT_SHIFT
 }
 
 /// Asks for the stack, if the budget allows: time is paid in advance, and no more than a burst of it.
@@ -109,7 +111,7 @@ pub fn end(slot: &mut Slot, ts_ns: u64) {
     if let Some(entry) = entry(u32::from(slot.place_index))
         && entry.place == place
     {
-        let mut waited = ts_ns.saturating_sub(slot.wait_ts_ns) >> 8;
+        let mut waited = ts_ns.saturating_sub(slot.wait_ts_ns) >> UNIT_SHIFT;
         if waited > u64::from(u32::MAX) {
             waited = u64::from(u32::MAX);
         }

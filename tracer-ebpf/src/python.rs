@@ -40,7 +40,7 @@ pub fn walk(process: &PythonProcess, thread_pointer: u64, out: *mut PythonFrame)
     if thread_pointer == 0 {
         return (0, end::NO_THREAD_STATE);
     }
-    match first_frame(process, thread_pointer) {
+    match first_frame(process, thread_pointer, out) {
         Ok(frame) => frames(process, frame, out),
         Err(end) => (0, end),
     }
@@ -54,50 +54,92 @@ macro_rules! layout {
     };
 }
 
+/// What the search remembers besides where it is. In memory, of which the verifier knows nothing: as variables they would make it
+/// follow every combination through every step.
+#[derive(Clone, Copy)]
+struct Notes(*mut u64);
+
+impl Notes {
+    /// Clean notes, in the buffer that frames are read into later.
+    #[inline(always)]
+    fn new(out: *mut PythonFrame) -> Self {
+        // SAFETY: `out` has room for PYTHON_FRAMES frames; the buffer is larger than two words.
+        unsafe {
+            let notes = out.add(FRAME_BUFFER_AT).cast::<u64>();
+            notes.write_volatile(0);
+            notes.add(1).write_volatile(0);
+            Notes(notes)
+        }
+    }
+
+    /// Something could not be read, if the result is not zero.
+    #[inline(always)]
+    fn read(self, result: i64) {
+        // SAFETY: see `new`.
+        unsafe { self.0.write_volatile(self.0.read_volatile() | result as u64) };
+    }
+
+    #[inline(always)]
+    fn has_failed(self) -> bool {
+        // SAFETY: see `new`.
+        unsafe { self.0.read_volatile() != 0 }
+    }
+
+    /// The thread has a state, with or without frames.
+    #[inline(always)]
+    fn find(self) {
+        // SAFETY: see `new`.
+        unsafe { self.0.add(1).write_volatile(1) };
+    }
+
+    #[inline(always)]
+    fn has_found(self) -> bool {
+        // SAFETY: see `new`.
+        unsafe { self.0.add(1).read_volatile() != 0 }
+    }
+}
+
 /// The innermost frame of the thread, 0 if it has none.
 #[inline(always)]
-fn first_frame(process: &PythonProcess, thread_pointer: u64) -> Result<u64, u8> {
-    let mut failed = 0;
+fn first_frame(process: &PythonProcess, thread_pointer: u64, out: *mut PythonFrame) -> Result<u64, u8> {
+    let notes = Notes::new(out);
     // SAFETY: as in `layout`.
     let head = unsafe { ptr::read_volatile(&raw const process.interpreters_head) };
-    let mut interpreter = word(head, &mut failed);
-    let mut thread = word(interpreter.wrapping_add(layout!(process.interpreter_threads)), &mut failed);
-    let mut found = false;
+    let mut interpreter = word(head, notes);
+    let mut thread = word(interpreter.wrapping_add(layout!(process.interpreter_threads)), notes);
     let mut steps = 0;
     while steps < STEPS {
         steps += 1;
         if thread == 0 {
-            interpreter = word(interpreter.wrapping_add(layout!(process.interpreter_next)), &mut failed);
+            interpreter = word(interpreter.wrapping_add(layout!(process.interpreter_next)), notes);
             if interpreter == 0 {
-                return if found {
-                    Ok(0)
-                } else if failed != 0 {
-                    Err(end::UNREADABLE)
-                } else {
-                    Err(end::NO_THREAD_STATE)
+                return match () {
+                    () if notes.has_found() => Ok(0),
+                    () if notes.has_failed() => Err(end::UNREADABLE),
+                    () => Err(end::NO_THREAD_STATE),
                 };
             }
-            thread = word(interpreter.wrapping_add(layout!(process.interpreter_threads)), &mut failed);
+            thread = word(interpreter.wrapping_add(layout!(process.interpreter_threads)), notes);
             continue;
         }
-        if word(thread.wrapping_add(layout!(process.thread_id)), &mut failed) == thread_pointer {
-            let frame = frame_of(process, thread, &mut failed);
+        if word(thread.wrapping_add(layout!(process.thread_id)), notes) == thread_pointer {
+            let frame = frame_of(process, thread, notes);
             if frame != 0 {
                 return Ok(frame);
             }
             // A thread may have a state in several interpreters, and frames in the older one only.
-            found = true;
+            notes.find();
         }
-        thread = word(thread.wrapping_add(layout!(process.thread_next)), &mut failed);
+        thread = word(thread.wrapping_add(layout!(process.thread_next)), notes);
     }
     Err(end::TOO_MANY_THREADS)
 }
 
 #[inline(always)]
-fn frame_of(process: &PythonProcess, thread: u64, failed: &mut u64) -> u64 {
-    let frame = word(thread.wrapping_add(layout!(process.thread_frame)), failed);
+fn frame_of(process: &PythonProcess, thread: u64, notes: Notes) -> u64 {
+    let frame = word(thread.wrapping_add(layout!(process.thread_frame)), notes);
     let of_cframe = layout!(process.cframe_frame);
-    if frame == 0 || of_cframe == u64::from(NONE) { frame } else { word(frame.wrapping_add(of_cframe), failed) }
+    if frame == 0 || of_cframe == u64::from(NONE) { frame } else { word(frame.wrapping_add(of_cframe), notes) }
 }
 
 #[inline(always)]
@@ -153,10 +195,10 @@ fn byte_at(buffer: *const u8, offset: u64) -> u64 {
 
 /// Eight bytes of the thread's memory; zero, and noted, when they cannot be read.
 #[inline(always)]
-fn word(address: u64, failed: &mut u64) -> u64 {
+fn word(address: u64, notes: Notes) -> u64 {
     let mut value = 0u64;
     // SAFETY: `value` has room for the bytes asked for; the helper checks the address and zeroes on failure.
     let result = unsafe { bpf_probe_read_user((&raw mut value).cast(), 8, address as *const core::ffi::c_void) };
-    *failed |= result as u64;
+    notes.read(result);
     value
 }

@@ -158,6 +158,8 @@ pub fn take(state: &mut CpuState, ctx: *mut c_void, request: Request, side: User
     let record = entry.head;
     // SAFETY: the record has room for `RawStack` and, behind it, for `room_bytes`; the source is as large.
     unsafe {
+        // Read back as a number: the verifier knows a pointer, with which it allows no arithmetic.
+        let first = is_first((&raw const (*head).address_space).read_volatile(), request.tgid);
         let bytes = if python_frames == 0 { offset_of!(RawStack, python) } else { RAW_STACK_BYTES };
         bpf_probe_read_kernel(record.cast(), bytes as u32, head.cast());
         let stack_bytes = user_stack(record, entry.room_bytes, side.stack_pointer, copied);
@@ -165,8 +167,23 @@ pub fn take(state: &mut CpuState, ctx: *mut c_void, request: Request, side: User
         if stack_bytes < copied && side.wanted_bytes != 0 {
             (*record).flags = known | flags::UNREADABLE;
         }
+        emit::submit_stack(state, entry, first);
     }
-    emit::submit_stack(state, entry);
+}
+
+/// Whether no stack of this process, as long as it has run this program, was taken lately. Processes that share an entry of the table
+/// are first again and again.
+#[inline(always)]
+fn is_first(address_space: u64, tgid: u32) -> bool {
+    const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
+    let process = (address_space ^ u64::from(tgid) << 40).wrapping_mul(SPREAD);
+    let Some(entry) = maps::ANNOUNCED.get_ptr_mut((process >> 52) as u32) else { return true };
+    // SAFETY: plain data in a map; a race between CPUs costs a wake-up more.
+    unsafe {
+        let first = *entry != process;
+        *entry = process;
+        first
+    }
 }
 
 /// Writes who, when and why.

@@ -88,8 +88,8 @@ pub struct Registers {
     pub args: [u64; 3],
     /// 32-bit code: the number is of another table.
     pub compat: bool,
-    /// Instruction, stack and frame pointer; zeros unless stacks are taken.
-    pub at: [u64; 3],
+    /// Instruction and stack pointer; zeros unless stacks are taken.
+    pub at: [u64; 2],
 }
 
 /// The kernel's `struct pt_regs` of the task's entry from user code. Null where this kernel cannot tell.
@@ -120,13 +120,9 @@ pub fn registers(task: Task) -> Option<Registers> {
             ],
             compat: is_compat(regs),
             at: if config!(wait_stacks) == 1 {
-                [
-                    typed(regs, config!(offsets.regs_ip)),
-                    typed(regs, config!(offsets.regs_sp)),
-                    typed(regs, config!(offsets.regs_bp)),
-                ]
+                [typed(regs, config!(offsets.regs_ip)), typed(regs, config!(offsets.regs_sp))]
             } else {
-                [0; 3]
+                [0; 2]
             },
         })
     }

@@ -116,7 +116,7 @@ impl Family for Cpu {
             return;
         };
         let found = offsets::resolve(btf, arch);
-        let registers = [found.regs_bytes, found.regs_ip, found.regs_sp, found.regs_bp];
+        let registers = [found.regs_bytes, found.regs_ip, found.regs_sp];
         if registers.contains(&ABSENT) {
             config.context_words = offsets::register_bytes(arch) / 8;
             return;

@@ -378,7 +378,7 @@ fn brief(text: &str) -> String {
         .filter(|line| !line.starts_with("verification time"))
         .take_while(|line| !line.starts_with("stack depth") && !line.starts_with("processed "));
     match verdict.last() {
-        Some(verdict) => format!("{error} the verifier says: {})", verdict.trim()),
+        Some(verdict) => format!("{error} the verifier says: {}", verdict.trim()),
         None => error.to_owned(),
     }
 }

@@ -65,7 +65,6 @@ pub fn resolve(btf: &Btf, arch: Arch) -> Offsets {
             offsets.regs_cs = field(regs, "cs");
             offsets.regs_ip = field(regs, "ip");
             offsets.regs_sp = field(regs, "sp");
-            offsets.regs_bp = field(regs, "bp");
             offsets.task_thread_pointer = field(task, "thread.fsbase");
         }
         Arch::Aarch64 => {
@@ -79,7 +78,6 @@ pub fn resolve(btf: &Btf, arch: Arch) -> Offsets {
             offsets.task_preempt_count = field(task, "thread_info.preempt_count");
             offsets.regs_ip = field(regs, "pc");
             offsets.regs_sp = field(regs, "sp");
-            offsets.regs_bp = element(29);
             offsets.task_thread_pointer = field(task, "thread.uw.tp_value");
         }
     }
@@ -122,7 +120,7 @@ pub const fn stack_pointer_word(arch: Arch) -> u32 {
 /// What of stacks cannot be had without the fields that are missing: one sentence each.
 pub fn missing_for_stacks(offsets: &Offsets) -> Vec<&'static str> {
     let mut lacks = Vec::new();
-    if [offsets.regs_bytes, offsets.regs_ip, offsets.regs_sp, offsets.regs_bp].contains(&ABSENT) {
+    if [offsets.regs_bytes, offsets.regs_ip, offsets.regs_sp].contains(&ABSENT) {
         lacks.push("struct pt_regs is not described: no user stacks of waits, nor of samples inside the kernel");
     }
     if offsets.task_mm == ABSENT || offsets.mm_start_stack == ABSENT {
@@ -190,7 +188,7 @@ mod tests {
         assert_eq!((offsets.regs_arg0, offsets.regs_arg1, offsets.regs_arg2), (272, 8, 16));
         assert_eq!(offsets.task_preempt_count, 16, "in the task, not per CPU");
         assert_eq!(offsets.regs_cs, ABSENT, "no 32-bit segment there");
-        assert_eq!((offsets.regs_ip, offsets.regs_sp, offsets.regs_bp), (256, 248, 232));
+        assert_eq!((offsets.regs_ip, offsets.regs_sp), (256, 248));
         assert_eq!(offsets.regs_sp, stack_pointer_word(Arch::Aarch64) * 8, "as in the context of a program on a clock");
         assert_eq!(offsets.regs_bytes, 272);
         assert_eq!(resolve(&btf, Arch::X86_64).regs_syscall, ABSENT, "these are not x86's registers");
