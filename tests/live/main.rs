@@ -18,6 +18,8 @@ mod namespaces;
 mod record;
 mod replay;
 mod signals;
+mod stacks;
+mod stacks_python;
 mod states;
 mod storm;
 mod threads;
