@@ -16,29 +16,33 @@ pub struct Interpreter {
     pub version: (u32, u32),
 }
 
-/// Every CPython from 3.8 on: pyenv's, and the one in PATH.
+/// Every CPython from 3.8 on: pyenv's, Debian's, the one in PATH, and those that the variable LIVE_PYTHONS names (separated by colons;
+/// those of virtual environments with NumPy, for instance).
 pub fn interpreters() -> Vec<Interpreter> {
     let home = std::env::var_os("HOME").map(|home| Path::new(&home).join(".pyenv"));
     let pyenv = std::env::var_os("PYENV_ROOT").map(PathBuf::from).or(home).unwrap_or_default().join("versions");
     let folders = std::fs::read_dir(pyenv).into_iter().flatten().flatten().map(|entry| entry.path());
-    let candidates =
-        folders.map(|folder| folder.join("bin/python3")).chain(["/usr/bin/python3", "python3"].map(PathBuf::from));
-    let found: BTreeMap<PathBuf, Interpreter> =
-        candidates.filter_map(|path| asked(&path)).map(|found| (found.path.clone(), found)).collect();
+    let named = std::env::var_os("LIVE_PYTHONS").unwrap_or_default();
+    let named = std::env::split_paths(&named).filter(|path| path.is_absolute()).collect::<Vec<_>>();
+    let usual = ["/usr/bin/python3", "python3"].map(PathBuf::from);
+    let candidates = folders.map(|folder| folder.join("bin/python3")).chain(usual).chain(named);
+    // The same interpreter under another name counts once, unless it has other packages.
+    let found: BTreeMap<(String, String), Interpreter> = candidates.filter_map(|path| asked(&path)).collect();
     let mut found: Vec<Interpreter> = found.into_values().filter(|found| found.version >= (3, 8)).collect();
     found.sort_by_key(|found| found.version);
     found
 }
 
-/// What an interpreter says of itself; none where it does not run.
-fn asked(path: &Path) -> Option<Interpreter> {
-    let program =
-        "import os, sys; print(os.path.realpath(sys.executable), *sys.version_info[:2], sys.implementation.name)";
+/// What an interpreter says of itself, with its file and the folder of its packages; none where it does not run.
+fn asked(path: &Path) -> Option<((String, String), Interpreter)> {
+    let program = "import os, sys; print(sys.executable, os.path.realpath(sys.executable), sys.prefix, *sys.version_info[:2], \
+                   sys.implementation.name)";
     let answer = Command::new(path).args(["-c", program]).output().ok().filter(|answer| answer.status.success())?;
     let answer = String::from_utf8(answer.stdout).ok()?;
-    let mut words = answer.split_whitespace();
-    let (path, major, minor) = (words.next()?, words.next()?.parse().ok()?, words.next()?.parse().ok()?);
-    (words.next() == Some("cpython")).then(|| Interpreter { path: path.into(), version: (major, minor) })
+    let words: Vec<&str> = answer.split_whitespace().collect();
+    let [path, file, packages, major, minor, "cpython"] = words[..] else { return None };
+    let version = (major.parse().ok()?, minor.parse().ok()?);
+    Some(((file.to_owned(), packages.to_owned()), Interpreter { path: path.into(), version }))
 }
 
 impl Interpreter {
