@@ -79,7 +79,7 @@ pub struct Expected {
 
 /// Number of the line with this remark.
 #[track_caller]
-fn line_of(file: &str, remark: &str) -> u64 {
+pub fn line_of(file: &str, remark: &str) -> u64 {
     let text = std::fs::read_to_string(folder().join(file)).unwrap_or_else(|error| panic!("{file}: {error}"));
     let found = text.lines().position(|line| line.ends_with(&format!("  # {remark}")));
     found.unwrap_or_else(|| panic!("{file} has no line marked `# {remark}`")) as u64 + 1
