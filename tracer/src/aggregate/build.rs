@@ -87,7 +87,8 @@ impl Aggregate {
     fn measured(&self, sched: bool) -> Measured {
         let mut on_cpu_ns_of = BTreeMap::new();
         for process in self.processes.ranked().into_iter().filter(|_| sched) {
-            *on_cpu_ns_of.entry(process.tgid).or_default() += process.sums.of(State::OnCpu);
+            let sum: &mut u64 = on_cpu_ns_of.entry(process.tgid).or_default();
+            *sum = sum.saturating_add(process.sums.of(State::OnCpu));
         }
         Measured { on_cpu_ns: sched.then(|| self.processes.ended_sums.of(State::OnCpu)), on_cpu_ns_of }
     }

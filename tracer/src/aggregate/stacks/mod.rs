@@ -14,6 +14,9 @@ mod definitions;
 mod estimate;
 pub mod report;
 
+#[cfg(test)]
+mod tests;
+
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 

@@ -45,8 +45,7 @@ struct BySite(BTreeMap<FunctionId, BTreeMap<Site, u64>>);
 
 impl BySite {
     fn add(&mut self, site: &Site, ns: u64) {
-        let sum = self.0.entry(site.function).or_default().entry(site.clone()).or_default();
-        *sum = sum.saturating_add(ns);
+        grow(self.0.entry(site.function).or_default().entry(site.clone()).or_default(), ns);
     }
 
     /// Most time first.
@@ -56,6 +55,11 @@ impl BySite {
         ranked.sort_by_key(|(site, ns)| (Reverse(*ns), site.function));
         ranked
     }
+}
+
+/// Only a damaged record's times get near the limit.
+fn grow(sum: &mut u64, by: u64) {
+    *sum = sum.saturating_add(by);
 }
 
 fn sum<'a>(all: impl Iterator<Item = &'a u64>) -> u64 {
@@ -142,7 +146,7 @@ impl<'a> Named<'a> {
             waited.add(entry.count, entry.ns);
             match entry.stack {
                 Ok(_) => placed.add(entry.count, entry.ns),
-                Err(why) => *without.entry(no_stack(why).to_owned()).or_default() += entry.ns,
+                Err(why) => grow(without.entry(no_stack(why).to_owned()).or_default(), entry.ns),
             }
         }
         let stacks = self.stacks;
@@ -182,17 +186,17 @@ impl<'a> Named<'a> {
             let Some(site) = self.blamed(stack) else { continue };
             let user = users.entry(site.function).or_default();
             user.own.add(entry.count, entry.ns);
-            *user.own_lines.entry(site.clone()).or_default() += entry.ns;
+            grow(user.own_lines.entry(site.clone()).or_default(), entry.ns);
             if let Some((_, leaf)) = self.sites.in_stack(stack).next()
                 && leaf.function != site.function
             {
-                *user.inside.entry(leaf.function).or_default() += entry.ns;
+                grow(user.inside.entry(leaf.function).or_default(), entry.ns);
             }
             for (function, site) in self.holders(stack, site) {
                 let user = users.entry(function).or_default();
                 user.inclusive_ns = user.inclusive_ns.saturating_add(entry.ns);
                 user.take(site, entry, stack);
-                *user.threads.entry((entry.pid, entry.tid)).or_default() += entry.ns;
+                grow(user.threads.entry((entry.pid, entry.tid)).or_default(), entry.ns);
             }
         }
         let mut listed: BTreeSet<FunctionId> = BTreeSet::new();
@@ -254,7 +258,7 @@ impl<'a> Named<'a> {
             let key = (entry.pid, entry.thread.as_deref(), &entry.activity, function);
             let (user, _) = waiters.entry(key).or_insert_with(|| (User::default(), entry));
             user.own.add(entry.count, entry.ns);
-            *user.threads.entry((entry.pid, entry.tid)).or_default() += entry.ns;
+            grow(user.threads.entry((entry.pid, entry.tid)).or_default(), entry.ns);
             if let (Ok(stack), Ok(Some(site))) = (entry.stack, site) {
                 user.take(site, entry, stack);
             }
@@ -337,7 +341,7 @@ impl<'a> Named<'a> {
             let row = rows.entry((entry.pid, "on-cpu")).or_insert_with(|| row(entry.pid, "on-cpu"));
             self.judge(row, entry.stack, entry.count);
             let sampled_ns = sampled_ns.entry(entry.pid).or_default();
-            *sampled_ns += entry.ns;
+            grow(sampled_ns, entry.ns);
             row.sampled_s = Some(seconds(*sampled_ns));
             row.on_cpu_s = measured.on_cpu_ns_of.get(&entry.pid).copied().map(seconds);
         }
@@ -424,9 +428,8 @@ struct User {
 
 impl User {
     fn take(&mut self, site: &Site, entry: &Entry, stack: usize) {
-        let add = |sum: &mut u64| *sum = sum.saturating_add(entry.ns);
-        add(self.lines.entry(site.clone()).or_default());
-        add(self.stacks.entry(stack).or_default());
+        grow(self.lines.entry(site.clone()).or_default(), entry.ns);
+        grow(self.stacks.entry(stack).or_default(), entry.ns);
     }
 }
 
