@@ -44,14 +44,7 @@ fn sample(options: &[&str]) -> Option<Sample> {
 
 /// Names of the first 64 KiB of code, every 9th byte, and the problems.
 fn names(helper: &HelperKind, file: &Path) -> (Vec<Named>, Vec<String>) {
-    let module = Module {
-        id: ModuleId(1),
-        path: file.display().to_string(),
-        open_path: Some(file.to_owned()),
-        build_id: None,
-        deleted: false,
-        image: Err("not looked at".to_owned()),
-    };
+    let module = Module::of_file(ModuleId(1), file.to_owned());
     let limits = Limits { helper: helper.clone(), debug_info: Duration::from_secs(2), ..Limits::default() };
     let mut symboliser = Symboliser::new(limits);
     let addresses: Vec<u64> = (0x1000..0x1800).step_by(9).collect();

@@ -46,6 +46,19 @@ pub struct Module {
 }
 
 impl Module {
+    /// A file that is only to be named from: its bytes are not looked at, and no process maps it.
+    pub fn of_file(id: ModuleId, path: PathBuf) -> Self {
+        Module {
+            id,
+            path: crate::model::text::printable(path.as_os_str().as_encoded_bytes()),
+            open_path: Some(path),
+            build_id: None,
+            deleted: false,
+            image: Err("not looked at".to_owned()),
+            file: None,
+        }
+    }
+
     /// The open file, where a descriptor is kept: what `open_path` leads to.
     pub fn file(&self) -> Option<&std::fs::File> {
         self.file.as_ref()

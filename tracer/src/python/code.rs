@@ -209,7 +209,8 @@ fn read_identity(memory: &mut dyn ReadMemory, interpreter: &Interpreter, address
     if !memory.read(address, &mut bytes[..needed]) {
         return Err(Missing::Unreadable);
     }
-    let word = |at: usize| bytes.get(at..).and_then(|rest| rest.first_chunk()).map_or(0, |word| u64::from_le_bytes(*word));
+    let word =
+        |at: usize| bytes.get(at..).and_then(|rest| rest.first_chunk()).map_or(0, |word| u64::from_le_bytes(*word));
     if word(OBJECT_TYPE) != interpreter.types.code {
         return Err(Missing::NotCode);
     }

@@ -282,7 +282,11 @@ pub fn published(bytes: &[u8; PUBLISHED_BYTES]) -> Option<Result<(Version, Layou
         _ => return Some(Err(format!("CPython {version}: how it publishes its offsets is not known"))),
     };
     let layout = table.layout(&words, minor);
-    Some(layout.map(|layout| (version, layout)).ok_or(format!("CPython {version}: the offsets it publishes make no sense")))
+    Some(
+        layout
+            .map(|layout| (version, layout))
+            .ok_or(format!("CPython {version}: the offsets it publishes make no sense")),
+    )
 }
 
 struct Table<'a>(&'a [u8; PUBLISHED_BYTES]);

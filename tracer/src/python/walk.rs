@@ -81,8 +81,16 @@ fn frames(memory: &mut dyn ReadMemory, process: &PythonProcess, first: u64) -> (
         let instruction = word_at(&buffer, process.frame_instruction);
         frames.push(PythonFrame {
             code,
-            instruction: if process.frame_instruction_bytes == 4 { instruction & u64::from(u32::MAX) } else { instruction },
-            owner: if process.frame_owner == NONE { 0 } else { buffer[usize::from(process.frame_owner) % buffer.len()] },
+            instruction: if process.frame_instruction_bytes == 4 {
+                instruction & u64::from(u32::MAX)
+            } else {
+                instruction
+            },
+            owner: if process.frame_owner == NONE {
+                0
+            } else {
+                buffer[usize::from(process.frame_owner) % buffer.len()]
+            },
             reserved: [0; 7],
         });
         frame = word_at(&buffer, process.frame_previous);

@@ -66,7 +66,13 @@ pub struct Processes {
 impl Processes {
     /// None known yet.
     pub fn new(python_map: Option<BpfMap<MapData, u32, PythonProcessValue>>) -> Self {
-        Processes { known: HashMap::new(), modules: Modules::new(), python_map, codes: Codes::new(), detector: Detector::new() }
+        Processes {
+            known: HashMap::new(),
+            modules: Modules::new(),
+            python_map,
+            codes: Codes::new(),
+            detector: Detector::new(),
+        }
     }
 
     /// The process, read now if it is new or another one than it was.

@@ -48,14 +48,7 @@ fn tool<S: AsRef<OsStr>>(program: &str, arguments: &[S]) -> bool {
 }
 
 pub fn module_at(path: &Path) -> Module {
-    Module {
-        id: ModuleId(1),
-        path: path.display().to_string(),
-        open_path: Some(path.to_owned()),
-        build_id: None,
-        deleted: false,
-        image: Err("not looked at".to_owned()),
-    }
+    Module::of_file(ModuleId(1), path.to_owned())
 }
 
 /// The code of a function, by its mangled name.
