@@ -18,7 +18,7 @@ const MAX_PROCESSES: usize = 2048;
 /// Mappings are read again after this time.
 const FRESH_NS: u64 = 10_000_000_000;
 /// Or after this one, while its Python interpreter is not initialised.
-const READY_NS: u64 = 100_000_000;
+const READY_NS: u64 = 10_000_000;
 /// But not more often than this, however many addresses are unknown.
 const PAUSE_NS: u64 = 10_000_000;
 /// PF_KTHREAD (linux/sched.h).
