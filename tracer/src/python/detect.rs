@@ -163,7 +163,8 @@ fn layout_of(symbols: &Symbols, runtime: u64, memory: &mut dyn ReadMemory) -> Re
     }
     let version = symbols.version.clone()?;
     let layout = layout::table(version.minor).ok_or_else(|| {
-        let which = if version.minor < 8 { "before 3.8" } else { "without the table of offsets that such a version has" };
+        let which =
+            if version.minor < 8 { "before 3.8" } else { "without the table of offsets that such a version has" };
         format!("CPython {version}: {which}")
     })?;
     Ok((version, layout))

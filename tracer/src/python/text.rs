@@ -30,7 +30,8 @@ pub fn text(
 ) -> Result<String, Unusable> {
     let head = head(memory, address, types.text)?;
     let length = usize::try_from(word_at(&head, TEXT_LENGTH)).map_err(|_| Unusable::OtherType)?;
-    let state = u32::from_le_bytes([head[TEXT_STATE], head[TEXT_STATE + 1], head[TEXT_STATE + 2], head[TEXT_STATE + 3]]);
+    let state =
+        u32::from_le_bytes([head[TEXT_STATE], head[TEXT_STATE + 1], head[TEXT_STATE + 2], head[TEXT_STATE + 3]]);
     let (width, compact, ascii) = (state >> 2 & 7, state >> 5 & 1 == 1, state >> 6 & 1 == 1);
     // Strings that are not compact keep their data elsewhere; only subclasses and those of old extensions are.
     if !compact || !matches!(width, 1 | 2 | 4) || (ascii && width != 1) {
@@ -51,12 +52,7 @@ pub fn text(
 }
 
 /// Reads a bytes object of at most `limit` bytes.
-pub fn bytes(
-    memory: &mut dyn ReadMemory,
-    types: &Types,
-    address: u64,
-    limit: usize,
-) -> Result<Vec<u8>, Unusable> {
+pub fn bytes(memory: &mut dyn ReadMemory, types: &Types, address: u64, limit: usize) -> Result<Vec<u8>, Unusable> {
     let length = bytes_len(memory, types, address)?;
     let length = usize::try_from(length).ok().filter(|length| *length <= limit).ok_or(Unusable::OtherType)?;
     let mut data = vec![0; length];
@@ -87,7 +83,13 @@ fn decode(data: &[u8], width: u32, ascii: bool) -> Option<Cow<'_, str>> {
     Some(match width {
         1 if ascii => Cow::Borrowed(str::from_utf8(data).ok().filter(|text| text.is_ascii())?),
         1 => data.iter().map(|byte| char::from(*byte)).collect::<String>().into(),
-        2 => data.as_chunks::<2>().0.iter().map(|two| character(u32::from(u16::from_le_bytes(*two)))).collect::<String>().into(),
+        2 => data
+            .as_chunks::<2>()
+            .0
+            .iter()
+            .map(|two| character(u32::from(u16::from_le_bytes(*two))))
+            .collect::<String>()
+            .into(),
         _ => {
             let values = || data.as_chunks::<4>().0.iter().map(|four| u32::from_le_bytes(*four));
             if !values().all(in_range) {

@@ -87,9 +87,10 @@ impl Symbols {
 
 /// The word at an address of the file.
 fn word_at(image: &Image, address: u64) -> Option<u64> {
-    let segment = image.segments.iter().find(|segment| {
-        address >= segment.address && address - segment.address < segment.len_bytes
-    })?;
+    let segment = image
+        .segments
+        .iter()
+        .find(|segment| address >= segment.address && address - segment.address < segment.len_bytes)?;
     let offset = usize::try_from((address - segment.address).checked_add(segment.offset)?).ok()?;
     image.bytes.get(offset..)?.first_chunk().map(|bytes| u64::from_le_bytes(*bytes))
 }
@@ -106,7 +107,8 @@ fn from_hex(name: &str, hex: u64) -> Result<Version, String> {
 /// The version that the file's name says, if its text says so too: `3.9.18` ends some text in it.
 fn from_text(name: &str, bytes: &[u8]) -> Result<Version, String> {
     let unknown = || format!("{name}: CPython of unknown version");
-    let digits: String = name.split_once("python3.").ok_or_else(unknown)?.1.chars().take_while(char::is_ascii_digit).collect();
+    let digits: String =
+        name.split_once("python3.").ok_or_else(unknown)?.1.chars().take_while(char::is_ascii_digit).collect();
     let minor: u8 = digits.parse().map_err(|_| unknown())?;
     let start = format!("3.{minor}.");
     let mut micro = None;
