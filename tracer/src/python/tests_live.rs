@@ -32,7 +32,7 @@ const FILES: [(&str, &str); 2] = [
     ("chain_lib.py", include_str!("test_data/chain_lib.py")),
 ];
 /// Moments at which the child is stopped.
-const MOMENTS: u32 = 3000;
+const MOMENTS: u32 = 200;
 /// Looks at what sleeps.
 const LOOKS: u32 = 40;
 
@@ -120,9 +120,6 @@ fn each_interpreter_here_gives_the_frames_that_its_program_has() {
     let (found, missing) = testing::interpreters();
     println!("not here: {}", missing.iter().map(|minor| format!("3.{minor} ")).collect::<String>());
     for (minor, program) in found {
-        if std::env::var("ONLY").is_ok_and(|m| m != minor.to_string()) {
-            continue;
-        }
         let mut subject = Subject::start(&program);
         assert_eq!(subject.interpreter.version.minor, minor, "{}", program.path.display());
         let looks = asleep(&mut subject);
@@ -130,7 +127,9 @@ fn each_interpreter_here_gives_the_frames_that_its_program_has() {
         let frames = stopped(&mut subject);
         exited(&mut subject);
         let (version, unset) = (subject.interpreter.version, subject.unset);
-        println!("{version}: {looks} looks at what sleeps, {frames} frames of stopped threads right, {unset} unset");
+        println!(
+            "{version}: {looks} looks at what sleeps, {frames} frames of stopped threads right; {unset} times the thread was entering the evaluator"
+        );
     }
 }
 
@@ -205,7 +204,8 @@ fn exited(subject: &mut Subject) {
 fn check(names: &[PyName]) {
     for (index, name) in names.iter().enumerate() {
         let Some(line) = name.line else {
-            println!("NOLINE {}", name.function);
+            // Where a generator ends there is no line, in the interpreter's own opinion.
+            assert!(index == 0 && &*name.function == "generate", "{}: no line, in {names:?}", name.function);
             continue;
         };
         let Some(text) = text_of(&name.file, line) else { continue };
