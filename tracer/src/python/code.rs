@@ -85,7 +85,7 @@ struct Code {
     table: Arc<[u8]>,
     /// Bytes of instructions.
     code_bytes: u64,
-    /// The interpreter made it for its own use: its name and its file are one object.
+    /// The interpreter made it for its own use (3.12 on: what follows a call of `__init__`): one object is all its names.
     is_synthetic: bool,
     /// When it was last compared with the process's memory.
     checked_in: u64,
@@ -135,10 +135,10 @@ impl Codes {
         let address = frame.code & !interpreter.process.code_tag_mask;
         let code = self.code(memory, pid, interpreter, address)?;
         let offset = code.offset(interpreter, address, frame.instruction).ok_or(Missing::NotCode)?;
-        let line = lines::line(interpreter.lines(), &code.table, code.identity.first_line, offset);
-        if code.is_synthetic && line.is_none() {
+        if code.is_synthetic {
             return Err(Missing::Shim);
         }
+        let line = lines::line(interpreter.lines(), &code.table, code.identity.first_line, offset);
         Ok(PyName { function: code.function.clone(), file: code.file.clone(), line })
     }
 
@@ -250,7 +250,7 @@ fn read(
         file: file.into(),
         table: table.into(),
         code_bytes,
-        is_synthetic: identity.name == identity.file,
+        is_synthetic: identity.name == identity.file && identity.name == identity.qualified,
         checked_in: 0,
     })
 }

@@ -95,6 +95,9 @@ pub const CODE_BYTES: usize = 256;
 /// Most bytes of a frame.
 const FRAME_BYTES: u16 = 112;
 
+/// Owners from this one on (the C stack, the interpreter) have frames that are no function.
+const OWNED_BY_NO_FUNCTION: u8 = 3;
+
 /// How the table of lines is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lines {
@@ -138,7 +141,6 @@ impl Interpreter {
 
     /// Is this frame no function, but where the evaluator was entered? Its owner is the C stack (3.12, 3.13), or the interpreter too.
     pub fn is_shim(&self, frame: &PythonFrame) -> bool {
-        const OWNED_BY_NO_FUNCTION: u8 = 3;
         self.runs() == Runs::AtShim && frame.owner >= OWNED_BY_NO_FUNCTION
     }
 
@@ -172,6 +174,7 @@ pub fn table(minor: u8) -> Option<Layout> {
             frame_previous: 48,
             frame_code: 32,
             frame_owner: 68,
+            cframe_entry: 1,
             ..new_frames()
         },
         12 => PythonProcess {
@@ -182,6 +185,7 @@ pub fn table(minor: u8) -> Option<Layout> {
             frame_previous: 8,
             frame_code: 0,
             frame_owner: 70,
+            cframe_entry: OWNED_BY_NO_FUNCTION.into(),
             ..new_frames()
         },
         _ => return None,

@@ -3,7 +3,7 @@
 use super::layout::Lines;
 
 /// The line of the instruction at `offset` bytes into a code object's instructions; negative: the code has not begun yet.
-/// `None`: the table gives it no line, or ends before it.
+/// `None`: the table gives it no line (as opposed to those before it), or ends before it.
 pub fn line(kind: Lines, table: &[u8], first_line: i32, offset: i64) -> Option<u32> {
     if offset < 0 {
         return positive(i64::from(first_line));
@@ -53,7 +53,10 @@ fn ranges(table: &[u8], offset: i64, first: i64) -> Option<i64> {
 /// 3.11 on: entries of some bytes; the first has its upper bit set, a kind and the number of instructions (Objects/locations.md).
 fn locations(table: &[u8], offset: i64, first: i64) -> Option<i64> {
     const UNIT_BYTES: i64 = 2;
+    const NO_LINE: u8 = 15;
     let (mut end, mut line, mut at) = (0, first, 0);
+    // What prepares cells and generators stands before all lines: to whoever looks, the function was just called.
+    let mut is_prologue = true;
     while let Some(&head) = table.get(at) {
         let length = 1 + table[at + 1..].iter().take_while(|byte| **byte & 0x80 == 0).count();
         let kind = head >> 3 & 15;
@@ -62,9 +65,10 @@ fn locations(table: &[u8], offset: i64, first: i64) -> Option<i64> {
             10..=12 => i64::from(kind) - 10,
             _ => 0,
         };
+        is_prologue &= kind == NO_LINE;
         end += (i64::from(head & 7) + 1) * UNIT_BYTES;
         if offset < end {
-            return (kind != 15).then_some(line);
+            return (kind != NO_LINE || is_prologue).then_some(line);
         }
         at += length;
     }
@@ -115,6 +119,13 @@ mod tests {
             [Some(10), Some(10), Some(10), Some(11), Some(8), None, Some(78), Some(78), None],
             "the line is that of the range, ranges without a line leave the count alone"
         );
+    }
+
+    #[test]
+    fn what_stands_before_all_lines_is_the_first_line() {
+        let table = [0xf8, 0x80, 0, 0xf8];
+        let lines: Vec<_> = [0, 2, 4].map(|at| line(Lines::Locations, &table, 10, at)).into();
+        assert_eq!(lines, [Some(10), Some(10), None]);
     }
 
     proptest! {

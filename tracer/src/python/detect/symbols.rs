@@ -105,7 +105,7 @@ fn from_hex(name: &str, hex: u64) -> Result<Version, String> {
 }
 
 /// The version that the file's name says, if its text says so too: `3.9.18` ends some text in it.
-fn from_text(name: &str, bytes: &[u8]) -> Result<Version, String> {
+pub(super) fn from_text(name: &str, bytes: &[u8]) -> Result<Version, String> {
     let unknown = || format!("{name}: CPython of unknown version");
     let digits: String =
         name.split_once("python3.").ok_or_else(unknown)?.1.chars().take_while(char::is_ascii_digit).collect();
