@@ -11,7 +11,7 @@ pub mod walk {
     pub const WHOLE: u8 = 1;
     /// The thread has no thread state: it never ran Python.
     pub const NO_THREAD_STATE: u8 = 2;
-    /// Memory could not be read.
+    /// Memory could not be read, or the thread was just entering the evaluator and its state was not set yet (3.11, 3.12).
     pub const UNREADABLE: u8 = 3;
     /// More frames than are copied.
     pub const CUT: u8 = 4;
@@ -31,7 +31,7 @@ pub struct PythonFrame {
     pub code: u64,
     /// `prev_instr` or `instr_ptr` as it stands in the frame (3.11 on), or `f_lasti` (3.10 and before).
     pub instruction: u64,
-    /// `owner`, or `is_entry` in 3.11: byte 0; byte 1: is this a frame that the walk follows but that is no function (a shim).
+    /// `owner`, or `is_entry` in 3.11.
     pub owner: u8,
     /// Zero.
     pub reserved: [u8; 7],
@@ -58,7 +58,7 @@ pub struct PythonProcess {
     pub thread_id: u16,
     /// `PyThreadState.frame`, `.cframe` or `.current_frame`.
     pub thread_frame: u16,
-    /// `_PyCFrame.current_frame` (3.11, 3.12); [`NONE`]: the thread's field is the frame itself.
+    /// `_PyCFrame.current_frame` (3.11, 3.12); [`NONE`]: the thread's field is the frame itself. `previous` is the next word.
     pub cframe_frame: u16,
     /// `frame.previous` or `f_back`.
     pub frame_previous: u16,
@@ -74,8 +74,10 @@ pub struct PythonProcess {
     pub frame_bytes: u16,
     /// Bits to clear in a pointer to the code (tagged references, 3.14).
     pub code_tag_mask: u64,
+    /// With a cframe: a frame whose owner is this or more is the outermost of its cframe.
+    pub cframe_entry: u64,
     /// Zero; room for what a later version needs.
-    pub reserved: [u64; 3],
+    pub reserved: [u64; 2],
 }
 
 const _: () = assert!(size_of::<PythonProcess>() == 64);

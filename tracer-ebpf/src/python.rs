@@ -5,6 +5,10 @@
 //!
 //! A thread's state is the one whose `thread_id` is the thread pointer: no id of a pid namespace, no offset of a libc. Nothing is
 //! remembered from walk to walk: a thread state is freed and its memory used again while a copy of its id still stands in it.
+//! In 3.11 and 3.12 the thread's state points to a `cframe`, a variable of the evaluator, and does so about 20 instructions before
+//! that is set: it holds whatever was on the stack. So the outermost frame of this cframe has to lead to the frame of the one before;
+//! if it does not, the frames are "unreadable", which is better than some that are none.
+//!
 //! Results of reads are kept as data, not as branches: one branch for each read makes the verifier give up.
 
 use core::ptr;
@@ -17,6 +21,10 @@ use tracer_common::{
 
 /// Thread states and interpreters looked at: 256 and 4, one step each.
 const STEPS: u32 = 260;
+/// A thread state is not larger; without frames it points to a cframe inside itself.
+const THREAD_STATE_BYTES: u64 = 4096;
+/// A code object is not larger (asked of frames that are in doubt only).
+const MOST_CODE_BYTES: u64 = 16 << 20;
 /// Bytes that a frame is read into: the frame's offsets are cut to this size.
 const FRAME_BUFFER_BYTES: usize = 128;
 /// Where this buffer lies: in the last places for frames, since an offset that the verifier cannot foresee is refused on the
@@ -40,8 +48,8 @@ pub fn walk(process: &PythonProcess, thread_pointer: u64, out: *mut PythonFrame)
     if thread_pointer == 0 {
         return (0, end::NO_THREAD_STATE);
     }
-    match first_frame(process, thread_pointer, out) {
-        Ok(frame) => frames(process, frame, out),
+    match first_frame(process, thread_pointer) {
+        Ok(start) => frames(process, start, out),
         Err(end) => (0, end),
     }
 }
@@ -50,108 +58,87 @@ pub fn walk(process: &PythonProcess, thread_pointer: u64, out: *mut PythonFrame)
 macro_rules! layout {
     ($process:ident.$field:ident) => {
         // SAFETY: a field of a value in a map, which stays readable while the program runs.
-        u64::from(unsafe { ptr::read_volatile(&raw const $process.$field) })
+        unsafe { ptr::read_volatile(&raw const $process.$field) as u64 }
     };
 }
 
-/// What the search remembers besides where it is. In memory, of which the verifier knows nothing: as variables they would make it
-/// follow every combination through every step.
+/// Where the frames of a thread begin.
 #[derive(Clone, Copy)]
-struct Notes(*mut u64);
-
-impl Notes {
-    /// Clean notes, in the buffer that frames are read into later.
-    #[inline(always)]
-    fn new(out: *mut PythonFrame) -> Self {
-        // SAFETY: `out` has room for PYTHON_FRAMES frames; the buffer is larger than two words.
-        unsafe {
-            let notes = out.add(FRAME_BUFFER_AT).cast::<u64>();
-            notes.write_volatile(0);
-            notes.add(1).write_volatile(0);
-            Notes(notes)
-        }
-    }
-
-    /// Something could not be read, if the result is not zero.
-    #[inline(always)]
-    fn read(self, result: i64) {
-        // SAFETY: see `new`.
-        unsafe { self.0.write_volatile(self.0.read_volatile() | result as u64) };
-    }
-
-    #[inline(always)]
-    fn has_failed(self) -> bool {
-        // SAFETY: see `new`.
-        unsafe { self.0.read_volatile() != 0 }
-    }
-
-    /// The thread has a state, with or without frames.
-    #[inline(always)]
-    fn find(self) {
-        // SAFETY: see `new`.
-        unsafe { self.0.add(1).write_volatile(1) };
-    }
-
-    #[inline(always)]
-    fn has_found(self) -> bool {
-        // SAFETY: see `new`.
-        unsafe { self.0.add(1).read_volatile() != 0 }
-    }
+struct Start {
+    /// The innermost frame, 0: there is none.
+    frame: u64,
+    /// With a cframe: the innermost frame of the one before.
+    before: u64,
+    /// 1: the cframe may not be set yet.
+    doubted: u64,
 }
 
-/// The innermost frame of the thread, 0 if it has none.
+/// The innermost frame of the thread.
 #[inline(always)]
-fn first_frame(process: &PythonProcess, thread_pointer: u64, out: *mut PythonFrame) -> Result<u64, u8> {
-    let notes = Notes::new(out);
+fn first_frame(process: &PythonProcess, thread_pointer: u64) -> Result<Start, u8> {
+    let mut failed = 0;
     // SAFETY: as in `layout`.
     let head = unsafe { ptr::read_volatile(&raw const process.interpreters_head) };
-    let mut interpreter = word(head, notes);
-    let mut thread = word(interpreter.wrapping_add(layout!(process.interpreter_threads)), notes);
+    let mut interpreter = word(head, &mut failed);
+    let mut thread = word(interpreter.wrapping_add(layout!(process.interpreter_threads)), &mut failed);
+    let mut found = false;
     let mut steps = 0;
     while steps < STEPS {
         steps += 1;
         if thread == 0 {
-            interpreter = word(interpreter.wrapping_add(layout!(process.interpreter_next)), notes);
+            interpreter = word(interpreter.wrapping_add(layout!(process.interpreter_next)), &mut failed);
             if interpreter == 0 {
-                return match () {
-                    () if notes.has_found() => Ok(0),
-                    () if notes.has_failed() => Err(end::UNREADABLE),
-                    () => Err(end::NO_THREAD_STATE),
+                return if found {
+                    Ok(Start { frame: 0, before: 0, doubted: 0 })
+                } else if failed != 0 {
+                    Err(end::UNREADABLE)
+                } else {
+                    Err(end::NO_THREAD_STATE)
                 };
             }
-            thread = word(interpreter.wrapping_add(layout!(process.interpreter_threads)), notes);
+            thread = word(interpreter.wrapping_add(layout!(process.interpreter_threads)), &mut failed);
             continue;
         }
-        if word(thread.wrapping_add(layout!(process.thread_id)), notes) == thread_pointer {
-            let frame = frame_of(process, thread, notes);
-            if frame != 0 {
-                return Ok(frame);
+        if word(thread.wrapping_add(layout!(process.thread_id)), &mut failed) == thread_pointer {
+            let start = start_of(process, thread, &mut failed);
+            if start.frame != 0 || start.doubted != 0 {
+                return Ok(start);
             }
             // A thread may have a state in several interpreters, and frames in the older one only.
-            notes.find();
+            found = true;
         }
-        thread = word(thread.wrapping_add(layout!(process.thread_next)), notes);
+        thread = word(thread.wrapping_add(layout!(process.thread_next)), &mut failed);
     }
     Err(end::TOO_MANY_THREADS)
 }
 
 #[inline(always)]
-fn frame_of(process: &PythonProcess, thread: u64, notes: Notes) -> u64 {
-    let frame = word(thread.wrapping_add(layout!(process.thread_frame)), notes);
+fn start_of(process: &PythonProcess, thread: u64, failed: &mut u64) -> Start {
+    let frame = word(thread.wrapping_add(layout!(process.thread_frame)), failed);
     let of_cframe = layout!(process.cframe_frame);
-    if frame == 0 || of_cframe == u64::from(NONE) { frame } else { word(frame.wrapping_add(of_cframe), notes) }
+    if frame == 0 || of_cframe == u64::from(NONE) {
+        return Start { frame, before: 0, doubted: 0 };
+    }
+    let cframe = frame.wrapping_add(of_cframe);
+    let previous = word(cframe.wrapping_add(8), failed);
+    // The thread's own cframe, which is never without a frame before it, has no previous one.
+    let before = word(previous.wrapping_add(of_cframe), &mut 0);
+    let is_threads_own = frame.wrapping_sub(thread) < THREAD_STATE_BYTES;
+    Start { frame: word(cframe, failed), before, doubted: u64::from(!is_threads_own) }
 }
 
 #[inline(always)]
-fn frames(process: &PythonProcess, first: u64, out: *mut PythonFrame) -> (u8, u8) {
+fn frames(process: &PythonProcess, start: Start, out: *mut PythonFrame) -> (u8, u8) {
     let wide: u64 = if layout!(process.frame_instruction_bytes) == 4 { u64::from(u32::MAX) } else { u64::MAX };
     let all_are_entries = layout!(process.frame_owner) == u64::from(NONE);
     let owner_mask: u64 = if all_are_entries { 0 } else { 0xff };
-    let mut frame = first;
+    let mut frame = start.frame;
+    let mut doubted = start.doubted;
     let mut count = 0;
     while count < FRAMES {
         if frame == 0 {
-            return (count as u8, end::WHOLE);
+            // A state that is not set yet may hold nothing, too.
+            return (count as u8, if doubted == 1 { end::UNREADABLE } else { end::WHOLE });
         }
         // SAFETY: `out` has room for PYTHON_FRAMES frames, and the buffer lies in the last six of them.
         let buffer = unsafe { out.add(FRAME_BUFFER_AT) }.cast::<u8>();
@@ -162,10 +149,18 @@ fn frames(process: &PythonProcess, first: u64, out: *mut PythonFrame) -> (u8, u8
         let instruction = word_at(buffer, layout!(process.frame_instruction)) & wide;
         let previous = word_at(buffer, layout!(process.frame_previous));
         let owner = byte_at(buffer, layout!(process.frame_owner)) & owner_mask;
+        let is_outermost = u64::from(owner >= layout!(process.cframe_entry));
+        // The frames of a cframe end at its outermost one, and each runs instructions that lie in its code object.
+        let is_elsewhere = instruction.wrapping_sub(code) >= MOST_CODE_BYTES;
+        let is_unset = if is_outermost == 1 { previous != start.before } else { previous == 0 || is_elsewhere };
+        if doubted & u64::from(is_unset) == 1 {
+            return (0, end::UNREADABLE);
+        }
+        // No frame is without code, not even one that is no function.
         if code == 0 {
-            // No frame is without code, not even one that is no function.
             return (count as u8, end::UNREADABLE);
         }
+        doubted &= !is_outermost;
         // SAFETY: `count` is below FRAMES, which is at most PYTHON_FRAMES; what was in the buffer is not needed any more.
         unsafe {
             let place = out.add(count);
@@ -195,10 +190,10 @@ fn byte_at(buffer: *const u8, offset: u64) -> u64 {
 
 /// Eight bytes of the thread's memory; zero, and noted, when they cannot be read.
 #[inline(always)]
-fn word(address: u64, notes: Notes) -> u64 {
+fn word(address: u64, failed: &mut u64) -> u64 {
     let mut value = 0u64;
     // SAFETY: `value` has room for the bytes asked for; the helper checks the address and zeroes on failure.
     let result = unsafe { bpf_probe_read_user((&raw mut value).cast(), 8, address as *const core::ffi::c_void) };
-    notes.read(result);
+    *failed |= result as u64;
     value
 }
