@@ -4,9 +4,9 @@ use aya_ebpf::{
     macros::map,
     maps::{Array, HashMap, PerCpuArray, RingBuf},
 };
-use tracer_common::{loss::CpuState, python::PythonProcess, stack::RawStack};
+use tracer_common::{loss::CpuState, python::PythonProcess};
 
-use crate::places::Place;
+use crate::{places::Place, stack::Draft};
 
 /// Frequent records, a ring per shard of CPUs.
 #[map]
@@ -36,7 +36,7 @@ pub static RING_STACKS: RingBuf = RingBuf::with_byte_size(4096, 0);
 
 /// Where a stack's record is put together before its size is known. With interrupts off, so once per CPU.
 #[map]
-pub static HEADS: PerCpuArray<RawStack> = PerCpuArray::with_max_entries(1, 0);
+pub static DRAFTS: PerCpuArray<Draft> = PerCpuArray::with_max_entries(1, 0);
 
 /// Processes whose first stack was taken, by 12 bits of a hash of theirs.
 #[map]

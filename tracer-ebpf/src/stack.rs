@@ -23,7 +23,9 @@ use crate::{
 };
 
 /// A stack whose end lies further away than this is not the one that the stack pointer is on (a coroutine's, a signal's).
-const MOST_STACK_BYTES: u64 = 1 << 30;
+const MOST_PROCESS_STACK_BYTES: u64 = 1 << 30;
+/// The same for stacks of threads, which have other threads' stacks above theirs.
+const MOST_THREAD_STACK_BYTES: u64 = 64 << 20;
 const PIECE: u64 = STACK_PIECE_BYTES as u64;
 /// Flags with which no user stack is copied.
 const NO_STACK: u16 = flags::NO_USER_SPACE | flags::NO_REGISTERS | flags::COMPAT;
@@ -107,37 +109,51 @@ pub fn user_side(tid: u32, tgid: u32) -> UserSide {
         side.stack_pointer = typed(registers, config!(offsets.regs_sp));
         typed(space, config!(offsets.mm_start_stack))
     };
-    // A thread's control block lies on top of its stack; the first thread's stack is the process's.
-    let end = if tid == tgid { start_stack } else { side.thread_pointer };
-    let distance = end.wrapping_sub(side.stack_pointer);
-    if end == 0 || distance == 0 || distance > MOST_STACK_BYTES {
-        side.flags |= flags::NO_STACK_END;
+    // The first thread's stack is the process's. A thread's control block lies on top of its stack, and so it does for the first
+    // thread of a process that another thread forked.
+    let on_process_stack = start_stack.wrapping_sub(side.stack_pointer);
+    let on_thread_stack = side.thread_pointer.wrapping_sub(side.stack_pointer);
+    if tid == tgid && start_stack != 0 && on_process_stack.wrapping_sub(1) < MOST_PROCESS_STACK_BYTES {
+        side.wanted_bytes = on_process_stack;
+    } else if side.thread_pointer != 0 && on_thread_stack.wrapping_sub(1) < MOST_THREAD_STACK_BYTES {
+        side.wanted_bytes = on_thread_stack;
     } else {
-        side.wanted_bytes = distance;
-        if distance > MAX_STACK_BYTES as u64 {
-            side.flags |= flags::CUT;
-        }
+        side.flags |= flags::NO_STACK_END;
+    }
+    if side.wanted_bytes > MAX_STACK_BYTES as u64 {
+        side.flags |= flags::CUT;
     }
     side
+}
+
+/// A record in the making, with what is needed to finish it. In memory, of which the verifier knows nothing: what is read back here
+/// is one case, however many ways led to it.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Draft {
+    /// All but the stack.
+    head: RawStack,
+    stack_pointer: u64,
+    /// Bytes of stack to copy.
+    copied: u64,
+}
+
+/// Reads a field of the draft.
+macro_rules! drafted {
+    ($draft:ident.$($field:ident).+) => {
+        (&raw const (*$draft).$($field).+).read_volatile()
+    };
 }
 
 /// Takes the stack of the current thread. `context` writes the user registers when the kernel's own copy of them is not known.
 #[inline(always)]
 pub fn take(state: &mut CpuState, ctx: *mut c_void, request: Request, side: UserSide, context: impl Fn(*mut u64)) {
-    let known = request.flags | side.flags;
-    let mut copied = 0;
-    if known & NO_STACK == 0 {
-        copied = side.wanted_bytes;
-        if copied == 0 || copied > MAX_STACK_BYTES as u64 {
-            copied = MAX_STACK_BYTES as u64;
-        }
-    }
+    let Some(draft) = maps::DRAFTS.get_ptr_mut(0) else { return };
     emit::see(state, FamilyId::Cpu);
-    let Some(head) = maps::HEADS.get_ptr_mut(0) else { return };
     // SAFETY: a per-CPU value; the programs that use it run with interrupts off, so none interrupts another.
-    let python_frames = unsafe {
-        write_head(state, head, &request, &side);
-        (*head).flags = known;
+    unsafe {
+        write_head(state, draft, &request, &side);
+        let head = &raw mut (*draft).head;
         let registers = (&raw mut (*head).registers).cast::<u64>();
         if side.registers.is_null() {
             context(registers);
@@ -145,11 +161,17 @@ pub fn take(state: &mut CpuState, ctx: *mut c_void, request: Request, side: User
             bpf_probe_read_kernel(registers.cast(), config!(offsets.regs_bytes), side.registers.cast());
         }
         (*head).kernel_frames = kernel_frames(ctx, head);
-        python_frames(head, request.tgid, side.thread_pointer);
-        // Read back, so that the verifier forgets the many ways in which the walk ended and goes on with one.
-        (&raw const (*head).python_frames).read_volatile()
-    };
-    // Whatever takes time is done: a reader waits for every record that is reserved and not yet submitted.
+        python_frames(head);
+        deliver(state, draft);
+    }
+}
+
+/// Copies the draft and the stack into a ring. Whatever takes time was done before: a reader waits for every record that is reserved
+/// and not yet submitted.
+#[inline(always)]
+unsafe fn deliver(state: &mut CpuState, draft: *mut Draft) {
+    // SAFETY: the draft is a value in a map.
+    let copied = unsafe { drafted!(draft.copied) };
     let entry = emit::reserve_stack(copied);
     if entry.head.is_null() {
         emit::lose_stack(state, LossReason::RingFull);
@@ -158,14 +180,14 @@ pub fn take(state: &mut CpuState, ctx: *mut c_void, request: Request, side: User
     let record = entry.head;
     // SAFETY: the record has room for `RawStack` and, behind it, for `room_bytes`; the source is as large.
     unsafe {
-        // Read back as a number: the verifier knows a pointer, with which it allows no arithmetic.
-        let first = is_first((&raw const (*head).address_space).read_volatile(), request.tgid);
-        let bytes = if python_frames == 0 { offset_of!(RawStack, python) } else { RAW_STACK_BYTES };
-        bpf_probe_read_kernel(record.cast(), bytes as u32, head.cast());
-        let stack_bytes = user_stack(record, entry.room_bytes, side.stack_pointer, copied);
+        let first = is_first(drafted!(draft.head.address_space), drafted!(draft.head.tgid));
+        let bytes =
+            if drafted!(draft.head.python_frames) == 0 { offset_of!(RawStack, python) } else { RAW_STACK_BYTES };
+        bpf_probe_read_kernel(record.cast(), bytes as u32, draft.cast());
+        let stack_bytes = user_stack(record, entry.room_bytes, drafted!(draft.stack_pointer), copied);
         (*record).stack_bytes = stack_bytes as u32;
-        if stack_bytes < copied && side.wanted_bytes != 0 {
-            (*record).flags = known | flags::UNREADABLE;
+        if stack_bytes < copied && drafted!(draft.head.stack_wanted) != 0 {
+            (*record).flags = drafted!(draft.head.flags) | flags::UNREADABLE;
         }
         emit::submit_stack(state, entry, first);
     }
@@ -186,23 +208,35 @@ fn is_first(address_space: u64, tgid: u32) -> bool {
     }
 }
 
-/// Writes who, when and why.
+/// Writes who, when, why, and how much of the stack is to be copied.
 #[inline(always)]
-unsafe fn write_head(state: &CpuState, record: *mut RawStack, request: &Request, side: &UserSide) {
+unsafe fn write_head(state: &CpuState, draft: *mut Draft, request: &Request, side: &UserSide) {
     // SAFETY: no arguments.
     let cpu = unsafe { bpf_get_smp_processor_id() };
-    // SAFETY: the record has room for `RawStack`.
+    let known = request.flags | side.flags;
+    let mut copied = 0;
+    if known & NO_STACK == 0 {
+        copied = side.wanted_bytes;
+        if copied == 0 || copied > MAX_STACK_BYTES as u64 {
+            copied = MAX_STACK_BYTES as u64;
+        }
+    }
+    // SAFETY: the draft is a value in a map.
     unsafe {
-        (*record).header = emit::header(state, request.ts_ns, cpu, kind::RAW_STACK);
-        (*record).tid = request.tid;
-        (*record).tgid = request.tgid;
-        (*record).origin = request.origin;
-        (*record).syscall = side.syscall;
-        (*record).stack_wanted = side.wanted_bytes as u32;
-        (*record).weight_ns = request.weight_ns;
-        (*record).place = u64::from(request.place);
-        (*record).thread_pointer = side.thread_pointer;
-        (*record).address_space = side.address_space;
+        (*draft).stack_pointer = side.stack_pointer;
+        (*draft).copied = copied;
+        let head = &raw mut (*draft).head;
+        (*head).header = emit::header(state, request.ts_ns, cpu, kind::RAW_STACK);
+        (*head).tid = request.tid;
+        (*head).tgid = request.tgid;
+        (*head).origin = request.origin;
+        (*head).flags = known;
+        (*head).syscall = side.syscall;
+        (*head).stack_wanted = side.wanted_bytes as u32;
+        (*head).weight_ns = request.weight_ns;
+        (*head).place = u64::from(request.place);
+        (*head).thread_pointer = side.thread_pointer;
+        (*head).address_space = side.address_space;
     }
 }
 
@@ -216,18 +250,18 @@ unsafe fn kernel_frames(ctx: *mut c_void, record: *mut RawStack) -> u8 {
 
 /// Python frames, if the process is known to run Python.
 #[inline(always)]
-unsafe fn python_frames(record: *mut RawStack, tgid: u32, thread_pointer: u64) {
+unsafe fn python_frames(head: *mut RawStack) {
     let mut walked = (0, walk::NOT_PYTHON);
-    if config!(python) == 1
-        && let Some(process) = maps::PYTHON.get_ptr(tgid)
-    {
-        // SAFETY: the entry lives while the program runs; the record has room for the frames.
-        walked = unsafe { python::walk(&*process, thread_pointer, (&raw mut (*record).python).cast::<PythonFrame>()) };
-    }
-    // SAFETY: the record has room for `RawStack`.
+    // SAFETY: the head is a value in a map; the entry lives while the program runs.
     unsafe {
-        (&raw mut (*record).python_frames).write_volatile(walked.0);
-        (&raw mut (*record).python_end).write_volatile(walked.1);
+        if config!(python) == 1
+            && let Some(process) = maps::PYTHON.get_ptr(drafted!(head.tgid))
+        {
+            let out = (&raw mut (*head).python).cast::<PythonFrame>();
+            walked = python::walk(&*process, drafted!(head.thread_pointer), out);
+        }
+        (&raw mut (*head).python_frames).write_volatile(walked.0);
+        (&raw mut (*head).python_end).write_volatile(walked.1);
     }
 }
 
