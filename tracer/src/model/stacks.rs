@@ -13,7 +13,7 @@ use super::meta::FrameKind;
 /// that is not of the C or C++ library and does not merely wait or lock for its caller; else what is innermost.
 ///
 /// Threads are told by (process, thread id): of two that had the same pair one after the other, both have the times of both. A place
-/// is a hash of (process, instruction, stack pointer, frame pointer) in 24 bits: two places of one process that share it (1 in 16
+/// is a hash of (process, instruction, stack pointer) in 24 bits: two places of one process that share it (1 in 16
 /// million per pair) are taken for one.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
