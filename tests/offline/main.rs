@@ -14,6 +14,7 @@ mod properties;
 mod records;
 mod rules;
 mod schema;
+mod stacks;
 mod support;
 mod symbols;
 mod whole;

@@ -6,7 +6,7 @@ use inferno::flamegraph::{self, Options};
 
 use super::folded;
 use super::weigh::Of;
-use crate::model::profile::{ESTIMATOR, Profile};
+use crate::model::profile::Profile;
 
 /// Writes the picture. A profile without any time is an error: there is nothing to draw.
 pub fn write(profile: &Profile, of: Of, out: &mut impl io::Write) -> io::Result<()> {
@@ -23,7 +23,10 @@ pub fn write(profile: &Profile, of: Of, out: &mut impl io::Write) -> io::Result<
         Of::Wall => "On-CPU time and time waited",
     }
     .to_owned();
-    options.subtitle = Some(format!("{ESTIMATOR}; time of all threads summed up"));
+    // Longer lines do not fit the picture; the whole sentence is in the report.
+    options.subtitle = Some(
+        "all threads summed up; samples by their period, waits exact, split over the stacks of their place".to_owned(),
+    );
     options.notes = "tracer".to_owned();
     options.count_name = "microseconds".to_owned();
     options.name_type = "Function:".to_owned();

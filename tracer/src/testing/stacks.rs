@@ -42,10 +42,13 @@ pub fn python(id: u32, function: &str, file: &str, line: u32) -> Event {
     meta_event(0, Meta::Frame(frame))
 }
 
+/// A function, and its file and line.
+pub type Named<'a> = (&'a str, Option<(&'a str, u32)>);
+
 /// Names of a frame, the innermost inlined one first.
-pub fn symbol(frame: u32, names: &[(&str, Option<(&str, u32)>)]) -> Event {
+pub fn symbol(frame: u32, names: &[Named]) -> Event {
     let last = names.len().saturating_sub(1);
-    let name = |(index, (function, place)): (usize, &(&str, Option<(&str, u32)>))| SymbolName {
+    let name = |(index, (function, place)): (usize, &Named)| SymbolName {
         function: (*function).to_owned(),
         file: place.map(|(file, _)| file.to_owned()),
         line: place.map(|(_, line)| line),
@@ -96,9 +99,9 @@ pub fn at_place(mut switch: Switch, place: u32) -> Switch {
 pub fn definitions() -> Vec<Event> {
     let mut events: Vec<Event> = MODULES.iter().zip(1..).map(|(path, id)| module(id, path)).collect();
     events.extend([
-        python(1, "Trainer.step", "/home/me/train.py", 40),
-        python(2, "main", "/home/me/train.py", 90),
-        python(3, "Loader.get", "/home/me/data/loader.py", 7),
+        python(1, "Trainer.step", "/src/me/train.py", 40),
+        python(2, "main", "/src/me/train.py", 90),
+        python(3, "Loader.get", "/src/me/data/loader.py", 7),
         native(10, 1, 0x1000),
         native(11, 2, 0x2000),
         native(12, 3, 0x3000),

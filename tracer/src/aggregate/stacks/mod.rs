@@ -12,6 +12,7 @@
 mod blame;
 mod definitions;
 mod estimate;
+mod quality;
 pub mod report;
 
 #[cfg(test)]

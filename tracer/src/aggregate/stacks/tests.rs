@@ -101,7 +101,7 @@ fn the_innermost_python_function_is_blamed_and_what_runs_below_it_is_told() {
     let stacks = section(&report);
     let step =
         stacks.functions.iter().find(|f| f.location.function.as_deref() == Some("Trainer.step")).expect("blamed");
-    assert_eq!((step.location.file.as_deref(), step.location.line), (Some("/home/me/train.py"), Some(40)));
+    assert_eq!((step.location.file.as_deref(), step.location.line), (Some("/src/me/train.py"), Some(40)));
     assert_eq!((step.location.language, step.inside.as_deref()), (Some(FrameKind::Python), Some("axpy")));
     assert_eq!((step.samples, step.thread.as_deref(), step.tid), (400, Some("main"), Some(10)));
     let main = stacks.functions.iter().find(|f| f.location.line == Some(90)).expect("inclusive");
@@ -168,10 +168,10 @@ fn findings_name_functions() {
     let finding = report.findings.iter().find(|finding| finding.class == "user-lock-contention").expect("it fires");
     let culprit = finding.culprit.as_ref().expect("a holder");
     assert_eq!((culprit.thread.as_deref(), culprit.function.as_deref()), (Some("main"), Some("Trainer.step")));
-    assert_eq!((culprit.file.as_deref(), culprit.line), (Some("/home/me/train.py"), Some(40)));
+    assert_eq!((culprit.file.as_deref(), culprit.line), (Some("/src/me/train.py"), Some(40)));
     let victim = &finding.victims[0];
     assert_eq!((victim.tid, victim.function.as_deref(), victim.line), (Some(11), Some("Loader.get"), Some(7)));
-    assert!(finding.summary.contains("called by Loader.get (/home/me/data/loader.py:7)"), "{}", finding.summary);
+    assert!(finding.summary.contains("called by Loader.get (/src/me/data/loader.py:7)"), "{}", finding.summary);
     let text = serde_json::to_value(&report).expect("a report");
     for evidence in &finding.evidence {
         let found = text.pointer(&evidence.source).and_then(|value| value.as_f64());
