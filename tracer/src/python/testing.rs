@@ -2,10 +2,8 @@
 
 use std::{collections::BTreeMap, fs, path::PathBuf, sync::Arc};
 
-use object::{Object, ObjectSegment};
-
 use super::memory::ReadMemory;
-use crate::process::{AddressSpace, Backing, Bytes, Image, Mapping, Module, ModuleId, Segment};
+use crate::process::{AddressSpace, Backing, Bytes, Mapping, Module, ModuleId};
 
 /// Memory that a test wrote: pieces by their first address.
 #[derive(Clone, Debug, Default)]
@@ -53,18 +51,10 @@ impl ReadMemory for Recorded {
 
 /// A module of the given bytes.
 pub fn module(id: u32, path: &str, bytes: Vec<u8>) -> Module {
-    let segments = match object::File::parse(&*bytes) {
-        Ok(file) => file.segments().map(|segment| segment_of(&segment)).collect(),
-        Err(_) => Vec::new(),
-    };
-    let image = Ok(Image { bytes: Bytes::Owned(bytes.into()), segments });
-    Module { id: ModuleId(id), path: path.to_owned(), open_path: None, build_id: None, deleted: false, image }
-}
-
-fn segment_of<'data>(segment: &impl ObjectSegment<'data>) -> Segment {
-    let (offset, len_bytes) = segment.file_range();
-    let object::SegmentFlags::Elf { p_flags } = segment.flags() else { panic!("not an ELF file") };
-    Segment { offset, address: segment.address(), len_bytes, executable: p_flags & object::elf::PF_X != 0 }
+    let image = crate::process::test_image(Bytes::Owned(bytes.into())).map(|(image, _)| image);
+    let mut module = Module::of_file(ModuleId(id), path.into());
+    (module.image, module.open_path) = (image, None);
+    module
 }
 
 /// The address space of a live process; bytes of files with "python" in their path only.
@@ -89,7 +79,7 @@ pub fn space_of(pid: u32) -> AddressSpace {
         };
         mappings.push(Mapping { start, end, offset, executable: fields[1].contains('x'), backing });
     }
-    AddressSpace { mappings }
+    AddressSpace { mappings, cut: false }
 }
 
 /// An interpreter to try.
