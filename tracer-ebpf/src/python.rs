@@ -20,8 +20,8 @@ use tracer_common::{
 };
 
 /// Interpreters looked at, and thread states in each, the newest first.
-const INTERPRETERS: u32 = 3;
-const THREADS: u32 = 192;
+const INTERPRETERS: u32 = 2;
+const THREADS: u32 = 128;
 /// A thread state is not larger; without frames it points to a cframe inside itself.
 const THREAD_STATE_BYTES: u64 = 4096;
 /// A code object is not larger (asked of frames that are in doubt only).
@@ -104,7 +104,7 @@ fn first_frame(process: &PythonProcess, thread_pointer: u64) -> Result<Start, u8
         interpreter = word(interpreter.wrapping_add(layout!(process.interpreter_next)), &mut failed);
     }
     if without_frames != 0 {
-        Ok(Start { frame: 0, before: 0, has_cframe: 0 })
+        Ok(Start { frame: 0, before: 0, doubted: 0 })
     } else if too_many != 0 || interpreter != 0 {
         Err(end::TOO_MANY_THREADS)
     } else if failed != 0 {
