@@ -7,6 +7,7 @@ use object::{
     read::elf::{ElfFile64, FileHeader},
 };
 
+use super::parts::parts;
 use crate::{process::Image, python::layout::Version};
 
 /// Most symbols that are looked at in one table.
@@ -17,7 +18,7 @@ const MOST_SYMBOLS: usize = 4 << 20;
 pub struct Symbols {
     /// `_PyRuntime`; none: the interpreter is not in this file.
     pub runtime: Option<Range<u64>>,
-    /// `_PyEval_EvalFrameDefault`, and the part of it that the compiler put aside where the full table of symbols tells.
+    /// `_PyEval_EvalFrameDefault`, and the parts of it that the compiler put elsewhere.
     pub eval: Vec<Range<u64>>,
     /// `PyCode_Type`.
     pub code_type: Option<u64>,
@@ -33,7 +34,7 @@ impl Symbols {
     /// Reads a file; `name` is its name without folders.
     pub fn read(name: &str, image: &Image) -> Result<Self, String> {
         let bytes: &[u8] = &image.bytes;
-        let file = ElfFile64::<object::Endianness>::parse(bytes).map_err(|error| format!("{name}: {error}"))?;
+        let file = ElfFile64::parse(bytes).map_err(|error| format!("{name}: {error}"))?;
         let mut found = Self::none();
         let mut version_at = None;
         for table in [file.dynamic_symbol_table(), file.symbol_table()].into_iter().flatten() {
@@ -51,6 +52,10 @@ impl Symbols {
         }
         if file.architecture() != Architecture::X86_64 || !file.elf_header().is_class_64() {
             return Err(format!("{name}: Python frames are read on x86-64 only"));
+        }
+        if let [eval] = &found.eval[..] {
+            let parts = parts(&file, image, eval);
+            found.eval.extend(parts);
         }
         found.version = match version_at.and_then(|at| word_at(image, at)) {
             Some(hex) => from_hex(name, hex),
