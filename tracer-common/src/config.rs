@@ -68,6 +68,17 @@ pub struct Offsets {
     /// `rq.cfs`.
     pub rq_cfs: u32,
     pub rq_cpu: u32,
+    /// Bytes at the start of `struct pt_regs` that hold the user registers.
+    pub regs_bytes: u32,
+    pub regs_ip: u32,
+    pub regs_sp: u32,
+    pub task_mm: u32,
+    /// `thread.fsbase` on x86, `thread.uw.tp_value` on aarch64.
+    pub task_thread_pointer: u32,
+    pub task_signal: u32,
+    /// `signal_struct.live`: threads of the process that have not begun to exit.
+    pub signal_live: u32,
+    pub mm_start_stack: u32,
     pub reserved: u32,
 }
 
@@ -126,8 +137,16 @@ pub struct Config {
     pub cgroup_id: u64,
     /// Distance from a CPU's run queue to its preemption counter in the per-CPU area, wrapping.
     pub preempt_count_from_rq: u64,
-    /// Zero.
-    pub reserved: u64,
+    /// Time that a sample on a CPU stands for, and waiting time for which a stack is taken; 0: no stacks are taken.
+    pub sample_period_ns: u64,
+    /// 1: waits get a place, and the stacks of some are taken.
+    pub wait_stacks: u32,
+    /// 1: Python processes may be known, and their frames are read.
+    pub python: u32,
+    /// Words of the registers that a sample's own context gives, for kernels without type information; 0: not needed, the task has them.
+    pub context_words: u32,
+    /// Which of these words is the stack pointer.
+    pub context_sp_word: u32,
     /// System calls whose first argument is a file descriptor to be looked at: a bit per number.
     pub fd_syscalls: [u64; 8],
     /// Numbers of the futex wait calls that carry address, operation and value as their first arguments; negative: none.
@@ -140,9 +159,9 @@ pub struct Config {
     pub formats: Formats,
 }
 
-const _: () = assert!(size_of::<Offsets>() == 40 * 4);
+const _: () = assert!(size_of::<Offsets>() == 48 * 4);
 const _: () = assert!(size_of::<Formats>() == 12 * 4);
-const _: () = assert!(size_of::<Config>() == 14 * 4 + 3 * 8 + 64 + 8 + 16 + 40 * 4 + 12 * 4);
+const _: () = assert!(size_of::<Config>() == 14 * 4 + 3 * 8 + 4 * 4 + 64 + 8 + 16 + 48 * 4 + 12 * 4);
 
 impl Offsets {
     /// No offset known.
@@ -186,6 +205,14 @@ impl Offsets {
         cfs_rq_rq: ABSENT,
         rq_cfs: ABSENT,
         rq_cpu: ABSENT,
+        regs_bytes: ABSENT,
+        regs_ip: ABSENT,
+        regs_sp: ABSENT,
+        task_mm: ABSENT,
+        task_thread_pointer: ABSENT,
+        task_signal: ABSENT,
+        signal_live: ABSENT,
+        mm_start_stack: ABSENT,
         reserved: 0,
     };
 }
@@ -227,7 +254,11 @@ impl Config {
         no_wake_context: 1,
         cgroup_id: 0,
         preempt_count_from_rq: 0,
-        reserved: 0,
+        sample_period_ns: 0,
+        wait_stacks: 0,
+        python: 0,
+        context_words: 0,
+        context_sp_word: 0,
         fd_syscalls: [0; 8],
         futex_syscall: -1,
         comm: [0; 16],

@@ -42,8 +42,11 @@ pub struct FamilyCounters {
     pub lost: [u64; LOSS_REASONS],
     /// Wake-ups whose waker was forgotten, because another thread needed its slot. The switch record itself is not lost.
     pub wakers_forgotten: u64,
+    /// Wait stacks that were due and not taken, because this CPU's budget was used up ([`crate::stack::budget`]). Neither seen nor lost:
+    /// the wait itself and its place stand in its switch record.
+    pub over_budget: u64,
     /// Zero.
-    pub reserved: [u64; 3],
+    pub reserved: [u64; 2],
 }
 
 const _: () = assert!(size_of::<FamilyCounters>() == 64);
@@ -54,7 +57,8 @@ const _: () = assert!(size_of::<FamilyCounters>() == 64);
 pub struct CpuState {
     /// Counters, indexed by [`crate::FamilyId`].
     pub families: [FamilyCounters; FAMILY_SLOTS],
-    /// Records lost by this CPU for any reason; its low half goes into each header.
+    /// Records lost by this CPU for any reason; its low half goes into each header. Lost stacks are not among them: they leave no gap
+    /// in any thread's time.
     pub lost_total: u64,
     /// Records submitted by this CPU since its reader was last woken.
     pub since_wakeup: u64,
@@ -64,6 +68,16 @@ pub struct CpuState {
     pub softirq: u32,
     /// Kernel address of this CPU's preemption counter; 0: not found yet.
     pub preempt_count: u64,
+    /// Up to when this CPU's budget of wait stacks is used up.
+    pub budget_ts_ns: u64,
+    /// The wait whose stack the next program is to take: when it began.
+    pub due_ts_ns: u64,
+    /// Its place; 0: none is due.
+    pub due_place: u32,
+    /// 1: the place was captured before.
+    pub due_again: u32,
+    /// Zero.
+    pub reserved: u64,
 }
 
-const _: () = assert!(size_of::<CpuState>() == 64 * FAMILY_SLOTS + 32);
+const _: () = assert!(size_of::<CpuState>() == 64 * FAMILY_SLOTS + 64);

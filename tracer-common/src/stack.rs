@@ -47,7 +47,7 @@ pub mod raw_flags {
     pub const NO_STACK_END: u16 = 1 << 7;
 }
 
-/// The copy, in front of `stack_bytes` bytes of stack from the stack pointer upwards. 3,920 bytes.
+/// The copy, in front of `stack_bytes` bytes of stack from the stack pointer upwards. 3,928 bytes.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct RawStack {
@@ -79,6 +79,8 @@ pub struct RawStack {
     pub place: u64,
     /// The thread's pointer to its own control block (`fsbase`, `tpidr_el0`); 0: not known.
     pub thread_pointer: u64,
+    /// The kernel's address of its address space: another one after an exec; 0: there is none.
+    pub address_space: u64,
     /// The user registers, as the architecture's `pt_regs` has them.
     pub registers: [u64; REGISTER_WORDS],
     /// Kernel return addresses, innermost first.
@@ -88,7 +90,7 @@ pub struct RawStack {
 }
 
 /// Size of [`RawStack`].
-pub const RAW_STACK_BYTES: usize = 64 + REGISTER_WORDS * 8 + KERNEL_FRAMES * 8 + PYTHON_FRAMES * 24;
+pub const RAW_STACK_BYTES: usize = 72 + REGISTER_WORDS * 8 + KERNEL_FRAMES * 8 + PYTHON_FRAMES * 24;
 
 const _: () = assert!(size_of::<RawStack>() == RAW_STACK_BYTES);
 
@@ -118,16 +120,25 @@ pub struct Sampled {
 
 const _: () = assert!(size_of::<Sampled>() == 48);
 
+/// How many wait stacks each CPU may take. What is due beyond it is counted ([`crate::loss::FamilyCounters::over_budget`]).
+pub mod budget {
+    /// Stacks per second, in the long run.
+    pub const PER_SECOND: u64 = 1000;
+    /// Stacks in a row.
+    pub const BURST: u64 = 64;
+}
+
 /// Bits that a place has: it travels in [`crate::sched::Switch::place`].
 pub const PLACE_BITS: u32 = 24;
 
-/// The place of a wait: a number that stands for (process, user instruction, user stack pointer, frame pointer). Never 0. Two places of
-/// one process share a number with a probability of 1 in 16 million per pair; a capture cannot tell.
+/// The place of a wait: a number that stands for (process, user instruction, user stack pointer). Never 0. The frame pointer is not
+/// part of it: code built without frame pointers counts loops in that register, so every turn would be a place of its own. Two
+/// places of one process share a number with a probability of 1 in 16 million per pair; a capture cannot tell.
 #[inline(always)]
-pub const fn place(tgid: u32, ip: u64, sp: u64, bp: u64) -> u32 {
+pub const fn place(tgid: u32, ip: u64, sp: u64) -> u32 {
     let mut hash = (tgid as u64 ^ ip).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     hash = (hash ^ (hash >> 29) ^ sp).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    hash = (hash ^ (hash >> 32) ^ bp).wrapping_mul(0x94d0_49bb_1331_11eb);
+    hash = (hash ^ (hash >> 32)).wrapping_mul(0x94d0_49bb_1331_11eb);
     let place = (hash >> (64 - PLACE_BITS)) as u32;
     if place == 0 { 1 } else { place }
 }

@@ -1,10 +1,14 @@
 //! The only file that touches a ring: reserve, fill, submit, count.
 
-use aya_ebpf::maps::RingBuf;
+use aya_ebpf::{
+    helpers::generated::{bpf_ringbuf_query, bpf_ringbuf_reserve, bpf_ringbuf_submit},
+    maps::RingBuf,
+};
 use tracer_common::{
     FamilyId,
     loss::{CpuState, LossReason},
     record::Header,
+    stack::{RAW_STACK_BYTES, RawStack, STACK_CLASSES},
 };
 
 use crate::{access::config, maps};
@@ -12,6 +16,9 @@ use crate::{access::config, maps};
 /// BPF_RB_NO_WAKEUP and BPF_RB_FORCE_WAKEUP (uapi/linux/bpf.h).
 const NO_WAKEUP: u64 = 1;
 const FORCE_WAKEUP: u64 = 2;
+/// BPF_RB_AVAIL_DATA and BPF_RB_RING_SIZE, see there.
+const RING_IN_USE: u64 = 0;
+const RING_BYTES: u64 = 1;
 
 /// This CPU's state. `None` never happens: the map has one entry.
 #[inline(always)]
@@ -68,6 +75,58 @@ pub fn submit<T: Copy + 'static>(state: &mut CpuState, family: FamilyId, cpu: u3
         }
         None => lose(state, family, LossReason::RingFull),
     }
+}
+
+/// A record of a stack in the making: [`RawStack`] with room for this many bytes of stack behind it.
+#[derive(Clone, Copy)]
+pub struct StackEntry {
+    /// Where the record is. The verifier knows its size.
+    pub head: *mut RawStack,
+    /// Room behind it.
+    pub room_bytes: usize,
+}
+
+/// Reserves the smallest record in which so many bytes of stack fit. A reservation must have a constant size, hence the classes.
+/// Null when the ring has no room. Must be submitted.
+#[inline(always)]
+pub fn reserve_stack(wanted_bytes: u64) -> StackEntry {
+    if wanted_bytes <= STACK_CLASSES[0] as u64 {
+        reserve_class::<0>()
+    } else if wanted_bytes <= STACK_CLASSES[1] as u64 {
+        reserve_class::<1>()
+    } else if wanted_bytes <= STACK_CLASSES[2] as u64 {
+        reserve_class::<2>()
+    } else {
+        reserve_class::<3>()
+    }
+}
+
+#[inline(always)]
+fn reserve_class<const CLASS: usize>() -> StackEntry {
+    let bytes = (RAW_STACK_BYTES + STACK_CLASSES[CLASS]) as u64;
+    // SAFETY: the map is a ring buffer.
+    let head = unsafe { bpf_ringbuf_reserve((&raw const maps::RING_STACKS).cast_mut().cast(), bytes, 0) };
+    StackEntry { head: head.cast(), room_bytes: STACK_CLASSES[CLASS] }
+}
+
+/// Hands a stack to its reader. The reader polls; waking it is an interrupt, which in a virtual machine costs more than all the rest.
+/// It is woken at once for the first stack of a process, which must be looked at while it lives, and when a quarter of the ring is
+/// in use.
+#[inline(always)]
+pub fn submit_stack(state: &mut CpuState, entry: StackEntry, first_of_process: bool) {
+    let ring = (&raw const maps::RING_STACKS).cast_mut().cast();
+    // SAFETY: the map is a ring buffer; the record was reserved by `reserve_stack` and is submitted once.
+    unsafe {
+        let wake = first_of_process || bpf_ringbuf_query(ring, RING_IN_USE) >= bpf_ringbuf_query(ring, RING_BYTES) / 4;
+        bpf_ringbuf_submit(entry.head.cast(), if wake { FORCE_WAKEUP } else { NO_WAKEUP });
+    }
+    state.families[FamilyId::Cpu as usize].submitted += 1;
+}
+
+/// Counts a stack that could not become a record. It leaves no gap in any thread's time, so the total in headers does not rise.
+#[inline(always)]
+pub fn lose_stack(state: &mut CpuState, reason: LossReason) {
+    state.families[FamilyId::Cpu as usize].lost[reason as usize] += 1;
 }
 
 #[inline(always)]

@@ -48,6 +48,7 @@ pub fn tracked(state: &mut CpuState, tid: u32, tgid: u32) -> bool {
 pub fn take(slot: &mut Slot, tid: u32, traced: u8) {
     slot.wake_ts_ns = 0;
     slot.wait_ts_ns = 0;
+    slot.place = 0;
     slot.tracked = traced;
     slot.tid = tid;
 }

@@ -4,14 +4,17 @@
 //! registers, memory words) and write them down; user space judges, where judgement can be tested.
 #![no_std]
 #![no_main]
+#![feature(asm_experimental_arch)]
 
 mod access;
 mod emit;
 mod filter;
 mod maps;
+mod places;
 mod probes;
-#[expect(dead_code, reason = "used by the programs that take stacks")]
 mod python;
+mod python_processes;
+mod stack;
 mod task;
 mod wake;
 

@@ -4,7 +4,9 @@ use aya_ebpf::{
     macros::map,
     maps::{Array, HashMap, PerCpuArray, RingBuf},
 };
-use tracer_common::loss::CpuState;
+use tracer_common::{loss::CpuState, python::PythonProcess};
+
+use crate::{places::Place, stack::Draft};
 
 /// Frequent records, a ring per shard of CPUs.
 #[map]
@@ -28,6 +30,18 @@ pub static RING_7: RingBuf = RingBuf::with_byte_size(4096, 0);
 #[map]
 pub static RING_RARE: RingBuf = RingBuf::with_byte_size(4096, 0);
 
+/// Copies of registers and stacks, on their way to the unwinder.
+#[map]
+pub static RING_STACKS: RingBuf = RingBuf::with_byte_size(4096, 0);
+
+/// Where a stack's record is put together before its size is known. With interrupts off, so once per CPU.
+#[map]
+pub static DRAFTS: PerCpuArray<Draft> = PerCpuArray::with_max_entries(1, 0);
+
+/// Processes whose first stack was taken, by 12 bits of a hash of theirs.
+#[map]
+pub static ANNOUNCED: Array<u64> = Array::with_max_entries(1 << 12, 0);
+
 /// Counters and context of each CPU.
 #[map]
 pub static CPU: PerCpuArray<CpuState> = PerCpuArray::with_max_entries(1, 0);
@@ -40,6 +54,17 @@ pub static SLOTS: Array<Slot> = Array::with_max_entries(1, 0);
 #[map]
 pub static TRACKED: HashMap<u32, u32> = HashMap::with_max_entries(1, 0);
 
+/// Entries of the table of places when waits have places; else the loader makes it one. A power of two.
+pub const PLACES_ENTRIES: u32 = 1 << 14;
+
+/// Where threads wait: see `places`.
+#[map]
+pub static PLACES: Array<Place> = Array::with_max_entries(PLACES_ENTRIES, 0);
+
+/// Processes that run Python, by process id. User space finds them; a child has what its parent had.
+#[map]
+pub static PYTHON: HashMap<u32, PythonProcess> = HashMap::with_max_entries(1, 0);
+
 /// State of one thread. Threads whose ids share their low bits share a slot: the later one takes it.
 #[repr(C)]
 #[derive(Clone, Copy)]
@@ -50,10 +75,12 @@ pub struct Slot {
     pub tracked: u8,
     /// A `WakeContext`.
     pub wake_context: u8,
-    pub reserved: u16,
+    /// Entry of the table of places, if `place` is set.
+    pub place_index: u16,
     /// Who was current when it was last woken.
     pub waker_tid: u32,
-    pub reserved2: u32,
+    /// The place at which it waits; 0: none.
+    pub place: u32,
     /// When it was last woken; 0: not since it last ran.
     pub wake_ts_ns: u64,
     /// When it last left a CPU to wait; `u64::MAX`: it left runnable.

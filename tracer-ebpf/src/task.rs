@@ -88,34 +88,99 @@ pub struct Registers {
     pub args: [u64; 3],
     /// 32-bit code: the number is of another table.
     pub compat: bool,
+    /// Instruction and stack pointer; zeros unless stacks are taken.
+    pub at: [u64; 2],
+}
+
+/// The kernel's `struct pt_regs` of the task's entry from user code. Null where this kernel cannot tell.
+#[inline(always)]
+pub fn user_registers(task: Task) -> *const u8 {
+    if config!(has_task_pt_regs) != 1 {
+        return core::ptr::null();
+    }
+    // SAFETY: `task` is known to the verifier.
+    unsafe { bpf_task_pt_regs(task.cast_mut().cast()) as *const u8 }
 }
 
 /// The user registers of a task that is not running user code. `None` where this kernel cannot tell.
 #[inline(always)]
 pub fn registers(task: Task) -> Option<Registers> {
-    let syscall_offset = config!(offsets.regs_syscall);
-    if config!(has_task_pt_regs) != 1 || !present(syscall_offset) {
+    if config!(has_task_pt_regs) != 1 || !present(config!(offsets.regs_syscall)) {
         return None;
     }
-    // SAFETY: `task` is known to the verifier.
-    let regs = unsafe { bpf_task_pt_regs(task.cast_mut().cast()) } as *const u8;
-    // SAFETY: the helper's result is known to the verifier as `struct pt_regs`.
+    let regs = user_registers(task);
+    // SAFETY: known to the verifier as `struct pt_regs`.
     unsafe {
-        let number: i64 = if config!(offsets.regs_syscall_bytes) == 4 {
-            i64::from(typed::<i32>(regs, syscall_offset))
-        } else {
-            typed::<i64>(regs, syscall_offset)
-        };
-        let syscall = if (0..512).contains(&number) { number as i16 } else { -1 };
         Some(Registers {
-            syscall,
+            syscall: syscall(regs),
             args: [
                 typed(regs, config!(offsets.regs_arg0)),
                 typed(regs, config!(offsets.regs_arg1)),
                 typed(regs, config!(offsets.regs_arg2)),
             ],
-            compat: typed::<u16>(regs, config!(offsets.regs_cs)) == CS_32BIT,
+            compat: is_compat(regs),
+            at: if config!(wait_stacks) == 1 {
+                [typed(regs, config!(offsets.regs_ip)), typed(regs, config!(offsets.regs_sp))]
+            } else {
+                [0; 2]
+            },
         })
+    }
+}
+
+/// Number of the system call by which the kernel was entered; negative: none.
+///
+/// # Safety
+/// `regs` came from [`user_registers`].
+#[inline(always)]
+pub unsafe fn syscall(regs: *const u8) -> i16 {
+    let offset = config!(offsets.regs_syscall);
+    if !present(offset) {
+        return -1;
+    }
+    // SAFETY: known to the verifier as `struct pt_regs`.
+    let number: i64 = unsafe {
+        if config!(offsets.regs_syscall_bytes) == 4 {
+            i64::from(typed::<i32>(regs, offset))
+        } else {
+            typed::<i64>(regs, offset)
+        }
+    };
+    if (0..512).contains(&number) { number as i16 } else { -1 }
+}
+
+/// Whether these registers are of 32-bit code.
+///
+/// # Safety
+/// `regs` came from [`user_registers`].
+#[inline(always)]
+pub unsafe fn is_compat(regs: *const u8) -> bool {
+    // SAFETY: known to the verifier as `struct pt_regs`.
+    unsafe { typed::<u16>(regs, config!(offsets.regs_cs)) == CS_32BIT }
+}
+
+/// The task's address space; null: a kernel thread, or one that is exiting.
+#[inline(always)]
+pub fn address_space(task: Task) -> *const u8 {
+    // SAFETY: `task` is known to the verifier.
+    unsafe { typed::<u64>(task, config!(offsets.task_mm)) as *const u8 }
+}
+
+/// The thread's pointer to its own control block; 0: not known.
+#[inline(always)]
+pub fn thread_pointer(task: Task) -> u64 {
+    // SAFETY: `task` is known to the verifier.
+    unsafe { typed(task, config!(offsets.task_thread_pointer)) }
+}
+
+/// Whether every thread of the task's process has begun to exit.
+#[inline(always)]
+pub fn process_is_over(task: Task) -> bool {
+    let live = config!(offsets.signal_live);
+    // SAFETY: `task` is known to the verifier; the rest is probed.
+    unsafe {
+        let signal: u64 = typed(task, config!(offsets.task_signal));
+        present(live) && signal != 0 && probed::<u32>(signal as *const u8, live) == 0
     }
 }
 

@@ -1,5 +1,6 @@
 //! The programs, a file per family and hook kind.
 
+mod cpu;
 mod sched;
 mod sched_context;
 mod sched_life;

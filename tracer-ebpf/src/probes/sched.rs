@@ -19,6 +19,7 @@ use crate::{
     emit::{self, Lane},
     filter,
     maps::Slot,
+    places,
     task::{self, Registers, Task},
     wake,
 };
@@ -66,6 +67,9 @@ fn switch(state: &mut CpuState, prev: Task, next: Task, prev_state: u32, preempt
     let mut record = bare(header, prev_tid, next_tid, prev_state, preempted);
     if next_tracked && let Some(slot) = filter::slot(next_tid) {
         record.flags |= flags::NEXT_TRACKED;
+        if config!(wait_stacks) == 1 {
+            places::end(slot, ts_ns);
+        }
         wakened(slot, ts_ns, &mut record);
     }
     let mut dead = false;
@@ -77,6 +81,12 @@ fn switch(state: &mut CpuState, prev: Task, next: Task, prev_state: u32, preempt
         slot.wait_ts_ns = if matches!(left, Left::Runnable) { u64::MAX } else { ts_ns };
         if !matches!(left, Left::Runnable | Left::Dead) {
             registers = left_in(prev, &mut record);
+            if config!(wait_stacks) == 1
+                && let Some(at) = registers
+            {
+                let place = places::begin(state, slot, task::tgid(prev), at.at, ts_ns);
+                record.place = [place as u8, (place >> 8) as u8, (place >> 16) as u8];
+            }
         }
     }
     match registers {

@@ -15,7 +15,7 @@ use tracer_common::{
 use crate::{
     access::{config, present, probed},
     emit::{self, Lane},
-    filter,
+    filter, python_processes,
     task::{self, Task},
 };
 
@@ -114,6 +114,7 @@ pub fn sched_process_fork(ctx: BtfTracePointContext) -> i32 {
     if let Some(state) = emit::cpu_state()
         && filter::tracked(state, task::tid(child), task::tgid(child))
     {
+        python_processes::inherit(task::tgid(parent), task::tgid(child));
         emit::see(state, FAMILY);
         let (header, cpu) = now(state, kind::FORK);
         let record = Fork {
@@ -155,6 +156,7 @@ fn exec(state: &mut CpuState, task: Task, old_tid: u32, bprm: *const u8) {
     if !traced {
         return;
     }
+    python_processes::forget(tgid);
     emit::see(state, FAMILY);
     // SAFETY: a probed load takes any address.
     let filename: u64 = unsafe { probed(bprm, config!(offsets.bprm_filename)) };
@@ -171,6 +173,9 @@ pub fn sched_process_exit(ctx: BtfTracePointContext) -> i32 {
     if let Some(state) = emit::cpu_state()
         && filter::tracked(state, tid, tgid)
     {
+        if config!(python) == 1 && task::process_is_over(task) {
+            python_processes::forget(tgid);
+        }
         emit::see(state, FAMILY);
         let (header, cpu) = now(state, kind::EXIT);
         // SAFETY: probed loads take any address.

@@ -23,6 +23,7 @@ use crate::{
     },
     pipeline::batch::Batch,
     render::text::{self, Style},
+    stacks::Progress,
 };
 
 /// A family by name, or the sentence that lists those that exist.
@@ -87,6 +88,7 @@ pub fn prepare(
         without: args.without_program.clone(),
         filter,
         ring_bytes: args.ring_size,
+        sample_hz: args.sample_hz,
         host: &host,
     };
     let loaded = loader::load(&plan).map_err(|error| error.to_string())?;
@@ -111,9 +113,9 @@ impl Prepared {
     }
 
     /// Starts to read the rings.
-    pub fn spawn(self, capture: Option<Writer>) -> Result<Session, String> {
+    pub fn spawn(self, capture: Option<Writer>, progress: Progress) -> Result<Session, String> {
         let error = |error: std::io::Error| format!("cannot start to read events: {error}");
-        let (live, batches, give_back) = live::spawn(self.loaded).map_err(error)?;
+        let (live, batches, give_back) = live::spawn(self.loaded, progress).map_err(error)?;
         let core = core::spawn(capture, self.first, batches, give_back).map_err(error)?;
         Ok(Session { live, core })
     }

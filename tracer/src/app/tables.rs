@@ -134,6 +134,9 @@ pub fn families(args: &FormatArgs) -> Result<u8, Failure> {
             for row in &rows {
                 let cost = match row.cost_class {
                     crate::families::CostClass::PerSwitch => "runs at every context switch of the target",
+                    crate::families::CostClass::Sampled => {
+                        "runs at the sampling rate (--sample-hz), and as often for each second that threads wait"
+                    }
                     crate::families::CostClass::Rare => "runs rarely",
                 };
                 lines.push(format!("{}: {}", row.family, row.question));
@@ -158,5 +161,6 @@ fn hook(hook: Hook) -> String {
     match hook {
         Hook::TpBtf { name } => format!("tp_btf {name}"),
         Hook::Tracepoint { category, name } => format!("tracepoint {category}:{name}"),
+        Hook::PerfEvent => "perf_event cpu-clock".to_owned(),
     }
 }

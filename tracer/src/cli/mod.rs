@@ -51,7 +51,10 @@ Examples:
     #[command(after_help = "\
 Examples:
   tracer export tracer.trc --to ndjson | jq 'select(.kind == \"exec\")'
-  tracer export tracer.trc --to json -o report.json")]
+  tracer export tracer.trc --to json -o report.json
+  tracer export tracer.trc --to flamegraph -o flame.svg
+  tracer export tracer.trc --to pprof --of off-cpu -o waits.pb.gz && go tool pprof -top waits.pb.gz
+  tracer export tracer.trc --to folded --of on-cpu | sort -k2 -t' ' -n")]
     Export(ExportArgs),
     /// Say what this host allows: kernel, type information, capabilities, each family, with remedies
     Doctor(FormatArgs),
@@ -86,6 +89,23 @@ pub enum ExportFormat {
     Json,
     /// Every event, one JSON object per line
     Ndjson,
+    /// Stacks as text: process;thread;outermost;...;innermost and microseconds
+    Folded,
+    /// Stacks as a picture (SVG)
+    Flamegraph,
+    /// Stacks for pprof (profile.proto, gzip)
+    Pprof,
+}
+
+/// What of threads' time a profile holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ProfileOf {
+    /// Computing, by samples
+    OnCpu,
+    /// Waiting, by exact times, with the reason as the innermost frame
+    OffCpu,
+    /// Both; time ready without a CPU is in neither
+    Wall,
 }
 
 /// Where results go.
@@ -125,6 +145,9 @@ pub struct TraceArgs {
     /// Memory of all rings between kernel and tracer together
     #[arg(long, value_name = "SIZE", default_value = "16MiB", value_parser = units::size)]
     pub ring_size: u64,
+    /// Samples per second on each CPU, and of each second that a thread waits: 1 to 999
+    #[arg(long, value_name = "HZ", default_value = "99", value_parser = clap::value_parser!(u32).range(1..=999))]
+    pub sample_hz: u32,
     /// Bound of the capture file; the oldest part goes first
     #[arg(long, value_name = "SIZE", default_value = "4GiB", value_parser = units::size)]
     pub capture_size: u64,
@@ -216,6 +239,9 @@ pub struct ExportArgs {
     /// Form of the data
     #[arg(long, value_enum)]
     pub to: ExportFormat,
+    /// What of threads' time, for folded, flamegraph and pprof
+    #[arg(long, value_enum, default_value = "wall")]
+    pub of: ProfileOf,
     /// Write to this file instead (`-` is stdout)
     #[arg(short = 'o', long, value_name = "FILE")]
     pub output: Option<PathBuf>,

@@ -8,10 +8,11 @@ use tracer_common::{FamilyId, config::Config};
 
 use crate::kernel::host::HostFacts;
 
+pub mod cpu;
 pub mod sched;
 
 /// Every family, in the order of its number.
-pub const FAMILIES: &[&dyn Family] = &[&sched::Sched];
+pub const FAMILIES: &[&dyn Family] = &[&sched::Sched, &cpu::Cpu];
 
 /// Where a program attaches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -29,6 +30,8 @@ pub enum Hook {
         /// Its name.
         name: &'static str,
     },
+    /// The clock of each CPU, at the sampling rate.
+    PerfEvent,
 }
 
 /// One program.
@@ -61,6 +64,8 @@ pub struct Fallback {
 pub enum CostClass {
     /// Runs once per context switch or more often.
     PerSwitch,
+    /// Runs at the sampling rate, and as often for each second that threads wait.
+    Sampled,
     /// Runs rarely.
     Rare,
 }
@@ -106,6 +111,13 @@ impl Readiness {
     }
 }
 
+/// What the command line says to families.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// Samples per second: 1 to 999.
+    pub sample_hz: u32,
+}
+
 /// A set of probes that answers one question.
 pub trait Family: Sync {
     /// Its number.
@@ -116,12 +128,16 @@ pub trait Family: Sync {
     fn question(&self) -> &'static str;
     /// How often its programs run.
     fn cost_class(&self) -> CostClass;
-    /// Its programs.
+    /// Families without which it has nothing to work with.
+    fn builds_on(&self) -> &'static [FamilyId] {
+        &[]
+    }
+    /// Its programs, in the order in which programs on the same hook run.
     fn programs(&self) -> &'static [Program];
     /// Whether it can run on this host.
     fn can_run(&self, host: &HostFacts) -> Readiness;
     /// Fills in its part of the programs' configuration.
-    fn configure(&self, host: &HostFacts, config: &mut Config);
+    fn configure(&self, host: &HostFacts, settings: Settings, config: &mut Config);
 }
 
 /// The family of this name.

@@ -6,7 +6,7 @@ use tracer_common::{
     syscall,
 };
 
-use super::{CostClass, Fallback, Family, Hook, Program, Readiness};
+use super::{CostClass, Fallback, Family, Hook, Program, Readiness, Settings};
 use crate::kernel::{host::HostFacts, offsets, tracefs};
 
 /// See the module.
@@ -128,7 +128,7 @@ impl Family for Sched {
         Readiness::Degraded { reason: lacks.join("; "), remedy: "none on this kernel".to_owned() }
     }
 
-    fn configure(&self, host: &HostFacts, config: &mut Config) {
+    fn configure(&self, host: &HostFacts, _settings: Settings, config: &mut Config) {
         if let Some(path) = &host.tracefs {
             config.formats = tracefs::formats(path);
         }

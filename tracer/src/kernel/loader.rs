@@ -1,22 +1,26 @@
 //! Loads the embedded eBPF object, sizes its maps, attaches what the chosen families need, and says what could not attach.
 
-use std::io;
+use std::{io, time::Duration};
 
 use aya::{
     Ebpf, EbpfLoader,
     maps::{Array, HashMap, MapData, PerCpuArray, RingBuf},
-    programs::{BtfTracePoint, Program as AyaProgram, TracePoint},
+    programs::{
+        BtfTracePoint, PerfEvent, Program as AyaProgram, TracePoint,
+        perf_event::{PerfEventConfig, PerfEventScope, SamplePolicy, SoftwareEvent},
+    },
 };
 use thiserror::Error;
 use tracer_common::{
-    ABI_VERSION,
+    ABI_VERSION, FamilyId,
     config::{Config, filter},
     loss::CpuState,
+    python::PythonProcess,
 };
 
 use super::host::HostFacts;
 use crate::{
-    families::{Family, Hook, Program, Readiness},
+    families::{Family, Hook, Program, Readiness, Settings},
     model::meta::FamilyRecord,
 };
 
@@ -29,6 +33,14 @@ const SHARDS: u32 = 8;
 pub const TRACKED_THREADS: u32 = 1 << 16;
 /// Most thread slots; 32 bytes each.
 const MOST_SLOTS: u32 = 1 << 17;
+/// Python processes known at once.
+pub const PYTHON_PROCESSES: u32 = 4096;
+/// Part of all rings that stacks get: a quarter.
+const STACKS_PART: u64 = 4;
+/// Least bytes of the stacks' ring: its largest record fits.
+const LEAST_STACKS_BYTES: u32 = 128 << 10;
+/// The clocks of the CPUs start within this time, each at another moment.
+const MOST_SPREAD_NS: u64 = 20_000_000;
 /// The reader is woken early after this many records of one CPU.
 const WAKEUP_EVERY: u32 = 1 << 13;
 const PAGE_BYTES: u32 = 4096;
@@ -94,6 +106,8 @@ pub struct Plan<'a> {
     pub filter: Filter,
     /// All rings together.
     pub ring_bytes: u64,
+    /// Samples per second of each CPU: 1 to 999.
+    pub sample_hz: u32,
     /// The host.
     pub host: &'a HostFacts,
 }
@@ -124,6 +138,10 @@ pub struct Loaded {
     pub cpu: PerCpuArray<MapData, CpuStateValue>,
     /// Rings, the rare one first.
     pub rings: Vec<RingBuf<MapData>>,
+    /// The ring of stacks, if a family takes any.
+    pub stacks: Option<RingBuf<MapData>>,
+    /// Processes that run Python, by process id, at most [`PYTHON_PROCESSES`]; `None`: nobody reads their frames.
+    pub python: Option<HashMap<MapData, u32, PythonProcessValue>>,
     /// Bytes of all rings.
     pub ring_bytes: u64,
 }
@@ -135,6 +153,14 @@ pub struct CpuStateValue(pub CpuState);
 
 // SAFETY: plain numbers without padding (asserted beside the type), any bit pattern is valid.
 unsafe impl aya::Pod for CpuStateValue {}
+
+/// [`PythonProcess`] as a map value.
+#[repr(transparent)]
+#[derive(Clone, Copy)]
+pub struct PythonProcessValue(pub PythonProcess);
+
+// SAFETY: plain numbers without padding (its size is asserted beside the type), any bit pattern is valid.
+unsafe impl aya::Pod for PythonProcessValue {}
 
 /// The head of a thread slot, as the programs define it; the rest is zero.
 #[repr(C)]
@@ -153,22 +179,44 @@ fn power_of_two_below(value: u64) -> u32 {
     1 << (63 - value.leading_zeros())
 }
 
-/// Sizes of the rings: number of shards, bytes of each, bytes of the rare ring. Together at most `total`, but for the least
-/// possible sizes.
-pub fn ring_sizes(total: u64, cpus: u32) -> (u32, u32, u32) {
-    let rare = power_of_two_below(total / 8);
-    let mut shards = cpus.next_power_of_two().min(SHARDS);
-    while shards > 1 && (total - u64::from(rare).min(total)) / u64::from(shards) < u64::from(PAGE_BYTES) {
-        shards /= 2;
-    }
-    (shards, power_of_two_below((total - u64::from(rare).min(total)) / u64::from(shards)), rare)
+/// Sizes of the rings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RingSizes {
+    /// Rings for frequent records.
+    pub shards: u32,
+    /// Bytes of each.
+    pub shard_bytes: u32,
+    /// Bytes of the ring for rare records.
+    pub rare_bytes: u32,
+    /// Bytes of the ring for stacks; 0: none are taken.
+    pub stacks_bytes: u32,
 }
 
-fn config_for(plan: &Plan, shards: u32, slots: u32) -> Config {
+impl RingSizes {
+    /// Divides `total`: a quarter for stacks if there are any, an eighth of the rest for rare records, the rest for frequent ones.
+    /// Together at most `total`, but for the least possible sizes.
+    pub fn divide(total: u64, cpus: u32, stacks: bool) -> Self {
+        let stacks_bytes = if stacks { power_of_two_below(total / STACKS_PART).max(LEAST_STACKS_BYTES) } else { 0 };
+        let total = total.saturating_sub(u64::from(stacks_bytes));
+        let rare_bytes = power_of_two_below(total / 8);
+        let rest = total.saturating_sub(u64::from(rare_bytes));
+        let mut shards = cpus.next_power_of_two().min(SHARDS);
+        while shards > 1 && rest / u64::from(shards) < u64::from(PAGE_BYTES) {
+            shards /= 2;
+        }
+        Self { shards, shard_bytes: power_of_two_below(rest / u64::from(shards)), rare_bytes, stacks_bytes }
+    }
+
+    /// All together.
+    pub fn total_bytes(&self) -> u64 {
+        u64::from(self.rare_bytes) + u64::from(self.shards) * u64::from(self.shard_bytes) + u64::from(self.stacks_bytes)
+    }
+}
+
+fn config_for(plan: &Plan, families: &[&'static dyn Family], slots: u32) -> Config {
     let mut config = Config::NONE;
     config.filter = if plan.filter.all { filter::ALL } else { filter::TRACKED };
     config.self_tgid = std::process::id();
-    config.shard_mask = shards - 1;
     config.slot_mask = slots - 1;
     config.wakeup_mask = WAKEUP_EVERY - 1;
     if let Some(comm) = plan.filter.comm {
@@ -181,10 +229,49 @@ fn config_for(plan: &Plan, shards: u32, slots: u32) -> Config {
         config.cgroup_level = level;
         config.cgroup_id = id;
     }
-    for family in &plan.families {
-        family.configure(plan.host, &mut config);
+    for family in families {
+        family.configure(plan.host, Settings { sample_hz: plan.sample_hz }, &mut config);
     }
     config
+}
+
+/// The families of the plan that can run here, in the order of their numbers, and what became of the others. Those that were asked
+/// for by name must be able to, and one at least.
+fn able(plan: &Plan) -> Result<(Vec<&'static dyn Family>, Vec<FamilyRecord>), LoadError> {
+    let mut able: Vec<&'static dyn Family> = Vec::new();
+    let mut unable: Vec<FamilyRecord> = Vec::new();
+    let mut chosen = plan.families.clone();
+    chosen.sort_by_key(|family| family.id());
+    for family in chosen {
+        let lacks = |id: &&FamilyId| !able.iter().any(|other| other.id() == **id);
+        let reason = match family.can_run(plan.host) {
+            Readiness::Unavailable { reason, .. } => Some(reason),
+            _ => family.builds_on().iter().find(lacks).map(|id| {
+                let name =
+                    crate::families::FAMILIES.iter().find(|other| other.id() == *id).map_or("?", |other| other.name());
+                format!("it builds on family {name}, which does not run: choose both or neither")
+            }),
+        };
+        let Some(reason) = reason else {
+            able.push(family);
+            continue;
+        };
+        if plan.insisted.contains(&family.name()) {
+            return Err(LoadError::Unavailable { family: family.name().to_owned(), reason });
+        }
+        unable.push(FamilyRecord {
+            family: family.name().to_owned(),
+            status: "unavailable".to_owned(),
+            reason: Some(reason),
+        });
+    }
+    match (able.is_empty(), unable.first()) {
+        (true, Some(first)) => Err(LoadError::Unavailable {
+            family: first.family.clone(),
+            reason: first.reason.clone().unwrap_or_default(),
+        }),
+        _ => Ok((able, unable)),
+    }
 }
 
 /// Loads and attaches.
@@ -194,35 +281,32 @@ pub fn load(plan: &Plan) -> Result<Loaded, LoadError> {
     }
     check_version(OBJECT)?;
     plan.host.may_trace().map_err(LoadError::NotAllowed)?;
-    for family in &plan.families {
-        if let Readiness::Unavailable { reason, .. } = family.can_run(plan.host) {
-            return Err(LoadError::Unavailable { family: family.name().to_owned(), reason });
-        }
-    }
+    let (able, unable) = able(plan)?;
     raise_memlock();
-    let (shards, shard_bytes, rare_bytes) = ring_sizes(plan.ring_bytes, plan.host.cpus_possible);
     let slots = plan.host.pid_max.next_power_of_two().min(MOST_SLOTS);
-    let mut config = config_for(plan, shards, slots);
+    let mut config = config_for(plan, &able, slots);
+    let sizes = RingSizes::divide(plan.ring_bytes, plan.host.cpus_possible, config.sample_period_ns != 0);
+    config.shard_mask = sizes.shards - 1;
     let aya_btf = if plan.host.has_btf { aya::Btf::from_sys_fs().ok() } else { None };
     // Typed loads are one instruction; where a verifier will not have them, the helper reads the same bytes.
-    let (mut ebpf, running, families) = match attempt(plan, &config, aya_btf.as_ref(), shards, shard_bytes, rare_bytes)
-    {
+    let (mut ebpf, running, mut families) = match attempt(plan, &able, &config, aya_btf.as_ref(), sizes) {
         Err(first) if config.typed_loads == 1 => {
             tracing::debug!("typed loads refused ({first}), using the probe-read helper");
             config.typed_loads = 0;
-            attempt(plan, &config, aya_btf.as_ref(), shards, shard_bytes, rare_bytes)?
+            attempt(plan, &able, &config, aya_btf.as_ref(), sizes)?
         }
         other => other?,
     };
+    families.extend(unable);
     drop(aya_btf);
     let mut rings = vec![ring(&mut ebpf, "RING_RARE")?];
-    const NAMES: [&str; SHARDS as usize] =
-        ["RING_0", "RING_1", "RING_2", "RING_3", "RING_4", "RING_5", "RING_6", "RING_7"];
-    for name in &NAMES[..shards as usize] {
+    for name in &SHARD_NAMES[..sizes.shards as usize] {
         rings.push(ring(&mut ebpf, name)?);
     }
+    let stacks = if sizes.stacks_bytes > 0 { Some(ring(&mut ebpf, "RING_STACKS")?) } else { None };
+    let python = if config.python == 1 { Some(hash(&mut ebpf, "PYTHON")?) } else { None };
     let cpu = PerCpuArray::try_from(take(&mut ebpf, "CPU")?).map_err(|error| map_error("CPU", &error))?;
-    let tracked = HashMap::try_from(take(&mut ebpf, "TRACKED")?).map_err(|error| map_error("TRACKED", &error))?;
+    let tracked = hash(&mut ebpf, "TRACKED")?;
     let slot_map = Array::try_from(take(&mut ebpf, "SLOTS")?).map_err(|error| map_error("SLOTS", &error))?;
     Ok(Loaded {
         ebpf: Some(ebpf),
@@ -233,7 +317,9 @@ pub fn load(plan: &Plan) -> Result<Loaded, LoadError> {
         slot_mask: slots - 1,
         cpu,
         rings,
-        ring_bytes: u64::from(rare_bytes) + u64::from(shards) * u64::from(shard_bytes),
+        stacks,
+        python,
+        ring_bytes: sizes.total_bytes(),
     })
 }
 
@@ -262,6 +348,10 @@ fn ring(ebpf: &mut Ebpf, name: &'static str) -> Result<RingBuf<MapData>, LoadErr
     RingBuf::try_from(take(ebpf, name)?).map_err(|error| map_error(name, &error))
 }
 
+fn hash<V: aya::Pod>(ebpf: &mut Ebpf, name: &'static str) -> Result<HashMap<MapData, u32, V>, LoadError> {
+    HashMap::try_from(take(ebpf, name)?).map_err(|error| map_error(name, &error))
+}
+
 fn map_error(name: &'static str, error: &dyn std::error::Error) -> LoadError {
     LoadError::Map(name, chain(error))
 }
@@ -280,33 +370,52 @@ fn chain(error: &dyn std::error::Error) -> String {
     text.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" | ")
 }
 
+/// An error without the verifier's log but its last word.
+fn brief(text: &str) -> String {
+    let Some((error, log)) = text.split_once(" Verifier output:") else { return text.to_owned() };
+    let verdict = log
+        .split(" | ")
+        .filter(|line| !line.starts_with("verification time"))
+        .take_while(|line| !line.starts_with("stack depth") && !line.starts_with("processed "));
+    match verdict.last() {
+        Some(verdict) => format!("{error} the verifier says: {}", verdict.trim()),
+        None => error.to_owned(),
+    }
+}
+
 type Attached = (Ebpf, Vec<Running>, Vec<FamilyRecord>);
+
+/// The rings for frequent records.
+const SHARD_NAMES: [&str; SHARDS as usize] =
+    ["RING_0", "RING_1", "RING_2", "RING_3", "RING_4", "RING_5", "RING_6", "RING_7"];
 
 fn attempt(
     plan: &Plan,
+    able: &[&'static dyn Family],
     config: &Config,
     btf: Option<&aya::Btf>,
-    shards: u32,
-    shard_bytes: u32,
-    rare_bytes: u32,
+    sizes: RingSizes,
 ) -> Result<Attached, LoadError> {
     // SAFETY: `Config` is plain numbers without padding (its size is asserted), and lives as long as the slice.
     let bytes = unsafe { std::slice::from_raw_parts((&raw const *config).cast::<u8>(), size_of::<Config>()) };
     let mut loader = EbpfLoader::new();
     loader.btf(btf).override_global("CONFIG", bytes, true);
-    loader.map_max_entries("RING_RARE", rare_bytes);
-    for (index, name) in
-        ["RING_0", "RING_1", "RING_2", "RING_3", "RING_4", "RING_5", "RING_6", "RING_7"].iter().enumerate()
-    {
-        loader.map_max_entries(name, if (index as u32) < shards { shard_bytes } else { PAGE_BYTES });
+    loader.map_max_entries("RING_RARE", sizes.rare_bytes);
+    for (index, name) in SHARD_NAMES.iter().enumerate() {
+        loader.map_max_entries(name, if (index as u32) < sizes.shards { sizes.shard_bytes } else { PAGE_BYTES });
     }
+    loader.map_max_entries("RING_STACKS", sizes.stacks_bytes.max(PAGE_BYTES));
     loader.map_max_entries("SLOTS", config.slot_mask + 1);
     loader.map_max_entries("TRACKED", if config.filter == filter::ALL { 1 } else { TRACKED_THREADS });
+    if config.wait_stacks == 0 {
+        loader.map_max_entries("PLACES", 1);
+    }
+    loader.map_max_entries("PYTHON", if config.python == 1 { PYTHON_PROCESSES } else { 1 });
     let mut ebpf = loader.load(OBJECT).map_err(|error| LoadError::Refused(chain(&error)))?;
     let mut running = Vec::new();
     let mut families = Vec::new();
-    for family in &plan.families {
-        families.push(attach_family(*family, plan, &mut ebpf, btf, &mut running)?);
+    for family in able {
+        families.push(attach_family(*family, plan, config, &mut ebpf, btf, &mut running)?);
     }
     Ok((ebpf, running, families))
 }
@@ -315,6 +424,7 @@ fn attempt(
 fn attach_family(
     family: &'static dyn Family,
     plan: &Plan,
+    config: &Config,
     ebpf: &mut Ebpf,
     btf: Option<&aya::Btf>,
     running: &mut Vec<Running>,
@@ -328,14 +438,14 @@ fn attach_family(
             reasons.push(format!("{} is switched off", program.name));
             continue;
         }
-        let mut outcome = attach(ebpf, program.name, program.hook, btf);
+        let mut outcome = attach(ebpf, program.name, program.hook, btf, config);
         let mut name = program.name;
         if let (Err(_), Some(fallback)) = (&outcome, program.fallback) {
             if plan.without.iter().any(|name| name == fallback.name) {
                 reasons.push(format!("{} is switched off", fallback.name));
                 continue;
             }
-            let second = attach(ebpf, fallback.name, fallback.hook, btf);
+            let second = attach(ebpf, fallback.name, fallback.hook, btf, config);
             if second.is_ok() || btf.is_none() {
                 name = fallback.name;
                 outcome = second;
@@ -352,7 +462,11 @@ fn attach_family(
             Err(reason) => reasons.push(format!("{name} does not attach ({reason}): lost is {}", program.purpose)),
         }
     }
-    let status = if reasons.is_empty() { "ready" } else { "degraded" };
+    let status = match () {
+        () if reasons.is_empty() => "ready",
+        () if running.iter().any(|program| program.family == family.name()) => "degraded",
+        () => "unavailable",
+    };
     if !reasons.is_empty() && plan.insisted.contains(&family.name()) {
         tracing::info!("family {} is degraded: {}", family.name(), reasons.join("; "));
     }
@@ -368,9 +482,13 @@ fn attach(
     name: &'static str,
     hook: Hook,
     btf: Option<&aya::Btf>,
+    config: &Config,
 ) -> Result<aya::programs::ProgramFd, String> {
     let program = ebpf.program_mut(name).ok_or_else(|| format!("the object has no program {name}"))?;
-    let text = |error: aya::programs::ProgramError| chain(&error);
+    let text = |error: aya::programs::ProgramError| {
+        tracing::debug!("{name}: {}", chain(&error));
+        brief(&chain(&error))
+    };
     match hook {
         Hook::TpBtf { name } => {
             let btf = btf.ok_or_else(|| "the kernel has no BTF".to_owned())?;
@@ -383,9 +501,31 @@ fn attach(
             program.load().map_err(text)?;
             program.attach(category, name).map_err(text)?;
         }
+        Hook::PerfEvent => {
+            let program: &mut PerfEvent = program.try_into().map_err(text)?;
+            program.load().map_err(text)?;
+            attach_clocks(program, config.sample_period_ns)?;
+        }
     }
     let program: &AyaProgram = ebpf.program(name).ok_or_else(|| format!("the object has no program {name}"))?;
     program.fd().map_err(text)?.try_clone().map_err(|error| error.to_string())
+}
+
+/// Starts a clock on each CPU that is online now. One that comes online later is not sampled.
+fn attach_clocks(program: &mut PerfEvent, period_ns: u64) -> Result<(), String> {
+    let cpus = aya::util::online_cpus().map_err(|(what, error)| format!("{what}: {error}"))?;
+    // All at the same moment would get in each other's way, and would see what happens at the same moment on all of them.
+    let step_ns = period_ns.min(MOST_SPREAD_NS) / cpus.len().max(1) as u64;
+    let clock = PerfEventConfig::Software(SoftwareEvent::CpuClock);
+    for (index, cpu) in cpus.into_iter().enumerate() {
+        if index > 0 {
+            std::thread::sleep(Duration::from_nanos(step_ns));
+        }
+        program
+            .attach(clock, PerfEventScope::AllProcessesOneCpu { cpu }, SamplePolicy::Period(period_ns), false)
+            .map_err(|error| format!("clock of CPU {cpu}: {}", chain(&error)))?;
+    }
+    Ok(())
 }
 
 /// Before 5.11 eBPF memory counts against this limit. Failing to raise it matters only there, and shows as a refused map.
@@ -458,13 +598,19 @@ mod tests {
     #[test]
     fn rings_stay_within_their_budget() {
         for total in [64 << 10, 1 << 20, 16 << 20, 100 << 20] {
-            for cpus in [1, 2, 6, 64] {
-                let (shards, shard, rare) = ring_sizes(total, cpus);
-                let sum = u64::from(shards) * u64::from(shard) + u64::from(rare);
-                assert!(sum <= total, "{shards} x {shard} + {rare} of {total} for {cpus} CPUs");
-                assert!(shard.is_power_of_two() && rare.is_power_of_two() && shards.is_power_of_two());
-                assert!(shard >= PAGE_BYTES && rare >= PAGE_BYTES);
+            for (cpus, stacks) in [1, 2, 6, 64].into_iter().flat_map(|cpus| [(cpus, false), (cpus, true)]) {
+                let sizes = RingSizes::divide(total, cpus, stacks);
+                let least = if stacks { u64::from(LEAST_STACKS_BYTES) + 2 * u64::from(PAGE_BYTES) } else { 0 };
+                assert!(sizes.total_bytes() <= total.max(least), "{sizes:?} of {total} for {cpus} CPUs");
+                let all = [sizes.shard_bytes, sizes.rare_bytes, sizes.shards];
+                assert!(all.into_iter().all(u32::is_power_of_two), "{sizes:?}");
+                assert!(sizes.shard_bytes >= PAGE_BYTES && sizes.rare_bytes >= PAGE_BYTES, "{sizes:?}");
+                assert_eq!(stacks, sizes.stacks_bytes >= LEAST_STACKS_BYTES, "{sizes:?}");
             }
         }
+        let sizes = RingSizes::divide(16 << 20, 2, true);
+        assert_eq!(sizes.stacks_bytes, 4 << 20, "a quarter of the default");
+        let record = tracer_common::stack::RAW_STACK_BYTES + tracer_common::stack::MAX_STACK_BYTES;
+        assert!(record + 8 < LEAST_STACKS_BYTES as usize, "the largest record fits the least ring");
     }
 }

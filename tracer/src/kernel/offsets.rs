@@ -63,6 +63,9 @@ pub fn resolve(btf: &Btf, arch: Arch) -> Offsets {
             offsets.regs_arg1 = field(regs, "si");
             offsets.regs_arg2 = field(regs, "dx");
             offsets.regs_cs = field(regs, "cs");
+            offsets.regs_ip = field(regs, "ip");
+            offsets.regs_sp = field(regs, "sp");
+            offsets.task_thread_pointer = field(task, "thread.fsbase");
         }
         Arch::Aarch64 => {
             offsets.regs_syscall = field(regs, "syscallno");
@@ -73,8 +76,19 @@ pub fn resolve(btf: &Btf, arch: Arch) -> Offsets {
             offsets.regs_arg1 = element(1);
             offsets.regs_arg2 = element(2);
             offsets.task_preempt_count = field(task, "thread_info.preempt_count");
+            offsets.regs_ip = field(regs, "pc");
+            offsets.regs_sp = field(regs, "sp");
+            offsets.task_thread_pointer = field(task, "thread.uw.tp_value");
         }
     }
+
+    // The user registers are the first part on aarch64, all of it on x86.
+    let fits = regs.is_some_and(|regs| regs.size_bytes >= register_bytes(arch));
+    offsets.regs_bytes = if fits { register_bytes(arch) } else { ABSENT };
+    offsets.task_mm = field(task, "mm");
+    offsets.task_signal = field(task, "signal");
+    offsets.signal_live = field(find("signal_struct", &["live"]), "live");
+    offsets.mm_start_stack = field(find("mm_struct", &["start_stack"]), "start_stack");
 
     offsets.bprm_filename = field(find("linux_binprm", &["filename"]), "filename");
     let cgroup = find("cgroup", &["kn", "root", "level"]);
@@ -85,6 +99,37 @@ pub fn resolve(btf: &Btf, arch: Arch) -> Offsets {
     offsets.cgroup_root_hierarchy = field(find("cgroup_root", &["hierarchy_id"]), "hierarchy_id");
     offsets.kernfs_node_id = field(find("kernfs_node", &["id"]), "id");
     offsets
+}
+
+/// Bytes of the user registers, as programs on a clock have them in their context (uapi: asm/ptrace.h): 21 and 34 words.
+pub const fn register_bytes(arch: Arch) -> u32 {
+    match arch {
+        Arch::X86_64 => 21 * 8,
+        Arch::Aarch64 => 34 * 8,
+    }
+}
+
+/// Which word of them is the stack pointer.
+pub const fn stack_pointer_word(arch: Arch) -> u32 {
+    match arch {
+        Arch::X86_64 => 19,
+        Arch::Aarch64 => 31,
+    }
+}
+
+/// What of stacks cannot be had without the fields that are missing: one sentence each.
+pub fn missing_for_stacks(offsets: &Offsets) -> Vec<&'static str> {
+    let mut lacks = Vec::new();
+    if [offsets.regs_bytes, offsets.regs_ip, offsets.regs_sp].contains(&ABSENT) {
+        lacks.push("struct pt_regs is not described: no user stacks of waits, nor of samples inside the kernel");
+    }
+    if offsets.task_mm == ABSENT || offsets.mm_start_stack == ABSENT {
+        lacks.push("struct mm_struct is not described: the end of main threads' stacks is unknown");
+    }
+    if offsets.task_thread_pointer == ABSENT {
+        lacks.push("struct thread_struct is not described: the end of threads' stacks is unknown, and there are no Python frames");
+    }
+    lacks
 }
 
 /// Distance from a CPU's run queue to its preemption counter, both in the per-CPU section; wrapping. The counter is a variable of
@@ -143,6 +188,9 @@ mod tests {
         assert_eq!((offsets.regs_arg0, offsets.regs_arg1, offsets.regs_arg2), (272, 8, 16));
         assert_eq!(offsets.task_preempt_count, 16, "in the task, not per CPU");
         assert_eq!(offsets.regs_cs, ABSENT, "no 32-bit segment there");
+        assert_eq!((offsets.regs_ip, offsets.regs_sp), (256, 248));
+        assert_eq!(offsets.regs_sp, stack_pointer_word(Arch::Aarch64) * 8, "as in the context of a program on a clock");
+        assert_eq!(offsets.regs_bytes, 272);
         assert_eq!(resolve(&btf, Arch::X86_64).regs_syscall, ABSENT, "these are not x86's registers");
     }
 
@@ -155,6 +203,8 @@ mod tests {
         let btf = Btf::parse(&blob).expect("the kernel's own BTF");
         let offsets = resolve(&btf, Arch::X86_64);
         assert_eq!(missing(&offsets), Vec::<&str>::new(), "{offsets:?}");
+        assert_eq!(missing_for_stacks(&offsets), Vec::<&str>::new(), "{offsets:?}");
+        assert_eq!(offsets.regs_sp, stack_pointer_word(Arch::X86_64) * 8, "as in the context of a program on a clock");
         assert!(btf.tracepoint_args("sched_switch").is_some_and(|args| args >= 3));
         assert_eq!(btf.tracepoint_args("no_such_tracepoint"), None);
     }

@@ -1,0 +1,122 @@
+//! Where threads wait, and whose turn it is to be looked at: a place is (process, instruction, stack pointer), and a table remembers how
+//! long waits there last.
+//!
+//! The stack of a wait is taken when its place is new, and from then on with a probability of (mean wait there) / (sampling
+//! period), at most 1. So stacks are taken in proportion to waiting time, one per period of it, and each wait of a place has the
+//! same chance, whatever its stack: a rule that waits until enough time has passed would always catch the wait after a long one.
+//! A budget per CPU bounds the number.
+
+use aya_ebpf::helpers::generated::bpf_get_prandom_u32;
+use tracer_common::{
+    FamilyId,
+    loss::CpuState,
+    stack::{budget, place},
+};
+
+use crate::{
+    access::config,
+    maps::{self, Slot},
+};
+
+/// The mean moves by this part of the difference to each wait: 1/16.
+const MEAN_SHIFT: u32 = 4;
+/// A duration is kept in units of 16 ns.
+const UNIT_SHIFT: u32 = 4;
+const NS_PER_STACK: u64 = 1_000_000_000 / budget::PER_SECOND;
+
+/// What is known of a place. Two entries side by side hold the places of one index; the one used longer ago gives way.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Place {
+    /// Which place; 0: none.
+    pub place: u32,
+    /// Mean duration of its waits, in units of 16 ns: up to 68 seconds.
+    pub mean: u32,
+    /// When a wait there last began.
+    pub used_ts_ns: u64,
+}
+
+const _: () = assert!(size_of::<Place>() == 16);
+
+#[inline(always)]
+fn entry(index: u32) -> Option<&'static mut Place> {
+    let pointer = maps::PLACES.get_ptr_mut(index)?;
+    // SAFETY: plain data in a map; races between CPUs cost at most a stack more or less.
+    Some(unsafe { &mut *pointer })
+}
+
+/// A thread begins to wait here. Returns the place's number, and notes in the CPU's state whether its stack is to be taken.
+#[inline(always)]
+pub fn begin(state: &mut CpuState, slot: &mut Slot, tgid: u32, at: [u64; 2], ts_ns: u64) -> u32 {
+    let place = place(tgid, at[0], at[1]);
+    let mut index = place & (maps::PLACES_ENTRIES - 1);
+    let Some(first) = entry(index) else { return place };
+    let mut known = first.place == place;
+    let mut chosen = first;
+    if !known && let Some(second) = entry(index ^ 1) {
+        known = second.place == place;
+        if known || second.used_ts_ns < chosen.used_ts_ns {
+            chosen = second;
+            index ^= 1;
+        }
+    }
+    if !known {
+        chosen.place = place;
+        chosen.mean = 0;
+    }
+    chosen.used_ts_ns = ts_ns;
+    slot.place = place;
+    slot.place_index = index as u16;
+    if (!known || drawn(chosen.mean)) && !due(state, place, known, ts_ns) && !known {
+        // Nobody looked: it stays new.
+        chosen.place = 0;
+    }
+    place
+}
+
+/// True with the probability (mean wait) / (sampling period).
+#[inline(always)]
+fn drawn(mean: u32) -> bool {
+    // SAFETY: no arguments.
+    let random = unsafe { bpf_get_prandom_u32() } as u64;
+    (random * config!(sample_period_ns)) >> 32 < u64::from(mean) << UNIT_SHIFT
+}
+
+/// Asks for the stack, if the budget allows: time is paid in advance, and no more than a burst of it.
+#[inline(always)]
+fn due(state: &mut CpuState, place: u32, again: bool, ts_ns: u64) -> bool {
+    let mut paid_ts_ns = state.budget_ts_ns;
+    if paid_ts_ns < ts_ns {
+        paid_ts_ns = ts_ns;
+    }
+    if paid_ts_ns - ts_ns >= budget::BURST * NS_PER_STACK {
+        state.families[FamilyId::Cpu as usize].over_budget += 1;
+        return false;
+    }
+    state.budget_ts_ns = paid_ts_ns + NS_PER_STACK;
+    state.due_ts_ns = ts_ns;
+    state.due_again = again as u32;
+    state.due_place = place;
+    true
+}
+
+/// The thread runs again: the place learns how long it waited.
+#[inline(always)]
+pub fn end(slot: &mut Slot, ts_ns: u64) {
+    let place = slot.place;
+    if place == 0 {
+        return;
+    }
+    slot.place = 0;
+    if let Some(entry) = entry(u32::from(slot.place_index))
+        && entry.place == place
+    {
+        let mut waited = ts_ns.saturating_sub(slot.wait_ts_ns) >> UNIT_SHIFT;
+        if waited > u64::from(u32::MAX) {
+            waited = u64::from(u32::MAX);
+        }
+        let mean = u64::from(entry.mean);
+        // The first wait is all that is known; afterwards each moves the mean a little.
+        entry.mean = if mean == 0 { waited } else { mean + (waited >> MEAN_SHIFT) - (mean >> MEAN_SHIFT) } as u32;
+    }
+}
