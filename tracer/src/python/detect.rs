@@ -17,7 +17,7 @@ use super::{
     layout::{self, Interpreter, Layout, PUBLISHED_BYTES, THREAD_INTERPRETER, Types, Version},
     memory::{ReadMemory, word},
 };
-use crate::process::{AddressSpace, Backing, Mapping, Module, ModuleId};
+use crate::process::{AddressSpace, Backing, Mapping, Module, ModuleId, Segment};
 
 /// Modules whose symbols are kept.
 const MOST_MODULES: usize = 256;
@@ -113,13 +113,14 @@ fn is_python(name: &str) -> bool {
 /// What is added to an address of the file to give one of the process.
 fn bias(space: &AddressSpace, module: &Module) -> Option<u64> {
     let image = module.image.as_ref().ok()?;
-    let of_this = |mapping: &&Mapping| matches!(&mapping.backing, Backing::Module(of) if of.id == module.id);
+    let of_this = |mapping: &&Mapping| mapping.module().is_some_and(|of| of.id == module.id);
     space.mappings.iter().filter(of_this).find_map(|mapping| {
-        let holds = |segment: &&crate::process::Segment| {
+        let end = mapping.offset.saturating_add(mapping.end.saturating_sub(mapping.start));
+        let holds = |segment: &&Segment| {
             // The mapping begins at the start of the page in which the segment does.
             segment.executable == mapping.executable
                 && mapping.offset <= segment.offset.saturating_add(segment.len_bytes)
-                && segment.offset < mapping.offset.saturating_add(mapping.end.saturating_sub(mapping.start))
+                && segment.offset < end
         };
         let segment = image.segments.iter().find(holds)?;
         let address = segment.address.wrapping_sub(segment.offset).wrapping_add(mapping.offset);

@@ -9,7 +9,7 @@ use crate::{
 fn space(path: &str, bytes: Vec<u8>) -> AddressSpace {
     let module = Arc::new(testing::module(0, path, bytes));
     let mapping = Mapping { start: 0x5000, end: 0x6000, offset: 0, executable: true, backing: Backing::Module(module) };
-    AddressSpace { mappings: vec![mapping] }
+    AddressSpace { mappings: vec![mapping], cut: false }
 }
 
 #[test]
@@ -59,7 +59,7 @@ fn the_bias_is_that_of_the_segment() {
         Segment { offset: 0xe10, address: 0x40_1e10, len_bytes: 0x1000, executable: true },
     ];
     let mut module = testing::module(3, "/usr/bin/python3", Vec::new());
-    module.image = Ok(Image { bytes: Bytes::Owned(Vec::new().into()), segments });
+    module.image = Ok(Image { bytes: Bytes::Owned(Vec::new().into()), segments, entry: 0, machine: 62, is_64: true });
     let module = Arc::new(module);
     let mapping = |start, offset, executable| Mapping {
         start,
@@ -68,9 +68,10 @@ fn the_bias_is_that_of_the_segment() {
         executable,
         backing: Backing::Module(module.clone()),
     };
-    let code_only = AddressSpace { mappings: vec![mapping(0x7f00_1000, 0, true)] };
+    let code_only = AddressSpace { mappings: vec![mapping(0x7f00_1000, 0, true)], cut: false };
     assert_eq!(bias(&code_only, &module), Some(0x7f00_1000 - 0x40_1000));
-    let both = AddressSpace { mappings: vec![mapping(0x7f00_0000, 0, false), mapping(0x7f00_1000, 0, true)] };
+    let both =
+        AddressSpace { mappings: vec![mapping(0x7f00_0000, 0, false), mapping(0x7f00_1000, 0, true)], cut: false };
     assert_eq!(bias(&both, &module), Some(0x7f00_0000 - 0x40_0000));
     assert_eq!(bias(&AddressSpace::default(), &module), None);
 }
@@ -101,9 +102,8 @@ fn a_part_of_the_evaluator_that_lies_elsewhere_is_found_without_its_symbol() {
     for (minor, program) in found {
         let folder = program.root.clone().unwrap_or_default();
         let in_library = program.path.parent().and_then(|bin| bin.parent()).map(|home| home.join("lib"));
-        let libraries = in_library.iter().flat_map(std::fs::read_dir).flatten().flatten().map(|entry| entry.path());
-        let library =
-            libraries.filter(|path| path.to_string_lossy().ends_with(&format!("/libpython3.{minor}.so.1.0"))).next();
+        let mut libraries = in_library.iter().flat_map(std::fs::read_dir).flatten().flatten().map(|entry| entry.path());
+        let library = libraries.find(|path| path.to_string_lossy().ends_with(&format!("/libpython3.{minor}.so.1.0")));
         let path = match (&program.root, library) {
             (Some(_), _) => folder.join(program.path.strip_prefix("/").expect("an absolute path")),
             (None, Some(library)) => library,

@@ -43,7 +43,8 @@ pub fn parts(file: &ElfFile64<'_>, image: &Image, function: &Range<u64>) -> Vec<
 
 /// Sorted targets outside the function of what looks like its jumps, if it is x86-64 code.
 fn jumps(image: &Image, function: &Range<u64>) -> Vec<u64> {
-    let code = bytes_at(image, function).unwrap_or_default();
+    let len_bytes = function.end.saturating_sub(function.start);
+    let code = image.bytes_at(function.start, len_bytes).unwrap_or_default();
     let relative =
         |at: usize| code.get(at..).and_then(|rest| rest.first_chunk()).map(|bytes| i32::from_le_bytes(*bytes));
     let mut targets = Vec::new();
@@ -61,15 +62,6 @@ fn jumps(image: &Image, function: &Range<u64>) -> Vec<u64> {
     }
     targets.sort_unstable();
     targets
-}
-
-fn bytes_at<'a>(image: &'a Image, range: &Range<u64>) -> Option<&'a [u8]> {
-    let holds = |segment: &&crate::process::Segment| {
-        segment.executable && range.start >= segment.address && range.start - segment.address < segment.len_bytes
-    };
-    let segment = image.segments.iter().find(holds)?;
-    let start = usize::try_from((range.start - segment.address).checked_add(segment.offset)?).ok()?;
-    image.bytes.get(start..start.checked_add(usize::try_from(range.end.checked_sub(range.start)?).ok()?)?)
 }
 
 /// Is the frame address at the first instruction another one than a call leaves?

@@ -2,10 +2,7 @@
 
 use std::ops::Range;
 
-use object::{
-    Architecture, Object, ObjectSymbol, ObjectSymbolTable, SymbolKind,
-    read::elf::{ElfFile64, FileHeader},
-};
+use object::{Architecture, Object, ObjectSymbol, ObjectSymbolTable, SymbolKind, read::elf::ElfFile64};
 
 use super::parts::parts;
 use crate::{process::Image, python::layout::Version};
@@ -50,14 +47,16 @@ impl Symbols {
         if found.runtime.is_none() {
             return Ok(found);
         }
-        if file.architecture() != Architecture::X86_64 || !file.elf_header().is_class_64() {
+        if file.architecture() != Architecture::X86_64 {
             return Err(format!("{name}: Python frames are read on x86-64 only"));
         }
         if let [eval] = &found.eval[..] {
             let parts = parts(&file, image, eval);
             found.eval.extend(parts);
         }
-        found.version = match version_at.and_then(|at| word_at(image, at)) {
+        found.version = match version_at
+            .and_then(|at| image.bytes_at(at, 8)?.first_chunk().map(|bytes| u64::from_le_bytes(*bytes)))
+        {
             Some(hex) => from_hex(name, hex),
             None => from_text(name, bytes),
         };
@@ -88,16 +87,6 @@ impl Symbols {
             }
         }
     }
-}
-
-/// The word at an address of the file.
-fn word_at(image: &Image, address: u64) -> Option<u64> {
-    let segment = image
-        .segments
-        .iter()
-        .find(|segment| address >= segment.address && address - segment.address < segment.len_bytes)?;
-    let offset = usize::try_from((address - segment.address).checked_add(segment.offset)?).ok()?;
-    image.bytes.get(offset..)?.first_chunk().map(|bytes| u64::from_le_bytes(*bytes))
 }
 
 /// `Py_Version` of 3.11 and later.
