@@ -4,7 +4,7 @@
 //! registers, memory words) and write them down; user space judges, where judgement can be tested.
 #![no_std]
 #![no_main]
-#![feature(asm_experimental_arch)]
+#![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 
 mod access;
 mod emit;

@@ -67,9 +67,13 @@ pub fn begin(state: &mut CpuState, slot: &mut Slot, tgid: u32, at: [u64; 2], ts_
     chosen.used_ts_ns = ts_ns;
     slot.place = place;
     slot.place_index = index as u16;
-    if (!known || drawn(chosen.mean)) && !due(state, place, known, ts_ns) && !known {
-        // Nobody looked: it stays new.
-        chosen.place = 0;
+    if !known {
+        if !due(state, place, false, ts_ns) {
+            // Nobody looked: it stays new.
+            chosen.place = 0;
+        }
+    } else if drawn(chosen.mean) {
+        due(state, place, true, ts_ns);
     }
     place
 }
@@ -82,7 +86,7 @@ fn drawn(mean: u32) -> bool {
     (random * config!(sample_period_ns)) >> 32 < u64::from(mean) << UNIT_SHIFT
 }
 
-/// Asks for the stack, if the budget allows: time is paid in advance, and no more than a burst of it.
+/// Asks for the stack, if the budget allows: time is paid in advance, and no more than a burst of it. False: it does not.
 #[inline(always)]
 fn due(state: &mut CpuState, place: u32, again: bool, ts_ns: u64) -> bool {
     let mut paid_ts_ns = state.budget_ts_ns;

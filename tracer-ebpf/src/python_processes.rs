@@ -10,9 +10,10 @@ pub fn inherit(parent_tgid: u32, child_tgid: u32) {
         return;
     }
     if let Some(process) = maps::PYTHON.get_ptr(parent_tgid) {
-        // When the map is full, the child's stacks have no Python frames until user space looks at it and says so.
         // SAFETY: the entry lives; a concurrent update by user space would write the same bytes.
-        let _ = maps::PYTHON.insert(child_tgid, unsafe { &*process }, 0);
+        let process = unsafe { &*process };
+        // When the map is full, the child's stacks have no Python frames until user space looks at it and says so.
+        let _ = maps::PYTHON.insert(child_tgid, process, 0);
     }
 }
 

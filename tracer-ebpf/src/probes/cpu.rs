@@ -54,6 +54,7 @@ pub fn cpu_sample(ctx: PerfEventContext) -> i32 {
 
 /// One word of the registers in the context. In assembly, because the compiler joins loads of two branches into one behind a pointer
 /// that it computes, and the verifier wants the offset in the instruction.
+#[cfg(target_arch = "bpf")]
 #[inline(always)]
 fn context_word<const WORD: usize>(ctx: &PerfEventContext) -> u64 {
     let value: u64;
@@ -68,6 +69,13 @@ fn context_word<const WORD: usize>(ctx: &PerfEventContext) -> u64 {
         );
     }
     value
+}
+
+/// The same where nothing is run: lints are checked without an eBPF toolchain.
+#[cfg(not(target_arch = "bpf"))]
+fn context_word<const WORD: usize>(ctx: &PerfEventContext) -> u64 {
+    // SAFETY: the context has more words than any WORD.
+    unsafe { ctx.as_ptr().cast::<u64>().add(WORD).read_volatile() }
 }
 
 /// The stack pointer of what was interrupted, user code or kernel; 0: not known.

@@ -37,7 +37,7 @@ const PROGRAMS: &[Program] = &[
 pub fn sample_period_ns(hz: u32) -> u64 {
     const TICK_NS: u64 = 1_000_000;
     /// A walk over all moments of a tick takes at most so many periods.
-    const PERIODS: u64 = 8;
+    const PERIODS: u64 = 32;
     let period_ns = 1_000_000_000 / u64::from(hz.max(1));
     let in_step = (1..=PERIODS).any(|periods| {
         let off_ns = period_ns * periods % TICK_NS;
