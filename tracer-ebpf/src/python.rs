@@ -92,7 +92,7 @@ fn first_frame(process: &PythonProcess, thread_pointer: u64) -> Result<Start, u8
         if thread != 0 {
             if word(thread.wrapping_add(layout!(process.thread_id)), &mut failed) == thread_pointer {
                 let start = start_of(process, thread, &mut failed);
-                if start.frame != 0 {
+                if start.frame != 0 || start.doubted != 0 {
                     return Ok(start);
                 }
                 // A thread may have a state in several interpreters, and frames in the older one only.

@@ -7,8 +7,9 @@ use tracer_common::python::{NONE, PythonFrame, PythonProcess, WALKED_FRAMES, wal
 
 use super::memory::{ReadMemory, word};
 
-/// Thread states and interpreters looked at.
-const STEPS: usize = 260;
+/// Interpreters looked at, and thread states in each.
+const INTERPRETERS: usize = 3;
+const THREADS: usize = 192;
 /// A thread state is not larger.
 const THREAD_STATE_BYTES: u64 = 4096;
 /// A code object is not larger.
@@ -42,39 +43,49 @@ fn first_frame(memory: &mut dyn ReadMemory, process: &PythonProcess, thread_poin
         (value.unwrap_or(0), failed)
     };
     let (mut interpreter, _) = read(process.interpreters_head, 0);
-    let (mut thread, _) = read(interpreter, process.interpreter_threads);
-    let mut found = false;
-    for _ in 0..STEPS {
-        if thread == 0 {
-            let failed;
-            (interpreter, failed) = read(interpreter, process.interpreter_next);
-            if interpreter == 0 {
-                return match (found, failed) {
-                    (true, _) => Ok(Start { frame: 0, before: None }),
-                    (false, true) => Err(end::UNREADABLE),
-                    (false, false) => Err(end::NO_THREAD_STATE),
-                };
-            }
-            thread = read(interpreter, process.interpreter_threads).0;
-            continue;
+    let (mut without_frames, mut too_many) = (false, false);
+    for _ in 0..INTERPRETERS {
+        if interpreter == 0 {
+            break;
         }
-        if read(thread, process.thread_id).0 == thread_pointer {
-            let mut start = Start { frame: read(thread, process.thread_frame).0, before: None };
-            if start.frame != 0 && process.cframe_frame != NONE {
-                let cframe = start.frame.wrapping_add(u64::from(process.cframe_frame));
-                let (previous, _) = read(cframe, 8);
-                let (before, _) = read(previous, process.cframe_frame);
-                let is_threads_own = start.frame.wrapping_sub(thread) < THREAD_STATE_BYTES;
-                start = Start { frame: read(cframe, 0).0, before: (!is_threads_own).then_some(before) };
+        let (mut thread, _) = read(interpreter, process.interpreter_threads);
+        for _ in 0..THREADS {
+            if thread == 0 || read(thread, process.thread_id).0 == thread_pointer {
+                break;
             }
+            thread = read(thread, process.thread_next).0;
+        }
+        if thread != 0 && read(thread, process.thread_id).0 == thread_pointer {
+            let start = start_of(process, thread, &mut read);
             if start.frame != 0 || start.before.is_some() {
                 return Ok(start);
             }
-            found = true;
+            without_frames = true;
+        } else {
+            too_many |= thread != 0;
         }
-        thread = read(thread, process.thread_next).0;
+        interpreter = read(interpreter, process.interpreter_next).0;
     }
-    Err(end::TOO_MANY_THREADS)
+    let (_, failed) = read(process.interpreters_head, 0);
+    match (without_frames, too_many || interpreter != 0, failed) {
+        (true, _, _) => Ok(Start { frame: 0, before: None }),
+        (_, true, _) => Err(end::TOO_MANY_THREADS),
+        (_, _, true) => Err(end::UNREADABLE),
+        _ => Err(end::NO_THREAD_STATE),
+    }
+}
+
+/// `read` gives the word at an offset, and whether any read has failed.
+fn start_of(process: &PythonProcess, thread: u64, read: &mut impl FnMut(u64, u16) -> (u64, bool)) -> Start {
+    let (frame, _) = read(thread, process.thread_frame);
+    if frame == 0 || process.cframe_frame == NONE {
+        return Start { frame, before: None };
+    }
+    let cframe = frame.wrapping_add(u64::from(process.cframe_frame));
+    let (previous, _) = read(cframe, 8);
+    let (before, _) = read(previous, process.cframe_frame);
+    let is_threads_own = frame.wrapping_sub(thread) < THREAD_STATE_BYTES;
+    Start { frame: read(cframe, 0).0, before: (!is_threads_own).then_some(before) }
 }
 
 fn frames(memory: &mut dyn ReadMemory, process: &PythonProcess, start: Start) -> (Vec<PythonFrame>, u8) {
