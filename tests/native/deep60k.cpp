@@ -22,9 +22,9 @@ ALONE long k24(long n) {
 
 #define LEVEL(name, next)                                                                                              \
     ALONE long name(long n) {                                                                                          \
-        volatile char space[2540];                                                                                     \
-        space[n % 2540] = static_cast<char>(n);                                                                        \
-        return next(n + 1) + space[n % 2540];                                                                          \
+        volatile char space[2560];                                                                                     \
+        space[n % 2560] = static_cast<char>(n);                                                                        \
+        return next(n + 1) + space[n % 2560];                                                                          \
     }
 
 LEVEL(k23, k24)

@@ -23,6 +23,11 @@ pub mod walk {
 /// its last frame may lie in the first of them.
 pub const WALKED_FRAMES: usize = crate::stack::PYTHON_FRAMES - 5;
 
+/// Interpreters that the walk looks at.
+pub const WALKED_INTERPRETERS: u32 = 3;
+/// Thread states that it looks at in each of them, the newest first.
+pub const WALKED_THREADS: u32 = 192;
+
 /// One frame. What it means depends on the version: see `tracer::python`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

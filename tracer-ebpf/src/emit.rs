@@ -8,7 +8,7 @@ use tracer_common::{
     FamilyId,
     loss::{CpuState, LossReason},
     record::Header,
-    stack::{RAW_STACK_BYTES, RawStack, STACK_CLASSES},
+    stack::{RAW_STACK_BYTES, RawStack, STACK_CLASSES, STACK_PIECE_BYTES},
 };
 
 use crate::{access::config, maps};
@@ -103,7 +103,7 @@ pub fn reserve_stack(wanted_bytes: u64) -> StackEntry {
 
 #[inline(always)]
 fn reserve_class<const CLASS: usize>() -> StackEntry {
-    let bytes = (RAW_STACK_BYTES + STACK_CLASSES[CLASS]) as u64;
+    let bytes = (RAW_STACK_BYTES + STACK_CLASSES[CLASS] + STACK_PIECE_BYTES) as u64;
     // SAFETY: the map is a ring buffer.
     let head = unsafe { bpf_ringbuf_reserve((&raw const maps::RING_STACKS).cast_mut().cast(), bytes, 0) };
     StackEntry { head: head.cast(), room_bytes: STACK_CLASSES[CLASS] }

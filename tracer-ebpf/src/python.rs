@@ -15,13 +15,10 @@ use core::ptr;
 
 use aya_ebpf::helpers::generated::bpf_probe_read_user;
 use tracer_common::{
-    python::{NONE, PythonFrame, PythonProcess, WALKED_FRAMES, walk as end},
+    python::{NONE, PythonFrame, PythonProcess, WALKED_FRAMES, WALKED_INTERPRETERS, WALKED_THREADS, walk as end},
     stack::PYTHON_FRAMES,
 };
 
-/// Interpreters looked at, and thread states in each, the newest first.
-const INTERPRETERS: u32 = 2;
-const THREADS: u32 = 128;
 /// A thread state is not larger; without frames it points to a cframe inside itself.
 const THREAD_STATE_BYTES: u64 = 4096;
 /// A code object is not larger (asked of frames that are in doubt only).
@@ -86,7 +83,7 @@ fn first_frame(process: &PythonProcess, thread_pointer: u64) -> Result<Start, u8
     let mut interpreter = word(head, &mut failed);
     let (mut without_frames, mut too_many) = (0u64, 0u64);
     let mut interpreters = 0;
-    while interpreters < INTERPRETERS && interpreter != 0 {
+    while interpreters < WALKED_INTERPRETERS && interpreter != 0 {
         interpreters += 1;
         let thread = thread_of(process, interpreter, thread_pointer, &mut failed);
         if thread != 0 {
@@ -119,7 +116,7 @@ fn first_frame(process: &PythonProcess, thread_pointer: u64) -> Result<Start, u8
 fn thread_of(process: &PythonProcess, interpreter: u64, thread_pointer: u64, failed: &mut u64) -> u64 {
     let mut thread = word(interpreter.wrapping_add(layout!(process.interpreter_threads)), failed);
     let mut threads = 0;
-    while threads < THREADS {
+    while threads < WALKED_THREADS {
         threads += 1;
         if thread == 0 || word(thread.wrapping_add(layout!(process.thread_id)), failed) == thread_pointer {
             break;

@@ -184,9 +184,11 @@ unsafe fn deliver(state: &mut CpuState, draft: *mut Draft) {
         let bytes =
             if drafted!(draft.head.python_frames) == 0 { offset_of!(RawStack, python) } else { RAW_STACK_BYTES };
         bpf_probe_read_kernel(record.cast(), bytes as u32, draft.cast());
-        let stack_bytes = user_stack(record, entry.room_bytes, drafted!(draft.stack_pointer), copied);
+        let goes_on = drafted!(draft.head.stack_wanted) != 0;
+        let (stack_bytes, has_holes) =
+            user_stack(record, entry.room_bytes, drafted!(draft.stack_pointer), copied, goes_on);
         (*record).stack_bytes = stack_bytes as u32;
-        if stack_bytes < copied && drafted!(draft.head.stack_wanted) != 0 {
+        if goes_on && has_holes {
             (*record).flags = drafted!(draft.head.flags) | flags::UNREADABLE;
         }
         emit::submit_stack(state, entry, first);
@@ -265,12 +267,21 @@ unsafe fn python_frames(head: *mut RawStack) {
     }
 }
 
-/// The stack from its pointer upwards, in pieces, since a read of user memory is all or nothing. Returns how many bytes were read.
+/// The stack from its pointer upwards, in pieces, since a read of user memory is all or nothing. Returns how many bytes there are, and
+/// whether pages among them could not be read: they are zeroes then. That is no rarity, since a large variable that nobody has
+/// touched yet has no pages. Where the end of the stack is not known, the first such page is taken for it.
 #[inline(always)]
-unsafe fn user_stack(record: *mut RawStack, room_bytes: usize, stack_pointer: u64, wanted: u64) -> u64 {
+unsafe fn user_stack(
+    record: *mut RawStack,
+    room_bytes: usize,
+    stack_pointer: u64,
+    wanted: u64,
+    goes_on: bool,
+) -> (u64, bool) {
     let pieces = (room_bytes / STACK_PIECE_BYTES) as u64;
     let mut piece = 0;
     let mut read = 0;
+    let mut failed = 0;
     while piece < pieces && piece < (MAX_STACK_BYTES / STACK_PIECE_BYTES) as u64 {
         let at = piece * PIECE;
         if at >= wanted {
@@ -281,20 +292,31 @@ unsafe fn user_stack(record: *mut RawStack, room_bytes: usize, stack_pointer: u6
             len = PIECE;
         }
         let from = stack_pointer.wrapping_add(at);
-        // SAFETY: piece `piece` lies within the room behind the head; the helper checks the user address.
+        // SAFETY: piece `piece` lies within the room behind the head, and so does what it may be
+        // overrun by (`emit::reserve_stack` adds one piece); the helper checks the user address.
         unsafe {
             let to = record.cast::<u8>().add(RAW_STACK_BYTES).add(at as usize);
             if bpf_probe_read_user(to.cast(), len as u32, from as *const c_void) != 0 {
-                // What is left of the page that the piece begins in may be there although the next page is not.
-                let rest = PIECE - (from & (PIECE - 1));
-                if rest < len && bpf_probe_read_user(to.cast(), rest as u32, from as *const c_void) == 0 {
-                    read = at + rest;
+                failed = 1;
+                // A piece lies in two pages: each may be there without the other. Bytes that are not are zeroes by now.
+                let first = PIECE - (from & (PIECE - 1));
+                if first < len {
+                    let second = (len - first) & (PIECE - 1);
+                    let lost = bpf_probe_read_user(to.cast(), first as u32, from as *const c_void);
+                    if goes_on {
+                        let rest = from.wrapping_add(first) as *const c_void;
+                        bpf_probe_read_user(to.add(first as usize).cast(), second as u32, rest);
+                    } else if lost == 0 {
+                        read = at + first;
+                    }
                 }
-                break;
+                if !goes_on {
+                    break;
+                }
             }
         }
         read = at + len;
         piece += 1;
     }
-    read
+    (read, failed != 0)
 }

@@ -22,3 +22,17 @@ pub fn trim_memory() {
     // SAFETY: no preconditions; it only touches the allocator's free lists.
     unsafe { libc::malloc_trim(0) };
 }
+
+/// Lets the calling thread run before others: what it looks at may be gone in a moment. Where that is not allowed it waits its turn.
+pub fn hurry() {
+    // SAFETY: takes numbers only; on Linux 0 is the calling thread.
+    unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, -10) };
+}
+
+/// Lets this process keep as many files open as it may: each file that a traced process maps is kept open for its names.
+pub fn raise_open_files() {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    if let Ok((_, most)) = getrlimit(Resource::RLIMIT_NOFILE) {
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, most, most);
+    }
+}

@@ -3,13 +3,12 @@
 //! It is the reference: tests drive it, on live interpreters whose threads stand still. On a running thread it would see frames
 //! of different moments. Step for step the same, so that what is shown here holds there.
 
-use tracer_common::python::{NONE, PythonFrame, PythonProcess, WALKED_FRAMES, walk as end};
+use tracer_common::python::{
+    NONE, PythonFrame, PythonProcess, WALKED_FRAMES, WALKED_INTERPRETERS, WALKED_THREADS, walk as end,
+};
 
 use super::memory::{ReadMemory, word};
 
-/// Interpreters looked at, and thread states in each.
-const INTERPRETERS: usize = 3;
-const THREADS: usize = 192;
 /// A thread state is not larger.
 const THREAD_STATE_BYTES: u64 = 4096;
 /// A code object is not larger.
@@ -44,12 +43,12 @@ fn first_frame(memory: &mut dyn ReadMemory, process: &PythonProcess, thread_poin
     };
     let (mut interpreter, _) = read(process.interpreters_head, 0);
     let (mut without_frames, mut too_many) = (false, false);
-    for _ in 0..INTERPRETERS {
+    for _ in 0..WALKED_INTERPRETERS {
         if interpreter == 0 {
             break;
         }
         let (mut thread, _) = read(interpreter, process.interpreter_threads);
-        for _ in 0..THREADS {
+        for _ in 0..WALKED_THREADS {
             if thread == 0 || read(thread, process.thread_id).0 == thread_pointer {
                 break;
             }

@@ -61,6 +61,8 @@ pub struct Processes {
     /// Names of Python code.
     pub codes: Codes,
     detector: Detector,
+    /// When a process was first seen last, or became another program.
+    pub newest_ns: u64,
 }
 
 impl Processes {
@@ -72,6 +74,7 @@ impl Processes {
             python_map,
             codes: Codes::new(),
             detector: Detector::new(),
+            newest_ns: 0,
         }
     }
 
@@ -124,9 +127,9 @@ impl Processes {
             entry.read_ns = now_ns;
             return;
         };
-        let another = self.known.get(&pid).is_some_and(|process| process.address_space != address_space);
-        if another {
+        if self.known.get(&pid).is_none_or(|process| process.address_space != address_space) {
             self.codes.forget(pid);
+            self.newest_ns = now_ns;
         }
         let python = self.python(pid, &space);
         self.tell_programs(pid, &python);

@@ -21,11 +21,16 @@ use nix::{
 };
 
 use super::worker::Worker;
-use crate::kernel::clock;
+use crate::kernel::{self, clock};
 use crate::pipeline::batch::Batch;
 
-/// The ring is looked at this often, and whenever the kernel says that a record is there.
-const POLL_MS: u16 = 100;
+/// The ring is looked at this often, and at once when the kernel says so: for the first stack of a process.
+const POLL_MS: u16 = 50;
+/// And this often while there is a process that was first seen less than [`YOUNG_NS`] ago: it may not live long, and what it runs
+/// becomes known while it starts.
+const POLL_YOUNG_MS: u16 = 3;
+/// See above.
+const YOUNG_NS: u64 = 1_000_000_000;
 /// Bytes of records in a batch.
 const BATCH_BYTES: usize = 64 << 10;
 /// Records that are on their way to the ring when tracing ends land within this time.
@@ -49,13 +54,15 @@ pub fn spawn(
     send: SyncSender<Batch>,
     progress: Progress,
 ) -> io::Result<Running> {
+    kernel::raise_open_files();
     let (stopped, stop) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK).map_err(io::Error::from)?;
     let (target, wanted) = sync_channel(1);
     let popped = Arc::new(AtomicU64::new(0));
     let reader = Reader { ring, worker, send, popped: Arc::clone(&popped) };
-    let thread = std::thread::Builder::new()
-        .name("tracer-stacks".to_owned())
-        .spawn(move || reader.run(&stopped, &wanted, progress))?;
+    let thread = std::thread::Builder::new().name("tracer-stacks".to_owned()).spawn(move || {
+        kernel::hurry();
+        reader.run(&stopped, &wanted, progress)
+    })?;
     Ok(Running { thread, stop, target, popped })
 }
 
@@ -87,7 +94,8 @@ impl Reader {
             let mut fds =
                 [PollFd::new(self.ring.as_fd(), PollFlags::POLLIN), PollFd::new(stopped.as_fd(), PollFlags::POLLIN)];
             // Interrupted or not: there is work to look for.
-            let _ = poll(&mut fds, PollTimeout::from(POLL_MS));
+            let young = self.worker.newest_ns() + YOUNG_NS > clock::monotonic_ns();
+            let _ = poll(&mut fds, PollTimeout::from(if young { POLL_YOUNG_MS } else { POLL_MS }));
             let stop = fds[1].any().unwrap_or(false);
             if stop {
                 let submitted = wanted.recv().unwrap_or(0);

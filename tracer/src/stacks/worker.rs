@@ -171,6 +171,9 @@ impl Worker {
         let Some(mut outcome) = self.unwind(pid, space_id, &snapshot) else {
             return User { end: StackEnd::ProcessGone, ..User::default() };
         };
+        if outcome.end == StackEnd::Unknown && raw.has(raw_flags::UNREADABLE) {
+            outcome.end = StackEnd::Unreadable;
+        }
         if outcome.unknown_address.is_some()
             && self.processes.read_again(pid, space_id)
             && let Some(better) = self.unwind(pid, space_id, &snapshot)
@@ -225,6 +228,11 @@ impl Worker {
             }
         }
         user
+    }
+
+    /// When a process was first seen last.
+    pub fn newest_ns(&self) -> u64 {
+        self.processes.newest_ns
     }
 
     /// Records of a new batch follow: what Python code is called is checked again.
