@@ -2,8 +2,11 @@
 
 pub mod bpf;
 pub mod host;
+pub mod native;
 pub mod process;
+pub mod python;
 pub mod report;
+pub mod stacks;
 
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};

@@ -14,7 +14,9 @@ mod properties;
 mod records;
 mod rules;
 mod schema;
+mod stacks;
 mod support;
+mod symbols;
 mod whole;
 
 /// A capture that is checked in.

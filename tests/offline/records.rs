@@ -99,7 +99,7 @@ pub fn epilogue(end_ns: u64, kernel_records: u64) -> Vec<Vec<u8>> {
 
 /// A whole recording of `body`, 1 s long.
 pub fn recording(target: &TargetRecord, body: Vec<Vec<u8>>) -> Vec<Vec<u8>> {
-    let kernel_records = body.iter().filter(|record| record[9] != 0).count() as u64;
+    let kernel_records = body.iter().filter(|record| record[9] == 1).count() as u64;
     let end = epilogue(START_NS + 1_000_000_000, kernel_records);
     prologue(target).into_iter().chain(body).chain(end).collect()
 }

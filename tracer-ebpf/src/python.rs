@@ -19,8 +19,9 @@ use tracer_common::{
     stack::PYTHON_FRAMES,
 };
 
-/// Thread states and interpreters looked at: 256 and 4, one step each.
-const STEPS: u32 = 260;
+/// Interpreters looked at, and thread states in each, the newest first.
+const INTERPRETERS: u32 = 2;
+const THREADS: u32 = 128;
 /// A thread state is not larger; without frames it points to a cframe inside itself.
 const THREAD_STATE_BYTES: u64 = 4096;
 /// A code object is not larger (asked of frames that are in doubt only).
@@ -74,42 +75,58 @@ struct Start {
 }
 
 /// The innermost frame of the thread.
+///
+/// The inner loop has no branch but those that leave it: the verifier compares each state at a branch with all that it has seen there,
+/// and more branches made loading a program take half a second.
 #[inline(always)]
 fn first_frame(process: &PythonProcess, thread_pointer: u64) -> Result<Start, u8> {
     let mut failed = 0;
     // SAFETY: as in `layout`.
     let head = unsafe { ptr::read_volatile(&raw const process.interpreters_head) };
     let mut interpreter = word(head, &mut failed);
-    let mut thread = word(interpreter.wrapping_add(layout!(process.interpreter_threads)), &mut failed);
-    let mut found = false;
-    let mut steps = 0;
-    while steps < STEPS {
-        steps += 1;
-        if thread == 0 {
-            interpreter = word(interpreter.wrapping_add(layout!(process.interpreter_next)), &mut failed);
-            if interpreter == 0 {
-                return if found {
-                    Ok(Start { frame: 0, before: 0, doubted: 0 })
-                } else if failed != 0 {
-                    Err(end::UNREADABLE)
-                } else {
-                    Err(end::NO_THREAD_STATE)
-                };
+    let (mut without_frames, mut too_many) = (0u64, 0u64);
+    let mut interpreters = 0;
+    while interpreters < INTERPRETERS && interpreter != 0 {
+        interpreters += 1;
+        let thread = thread_of(process, interpreter, thread_pointer, &mut failed);
+        if thread != 0 {
+            if word(thread.wrapping_add(layout!(process.thread_id)), &mut failed) == thread_pointer {
+                let start = start_of(process, thread, &mut failed);
+                if start.frame != 0 {
+                    return Ok(start);
+                }
+                // A thread may have a state in several interpreters, and frames in the older one only.
+                without_frames = 1;
+            } else {
+                too_many = 1;
             }
-            thread = word(interpreter.wrapping_add(layout!(process.interpreter_threads)), &mut failed);
-            continue;
         }
-        if word(thread.wrapping_add(layout!(process.thread_id)), &mut failed) == thread_pointer {
-            let start = start_of(process, thread, &mut failed);
-            if start.frame != 0 || start.doubted != 0 {
-                return Ok(start);
-            }
-            // A thread may have a state in several interpreters, and frames in the older one only.
-            found = true;
-        }
-        thread = word(thread.wrapping_add(layout!(process.thread_next)), &mut failed);
+        interpreter = word(interpreter.wrapping_add(layout!(process.interpreter_next)), &mut failed);
     }
-    Err(end::TOO_MANY_THREADS)
+    if without_frames != 0 {
+        Ok(Start { frame: 0, before: 0, doubted: 0 })
+    } else if too_many != 0 || interpreter != 0 {
+        Err(end::TOO_MANY_THREADS)
+    } else if failed != 0 {
+        Err(end::UNREADABLE)
+    } else {
+        Err(end::NO_THREAD_STATE)
+    }
+}
+
+/// The thread's state in an interpreter; 0: it has none there; another thread's: there are too many to look at.
+#[inline(always)]
+fn thread_of(process: &PythonProcess, interpreter: u64, thread_pointer: u64, failed: &mut u64) -> u64 {
+    let mut thread = word(interpreter.wrapping_add(layout!(process.interpreter_threads)), failed);
+    let mut threads = 0;
+    while threads < THREADS {
+        threads += 1;
+        if thread == 0 || word(thread.wrapping_add(layout!(process.thread_id)), failed) == thread_pointer {
+            break;
+        }
+        thread = word(thread.wrapping_add(layout!(process.thread_next)), failed);
+    }
+    thread
 }
 
 #[inline(always)]

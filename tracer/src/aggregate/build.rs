@@ -9,13 +9,15 @@ use super::Aggregate;
 use super::classify::{Detail, Reason, State};
 use super::locks::Lock;
 use super::names::NameId;
+use super::stacks::report::{Measured, Named};
 use super::table::{Finished, Rest};
 use super::thread::{Blind, Origin, Party, Sums};
 use super::waits::{OwnerTally, WaitStat, WakerTally};
 use crate::model::meta::{CostRecord, StartRecord};
+use crate::model::profile::Profile;
 use crate::model::report::{
-    Context, Coverage, Cpu, Futex, Generator, Host, Locks, Others, Overhead, Owner, Process, ProgramOverhead, Report,
-    Row, SCHEMA, Target, Thread, Verdict, Wait, Waiter, Waker, Window, seconds,
+    Context, Coverage, Cpu, FunctionTime, Futex, Generator, Host, Locks, Others, Overhead, Owner, Process,
+    ProgramOverhead, Report, Row, SCHEMA, Target, Thread, Verdict, Wait, Waiter, Waker, Window, seconds,
 };
 
 const MAX_WAITS: usize = 8;
@@ -32,6 +34,8 @@ struct Writer<'a> {
     aggregate: &'a Aggregate,
     /// Last name and process of each kept thread, by serial number.
     last_names: BTreeMap<u32, (NameId, NameId)>,
+    /// Functions of stacks; none without the family `cpu`.
+    stacks: Option<Named<'a>>,
 }
 
 impl Aggregate {
@@ -44,7 +48,9 @@ impl Aggregate {
             rest.add(&left_out.thread.sums);
         }
         let last_names = finished.iter().map(|f| (f.thread.serial, (f.thread.name, f.process))).collect();
-        let writer = Writer { aggregate: &self, last_names };
+        let profile = self.stacks.is_active().then(|| self.profile_part());
+        let stacks = profile.as_ref().map(|profile| Named::new(&self.stacks, profile));
+        let writer = Writer { aggregate: &self, last_names, stacks };
         let sched = self.ledger.coverage().iter().any(|row| row.family == "sched" && row.status != "unavailable");
         Report {
             schema: SCHEMA.to_owned(),
@@ -60,9 +66,31 @@ impl Aggregate {
             threads: writer.rows(&finished, &rest),
             cpu: sched.then(|| writer.cpu()),
             locks: sched.then(|| writer.locks()),
+            stacks: writer.stacks.as_ref().map(|stacks| stacks.section(&self.measured(sched))),
             coverage: self.coverage_part(),
             overhead: self.cost.as_ref().map(|cost| overhead(cost, self.startup_cpu_s, self.window_ns())),
         }
+    }
+
+    /// Closes the window and gives the weighted stacks, for exports.
+    pub fn into_profile(mut self) -> Profile {
+        self.close();
+        self.profile_part()
+    }
+
+    fn profile_part(&self) -> Profile {
+        let start_unix_ns = self.start.as_ref().and_then(|start| unix_ns(self.span.start_ns, start));
+        self.stacks.profile(&self.calls, &self.names, start_unix_ns, self.window_ns())
+    }
+
+    /// CPU times that samples are held against.
+    fn measured(&self, sched: bool) -> Measured {
+        let mut on_cpu_ns_of = BTreeMap::new();
+        for process in self.processes.ranked().into_iter().filter(|_| sched) {
+            let sum: &mut u64 = on_cpu_ns_of.entry(process.tgid).or_default();
+            *sum = sum.saturating_add(process.sums.of(State::OnCpu));
+        }
+        Measured { on_cpu_ns: sched.then(|| self.processes.ended_sums.of(State::OnCpu)), on_cpu_ns_of }
     }
 
     fn window_ns(&self) -> u64 {
@@ -199,11 +227,17 @@ impl Writer<'_> {
             unknown_detail: blind(thread.blind_ns),
             switches: thread.sums.switches,
             preemptions: thread.sums.preemptions,
-            waits: self.waits(detailed.map(|detailed| detailed.waits.iter().collect()).unwrap_or_default()),
+            waits: self
+                .waits(thread.tgid, detailed.map(|detailed| detailed.waits.iter().collect()).unwrap_or_default()),
+            functions: self.stacks.as_ref().map(|s| s.functions_of(thread.tgid, thread.tid)).unwrap_or_default(),
         }
     }
 
-    fn waits(&self, mut waits: Vec<&WaitStat>) -> Vec<Wait> {
+    fn places(&self, tgid: u32, places: &[(u32, u64)]) -> Vec<FunctionTime> {
+        self.stacks.as_ref().map(|stacks| stacks.places(tgid, places)).unwrap_or_default()
+    }
+
+    fn waits(&self, tgid: u32, mut waits: Vec<&WaitStat>) -> Vec<Wait> {
         waits.retain(|wait| wait.count > 0);
         waits.sort_by_key(|wait| {
             (Reverse(wait.total_ns), wait.reason.state, wait.object, wait.reason.detail, wait.reason.syscall)
@@ -221,6 +255,7 @@ impl Writer<'_> {
             owner_kind: wait.kind.map(|kind| kind.id().to_owned()),
             joins: Some(wait.joins).filter(|joins| *joins > 0),
             wakers: self.wakers(&wait.wakers, MAX_WAIT_PARTIES),
+            places: self.places(tgid, &wait.places),
         };
         waits.into_iter().map(row).collect()
     }
@@ -335,6 +370,7 @@ impl Writer<'_> {
             count: waiter.count,
             total_s: seconds(waiter.total_ns),
             open: waiter.open,
+            places: self.places(lock.tgid, &waiter.places),
         };
         Futex {
             pid: lock.tgid,

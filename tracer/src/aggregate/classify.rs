@@ -10,7 +10,7 @@ use tracer_common::state::{Left, left};
 use tracer_common::syscall::{Arch, Class, SYSCALLS};
 
 /// Exclusive states of a thread that the scheduling family can tell.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
 #[expect(missing_docs, reason = "the contract describes them by the ids below")]
 pub enum State {
@@ -74,7 +74,7 @@ impl State {
 }
 
 /// What tells waits of the state `other` from each other.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[expect(missing_docs, reason = "the names in reports say it")]
 pub enum Detail {
     None,

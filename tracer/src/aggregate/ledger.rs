@@ -70,10 +70,12 @@ impl Ledger {
         self.losses.as_ref().map(|_| self.losses_ns)
     }
 
-    /// Records that each CPU lost, all families together, as far as a header's 32 bits show it.
+    /// Records that each CPU lost, as far as a header's 32 bits show it: of all families but the one that takes stacks, since without a
+    /// stack the record of the switch is there all the same and no interval is unknown.
     pub fn lost_by_cpu(&self) -> Vec<u32> {
         let mut lost = Vec::new();
-        for family in self.losses.iter().flat_map(|losses| &losses.families) {
+        let families = self.losses.iter().flat_map(|losses| &losses.families);
+        for family in families.filter(|family| family.family != family_name(FamilyId::Cpu)) {
             lost.resize(lost.len().max(family.cpus.len()), 0u32);
             for (sum, cpu) in lost.iter_mut().zip(&family.cpus) {
                 *sum = cpu.lost.iter().fold(*sum, |sum, count| sum.wrapping_add(*count as u32));

@@ -7,9 +7,9 @@ use tracer_common::sched::WakeContext;
 use super::hash::FastMap;
 use super::processes::Processes;
 use super::thread::Party;
-use super::waits::{NO_LOCK, OwnerTally, Wake, WakerTally, tally_owner, tally_wake};
+use super::waits::{NO_LOCK, OwnerTally, Wake, WakerTally, tally_owner, tally_place, tally_wake};
 
-/// Futexes kept: some 15 MiB at worst, for one waiter each.
+/// Futexes kept: some 20 MiB at worst, for one waiter each.
 pub const MAX_LOCKS: usize = 65_536;
 
 /// From so many locks on, small ones of processes that ended are dropped.
@@ -21,8 +21,11 @@ const SMALL_NS: u64 = 10_000_000;
 /// Waiting threads, owners and wakers kept of one lock.
 const MAX_PARTIES: usize = 256;
 
+/// Places kept of one waiter.
+const MAX_WAITER_PLACES: usize = 4;
+
 /// One thread's waits on a lock.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct WaiterTally {
     /// Who.
     pub party: Party,
@@ -32,6 +35,8 @@ pub struct WaiterTally {
     pub total_ns: u64,
     /// Whether it waits at the end of the window.
     pub open: bool,
+    /// Where in its code, and how long; at most [`MAX_WAITER_PLACES`].
+    pub places: Vec<(u32, u64)>,
 }
 
 /// One futex.
@@ -126,7 +131,7 @@ impl Locks {
         if lock.waiters.len() >= MAX_PARTIES {
             return NO_LOCK;
         }
-        lock.waiters.push(WaiterTally { party, count: 0, total_ns: 0, open: false });
+        lock.waiters.push(WaiterTally { party, count: 0, total_ns: 0, open: false, places: Vec::new() });
         (lock.waiters.len() - 1) as u32
     }
 
@@ -134,7 +139,7 @@ impl Locks {
     pub fn add_wait(
         &mut self,
         (lock, waiter): (u32, u32),
-        ns: u64,
+        (ns, place): (u64, u32),
         holder: Option<(Party, LockKind)>,
         end: Option<Wake>,
         processes: &Processes,
@@ -150,6 +155,7 @@ impl Locks {
             waiter.count += 1;
             waiter.total_ns = waiter.total_ns.saturating_add(ns);
             waiter.open = end.is_none();
+            tally_place(&mut waiter.places, place, ns, MAX_WAITER_PLACES);
         }
         if let Some((party, kind)) = holder {
             tally_owner(&mut lock.owners, party, MAX_PARTIES, processes);

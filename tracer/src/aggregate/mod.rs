@@ -13,6 +13,7 @@ mod lifecycle;
 pub mod locks;
 pub mod names;
 pub mod processes;
+mod stacks;
 mod switch;
 pub mod table;
 pub mod thread;
@@ -32,6 +33,7 @@ use self::ledger::Ledger;
 use self::locks::Locks;
 use self::names::{NameId, Names};
 use self::processes::Processes;
+use self::stacks::Stacks;
 use self::table::{Bounds, Finished, Threads};
 use self::thread::{Phase, Span};
 use crate::model::event::{Event, Meta};
@@ -40,6 +42,9 @@ use crate::pipeline::decode::Undecoded;
 
 /// Names of threads that are not traced; further ones are not kept.
 const MAX_STRANGERS: usize = 65_536;
+
+/// The family that takes stacks.
+const CPU_FAMILY: &str = "cpu";
 
 /// The window has just begun for so long.
 const JUST_BEGUN_NS: u64 = 100_000_000;
@@ -64,6 +69,7 @@ pub struct Aggregate {
     threads: Threads,
     processes: Processes,
     locks: Locks,
+    stacks: Stacks,
     ledger: Ledger,
     departed: Departed,
     /// CMD's thread while the tracer holds it back before its exec; 0: none.
@@ -91,6 +97,7 @@ impl Aggregate {
             threads: Threads::new(bounds),
             processes: Processes::default(),
             locks: Locks::default(),
+            stacks: Stacks::default(),
             ledger: Ledger::default(),
             departed: Departed::default(),
             held: 0,
@@ -115,6 +122,12 @@ impl Aggregate {
         let header = event.header();
         if let Event::Meta(_, meta) = event {
             self.meta(header, meta);
+            return;
+        }
+        if let Event::Sampled(sampled) = event {
+            // Samples arrive when they are unwound, in no order: they move no clock and reveal no gap.
+            self.ledger.decoded(family_of(header.kind), false);
+            self.stacks.sampled(sampled, &self.span);
             return;
         }
         // What was recorded while the probes were being attached comes before the window, and behind its start.
@@ -149,7 +162,12 @@ impl Aggregate {
                 self.host = Some(host.clone());
             }
             Meta::Target(target) => self.target = Some(target.clone()),
-            Meta::Families(family) => self.ledger.family(family),
+            Meta::Families(family) => {
+                if family.family == CPU_FAMILY {
+                    self.stacks.family(&family.status);
+                }
+                self.ledger.family(family);
+            }
             Meta::Start(start) if self.start.is_none() => {
                 self.start = Some(start.clone());
                 // Time before this record was not counted, so the window cannot start before what came before it.
@@ -162,7 +180,10 @@ impl Aggregate {
             Meta::Seed(seed) => self.seed(header, seed),
             Meta::Name(name) => self.name(name),
             Meta::Cost(cost) => self.cost(header, cost),
-            Meta::Module(_) | Meta::Frame(_) | Meta::Stack(_) | Meta::Symbol(_) => {}
+            Meta::Module(module) => self.stacks.definitions.module(module),
+            Meta::Frame(frame) => self.stacks.definitions.frame(frame),
+            Meta::Stack(stack) => self.stacks.definitions.stack(stack),
+            Meta::Symbol(symbol) => self.stacks.definitions.symbol(symbol),
             Meta::End(end) => {
                 self.end = Some(end.clone());
                 self.span.now_ns = self.span.now_ns.max(header.ts_ns);
@@ -222,6 +243,7 @@ impl Aggregate {
             self.finish_interval(index, now_ns);
             self.retire(index, None);
         }
+        self.stacks.close(&self.span);
         self.threads.take_ended()
     }
 
@@ -255,6 +277,7 @@ impl Aggregate {
             Some(process) => (process.name, process.parent, process.ns_pid),
             None => Default::default(),
         };
+        self.stacks.ended(thread.tgid, thread.tid, thread.name, process);
         let locks = self.processes.thread_ended(thread.tgid, &thread.sums);
         self.locks.retire(&locks);
         let in_window = thread.since_ns > self.span.start_ns;

@@ -7,7 +7,7 @@ use tracer_common::sched::{Switch, WakeContext, switch_flags};
 use super::Aggregate;
 use super::classify::{Departure, Detail, Reason, State, wake_ns};
 use super::thread::{Holder, Origin, Party, Phase};
-use super::waits::{NO_LOCK, Wake};
+use super::waits::{MAX_PLACES, NO_LOCK, Wake, tally_place};
 
 impl Aggregate {
     pub(super) fn switch(&mut self, switch: &Switch, seen: Option<Observed>) {
@@ -82,6 +82,12 @@ impl Aggregate {
                 self.begin_wait(index, reason, object, None, false);
             }
         }
+        if let Some(thread) = self.threads.get_mut(index)
+            && thread.phase == Phase::Waiting
+        {
+            let [low, middle, high] = switch.place;
+            thread.place = u32::from_le_bytes([low, middle, high, 0]);
+        }
     }
 
     /// Begins a wait where the thread's last interval ended. With `patient`, an owner that is not in the table yet is looked
@@ -105,7 +111,7 @@ impl Aggregate {
         };
         let Some(thread) = self.threads.get_mut(index) else { return };
         thread.enter(Phase::Waiting, &self.span);
-        (thread.reason, thread.object, thread.holder) = (reason, object, holder);
+        (thread.reason, thread.object, thread.holder, thread.place) = (reason, object, holder, 0);
         if reason.syscall >= 0 {
             thread.resumable = Some((reason, object));
         }
@@ -129,6 +135,8 @@ impl Aggregate {
         if thread.since_ns <= self.span.start_ns {
             return;
         }
+        let (place, reason) = (thread.place, thread.reason);
+        self.stacks.waited(thread.tgid, thread.tid, place, reason, measured_ns);
         let Some(slot) = thread.slot else { return };
         let (holder, object, state) = (thread.holder, thread.object, thread.reason.state);
         let holder: Option<(Party, LockKind)> = match holder {
@@ -140,9 +148,10 @@ impl Aggregate {
         let detailed = self.threads.get_mut(index).and_then(|thread| thread.detailed.as_mut());
         if let Some(stat) = detailed.and_then(|detailed| detailed.waits.get_mut(slot)) {
             stat.add(measured_ns, holder, end, &self.processes);
+            tally_place(&mut stat.places, place, measured_ns, MAX_PLACES);
         }
         if state == State::Futex {
-            self.locks.add_wait(lock, measured_ns, holder, end, &self.processes);
+            self.locks.add_wait(lock, (measured_ns, place), holder, end, &self.processes);
         }
     }
 

@@ -182,6 +182,8 @@ pub struct Thread {
     pub reason: Reason,
     /// While it waits: inode number or address; 0: none.
     pub object: u64,
+    /// While it waits: where in its code; 0: not known. See `stacks`.
+    pub place: u32,
     /// Reason and object of its last wait in a system call, for calls that resume after a signal.
     pub resumable: Option<(Reason, u64)>,
     /// While it waits: its slot in [`Detailed::waits`].
@@ -220,6 +222,7 @@ impl Thread {
             exiting_ns: None,
             reason: Reason::UNKNOWN,
             object: 0,
+            place: 0,
             resumable: None,
             slot: None,
             holder: Holder::None,

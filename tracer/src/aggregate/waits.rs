@@ -17,6 +17,9 @@ const MAX_OWNERS: usize = 16;
 /// Wakers kept of one wait entry; others are counted by their context only.
 const MAX_WAKERS: usize = 16;
 
+/// Places kept of one wait entry; the time at further ones counts at none.
+pub const MAX_PLACES: usize = 8;
+
 /// No lock entry, no waiter entry.
 pub const NO_LOCK: u32 = u32::MAX;
 
@@ -73,6 +76,18 @@ pub fn tally_owner(list: &mut Vec<OwnerTally>, party: Party, room: usize, proces
     }
 }
 
+/// Adds time waited at a place.
+pub fn tally_place(list: &mut Vec<(u32, u64)>, place: u32, ns: u64, room: usize) {
+    if place == 0 {
+        return;
+    }
+    if let Some((_, sum)) = list.iter_mut().find(|(known, _)| *known == place) {
+        *sum = sum.saturating_add(ns);
+    } else if list.len() < room {
+        list.push((place, ns));
+    }
+}
+
 /// All waits of a thread for one thing.
 #[derive(Clone, Debug)]
 pub struct WaitStat {
@@ -96,6 +111,8 @@ pub struct WaitStat {
     pub joins: u64,
     /// What ended the waits.
     pub wakers: Vec<WakerTally>,
+    /// Where in its code the thread waited, and how long.
+    pub places: Vec<(u32, u64)>,
     /// Number of its entry in the lock table.
     pub lock: u32,
     /// Number of the thread's entry there.
@@ -143,6 +160,7 @@ impl Waits {
             kind: None,
             joins: 0,
             wakers: Vec::new(),
+            places: Vec::new(),
             lock: NO_LOCK,
             waiter: NO_LOCK,
         });

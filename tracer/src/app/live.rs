@@ -23,6 +23,7 @@ use crate::{
     },
     pipeline::batch::Batch,
     render::text::{self, Style},
+    stacks::Progress,
 };
 
 /// A family by name, or the sentence that lists those that exist.
@@ -112,9 +113,9 @@ impl Prepared {
     }
 
     /// Starts to read the rings.
-    pub fn spawn(self, capture: Option<Writer>) -> Result<Session, String> {
+    pub fn spawn(self, capture: Option<Writer>, progress: Progress) -> Result<Session, String> {
         let error = |error: std::io::Error| format!("cannot start to read events: {error}");
-        let (live, batches, give_back) = live::spawn(self.loaded).map_err(error)?;
+        let (live, batches, give_back) = live::spawn(self.loaded, progress).map_err(error)?;
         let core = core::spawn(capture, self.first, batches, give_back).map_err(error)?;
         Ok(Session { live, core })
     }

@@ -9,6 +9,7 @@ use crate::cli::{Cli, Command};
 mod core;
 mod live;
 mod output;
+mod progress;
 mod record;
 mod replay;
 mod run;

@@ -8,6 +8,7 @@ use super::{
     FAILED, Failure, core,
     live::{self, Session, Signals},
     output::{self, Named},
+    progress,
     target::Target,
 };
 use crate::{
@@ -88,7 +89,7 @@ fn attach(args: &RecordArgs, target: &Target, host: HostFacts) -> Result<Session
         };
         eprintln!("tracer: attached to {seeds} threads; recording {until}");
     }
-    prepared.spawn(capture).map_err(failure)
+    prepared.spawn(capture, progress::naming(args.talk.quiet)).map_err(failure)
 }
 
 /// Waits for the end and says what it was.

@@ -1,7 +1,7 @@
 //! `tracer report` and `tracer export`: the same stages as live, fed from a capture.
 
 use std::{
-    io::{BufWriter, Write},
+    io::{BufWriter, IsTerminal, Write},
     path::Path,
 };
 
@@ -11,9 +11,8 @@ use super::{
 };
 use crate::{
     capture::Reader,
-    cli::{ExportArgs, ExportFormat, Format, ReportArgs},
-    export,
-    model::report::Report,
+    cli::{ExportArgs, ExportFormat, Format, ProfileOf, ReportArgs},
+    export::{self, weigh::Of},
     pipeline::{
         analysis::{self, Analysis},
         decode,
@@ -40,16 +39,40 @@ fn replay(path: &Path, sink: &mut impl FnMut(&[u8])) -> Result<(), Failure> {
     Ok(())
 }
 
-fn analyse(path: &Path) -> Result<Report, Failure> {
+fn analyse(path: &Path) -> Result<Analysis, Failure> {
     let mut analysis = Analysis::new(analysis::Options::default());
     replay(path, &mut |record| analysis.record(record))?;
-    Ok(analysis.finish())
+    Ok(analysis)
+}
+
+/// Weighted stacks in one of their forms. All of it is made before anything is written.
+fn profile(args: &ExportArgs) -> Result<Vec<u8>, Failure> {
+    let profile = analyse(&args.capture)?.finish_profile();
+    if profile.entries.is_empty() {
+        return Err(failure(format!(
+            "{}: the capture holds no stacks; record it with the family cpu",
+            args.capture.display()
+        )));
+    }
+    let of = match args.of {
+        ProfileOf::OnCpu => Of::OnCpu,
+        ProfileOf::OffCpu => Of::OffCpu,
+        ProfileOf::Wall => Of::Wall,
+    };
+    let mut out = Vec::new();
+    let written = match args.to {
+        ExportFormat::Flamegraph => export::flamegraph::write(&profile, of, &mut out),
+        ExportFormat::Pprof => export::pprof::write(&profile, of, &mut out),
+        _ => export::folded::write(&profile, of, &mut out),
+    };
+    written.map_err(|error| failure(format!("{}: {error}", args.capture.display())))?;
+    Ok(out)
 }
 
 /// `tracer report`.
 pub fn report(args: &ReportArgs) -> Result<u8, Failure> {
     live::check_fail_on(&args.output, FAILED)?;
-    let report = analyse(&args.capture)?;
+    let report = analyse(&args.capture)?.finish();
     let mut destination = match &args.output.output {
         Some(path) => Named::open(path).map_err(failure)?,
         None => Named::Stdout,
@@ -63,12 +86,24 @@ pub fn report(args: &ReportArgs) -> Result<u8, Failure> {
 pub fn export(args: &ExportArgs) -> Result<u8, Failure> {
     match args.to {
         ExportFormat::Json => {
-            let report = analyse(&args.capture)?;
+            let report = analyse(&args.capture)?.finish();
             let mut destination = match &args.output {
                 Some(path) => Named::open(path).map_err(failure)?,
                 None => Named::Stdout,
             };
             destination.write(&live::render(&report, Format::Json, false).map_err(failure)?).map_err(failure)?;
+        }
+        ExportFormat::Folded | ExportFormat::Flamegraph | ExportFormat::Pprof => {
+            let to_stdout = args.output.as_ref().is_none_or(|path| path.as_os_str() == "-");
+            if args.to == ExportFormat::Pprof && to_stdout && std::io::stdout().is_terminal() {
+                return Err(failure("a profile for pprof is binary: name a file with -o"));
+            }
+            let profile = profile(args)?;
+            let mut destination = match &args.output {
+                Some(path) => Named::open(path).map_err(failure)?,
+                None => Named::Stdout,
+            };
+            destination.write(&profile).map_err(failure)?;
         }
         ExportFormat::Ndjson => {
             // A capture that cannot be read leaves no half-written output behind.

@@ -15,6 +15,7 @@ use super::{
     Failure, RUN_FAILED, core,
     live::{self, Ended, Session, Signals},
     output::{self, Named},
+    progress,
 };
 use crate::{
     cli::{Format, RunArgs},
@@ -122,7 +123,7 @@ fn attach(
         push_meta(&mut prepared.first, start_ns, meta::SEED, &seed);
     }
     held.release().map_err(|error| launch_failure(&error))?;
-    prepared.spawn(capture).map_err(failure)
+    prepared.spawn(capture, progress::naming(args.talk.quiet)).map_err(failure)
 }
 
 /// Waits for the command, the duration or a second thought. Gives the command's exit code, if it has ended, and the report.

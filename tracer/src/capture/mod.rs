@@ -13,6 +13,7 @@
 //! segments that are written in turn; see `writer`.
 
 mod columns;
+mod defined;
 mod error;
 mod format;
 mod pinned;
@@ -24,6 +25,8 @@ mod writer;
 mod simulate;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_defined;
 #[cfg(test)]
 mod tests_hostile;
 

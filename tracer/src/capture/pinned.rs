@@ -20,12 +20,13 @@ impl Pinned {
         Pinned { facts: Batch::new(), seeds: Batch::new(), max_bytes, refused: 0 }
     }
 
-    /// Takes a copy of the record if it is one to pin. What repeats itself (ticks, losses, cost), what names strangers and the
-    /// end, which comes last anyway, are not.
+    /// Takes a copy of the record if it is one to pin. What repeats itself (ticks, losses, cost), what names strangers, the
+    /// definitions of stacks (see `defined`) and the end, which comes last anyway, are not.
     pub(super) fn look_at(&mut self, record: &[u8]) {
         let Some(header) = header(record).filter(|header| family_of(header.kind) == 0) else { return };
         match header.kind {
             meta::TICK | meta::LOSS | meta::COST | meta::NAME | meta::END => {}
+            meta::MODULE | meta::FRAME | meta::STACK | meta::SYMBOL => {}
             meta::SEED => self.keep(record, true),
             _ => self.keep(record, false),
         }
@@ -47,10 +48,18 @@ impl Pinned {
         }
     }
 
-    /// Facts first, then seeds.
-    pub(super) fn records(&self) -> Batch {
+    /// Facts first, then seeds, then as many of these definitions as there is room for: half as much again.
+    pub(super) fn records(&mut self, definitions: &Batch) -> Batch {
         let mut all = self.facts.clone();
         self.seeds.iter().for_each(|record| all.push(record));
+        let room = self.max_bytes + self.max_bytes / 2;
+        for record in definitions.iter() {
+            if all.byte_len() + record.len() <= room {
+                all.push(record);
+            } else {
+                self.refused += 1;
+            }
+        }
         all
     }
 }

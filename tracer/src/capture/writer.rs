@@ -6,6 +6,9 @@
 //! of family 0, and the seeds of all threads or the newest keyframe in their place; together at most a quarter of a segment
 //! before compression. What found no room there is counted in [`WriterStats::unpinned_records`].
 //!
+//! Definitions of stacks that a segment's samples need are written again in each segment, in front of the first sample that needs
+//! them; see `defined`. They count as records of the stream. Those that the first chunk of a segment needs stand in its head.
+//!
 //! A chunk is on disk, as far as the page cache goes, after `write` returned; nothing is synced, so a crash of the machine may
 //! cost more than a kill of the tracer.
 
@@ -14,7 +17,7 @@ use super::format::{
     CHUNK_HEADER_BYTES, ChunkHeader, ChunkKind, FILE_HEADER_BYTES, Layout, MAX_CHUNK_BYTES, MAX_CHUNK_RECORDS,
     file_header,
 };
-use super::{CaptureError, pinned::Pinned};
+use super::{CaptureError, defined::Defined, pinned::Pinned};
 use crate::pipeline::batch::{Batch, header};
 use std::fs::{File, OpenOptions, Permissions};
 use std::io::{self, Cursor, Seek, SeekFrom, Write};
@@ -109,6 +112,9 @@ struct Rotation {
     head_due: bool,
     keyframe_wanted: bool,
     pinned: Pinned,
+    defined: Defined,
+    /// Definitions to write again; empty between records.
+    again: Batch,
 }
 
 impl Rotation {
@@ -194,6 +200,8 @@ impl<S: Sink> Writer<S> {
                 head_due: false,
                 keyframe_wanted: false,
                 pinned: Pinned::new(quarter.min(MAX_CHUNK_BYTES / 4)),
+                defined: Defined::default(),
+                again: Batch::new(),
             });
         }
         let name = name.to_owned();
@@ -235,19 +243,43 @@ impl<S: Sink> Writer<S> {
             }
             if let Some(rotation) = &mut self.rotation {
                 rotation.pinned.look_at(record);
+                rotation.defined.look_at(record);
             }
+            first = first.and(self.define(record));
             if let Some(header) = header(record) {
                 self.pending_oldest_ns = self.pending_oldest_ns.min(header.ts_ns);
             }
-            // A long record must not swell a chunk beyond what a segment holds.
-            let would_be = self.pending.byte_len() + record.len();
-            if would_be > self.options.chunk_bytes && !self.pending.is_empty() {
-                first = first.and(self.flush());
-            }
-            self.pending.push(record);
-            if self.pending.byte_len() >= self.options.chunk_bytes || self.pending.len() >= MAX_CHUNK_RECORDS {
-                first = first.and(self.flush());
-            }
+            first = first.and(self.gather(record));
+        }
+        first
+    }
+
+    /// Gathers the definitions that a record needs and this segment lacks.
+    fn define(&mut self, record: &[u8]) -> Result<(), CaptureError> {
+        let Some(rotation) = &mut self.rotation else { return Ok(()) };
+        rotation.defined.needed(record, &mut rotation.again);
+        if rotation.again.is_empty() {
+            return Ok(());
+        }
+        let again = std::mem::take(&mut rotation.again);
+        self.stats.records += again.len() as u64;
+        let mut first = Ok(());
+        for definition in again.iter() {
+            first = first.and(self.gather(definition));
+        }
+        first
+    }
+
+    fn gather(&mut self, record: &[u8]) -> Result<(), CaptureError> {
+        let mut first = Ok(());
+        // A long record must not swell a chunk beyond what a segment holds.
+        let would_be = self.pending.byte_len() + record.len();
+        if would_be > self.options.chunk_bytes && !self.pending.is_empty() {
+            first = self.flush();
+        }
+        self.pending.push(record);
+        if self.pending.byte_len() >= self.options.chunk_bytes || self.pending.len() >= MAX_CHUNK_RECORDS {
+            first = first.and(self.flush());
         }
         first
     }
@@ -287,7 +319,8 @@ impl<S: Sink> Writer<S> {
 
     /// Counts so far.
     pub fn stats(&self) -> WriterStats {
-        let unpinned_records = self.rotation.as_ref().map_or(0, |rotation| rotation.pinned.refused);
+        let unpinned_records =
+            self.rotation.as_ref().map_or(0, |rotation| rotation.pinned.refused + rotation.defined.refused);
         WriterStats { unpinned_records, ..self.stats }
     }
 
@@ -329,7 +362,7 @@ impl<S: Sink> Writer<S> {
 
     fn write_chunk_from(&mut self, records: &Batch, buffer: &mut Vec<u8>) -> io::Result<()> {
         let mut header = self.pack(ChunkKind::Data, records, buffer)?;
-        self.make_room(buffer.len() as u64)?;
+        self.make_room(buffer.len() as u64, records)?;
         // A turn to the next segment used up sequence numbers.
         header.sequence = self.sequence;
         buffer[..CHUNK_HEADER_BYTES].copy_from_slice(&header.to_bytes());
@@ -374,7 +407,7 @@ impl<S: Sink> Writer<S> {
     }
 
     /// Goes on to the next segment if a chunk of this length does not fit, and writes the segment's head if it is missing.
-    fn make_room(&mut self, chunk_bytes: u64) -> io::Result<()> {
+    fn make_room(&mut self, chunk_bytes: u64, records: &Batch) -> io::Result<()> {
         let Some(rotation) = &self.rotation else { return Ok(()) };
         if chunk_bytes > rotation.segment_bytes / 2 {
             // One record too long for this bound: not worth dropping a segment for.
@@ -386,7 +419,7 @@ impl<S: Sink> Writer<S> {
             self.put(&marker)?;
             self.turn();
         }
-        self.write_head()?;
+        self.write_head(records)?;
         let end = self.rotation.as_ref().map_or(u64::MAX, |rotation| rotation.end());
         if self.position + chunk_bytes + MARKER_BYTES > end {
             return Err(io::Error::from(io::ErrorKind::FileTooLarge));
@@ -403,11 +436,16 @@ impl<S: Sink> Writer<S> {
         self.stats.rotated_chunks += chunks;
         self.stats.rotated_records += records;
         self.position = rotation.start();
+        rotation.defined.turn();
     }
 
-    fn write_head(&mut self) -> io::Result<()> {
-        let Some(rotation) = self.rotation.as_ref().filter(|rotation| rotation.head_due) else { return Ok(()) };
-        let pinned = rotation.pinned.records();
+    /// Writes the segment's head if it is missing: what is pinned, and the definitions that its first chunk needs, since that was
+    /// gathered while the segment before it was written.
+    fn write_head(&mut self, first_chunk: &Batch) -> io::Result<()> {
+        let Some(rotation) = self.rotation.as_mut().filter(|rotation| rotation.head_due) else { return Ok(()) };
+        let mut definitions = Batch::new();
+        first_chunk.iter().for_each(|record| rotation.defined.needed(record, &mut definitions));
+        let pinned = rotation.pinned.records(&definitions);
         let mut head = Vec::new();
         self.pack(ChunkKind::Head, &pinned, &mut head)?;
         self.put(&head)?;

@@ -51,7 +51,10 @@ Examples:
     #[command(after_help = "\
 Examples:
   tracer export tracer.trc --to ndjson | jq 'select(.kind == \"exec\")'
-  tracer export tracer.trc --to json -o report.json")]
+  tracer export tracer.trc --to json -o report.json
+  tracer export tracer.trc --to flamegraph -o flame.svg
+  tracer export tracer.trc --to pprof --of off-cpu -o waits.pb.gz && go tool pprof -top waits.pb.gz
+  tracer export tracer.trc --to folded --of on-cpu | sort -k2 -t' ' -n")]
     Export(ExportArgs),
     /// Say what this host allows: kernel, type information, capabilities, each family, with remedies
     Doctor(FormatArgs),
@@ -86,6 +89,23 @@ pub enum ExportFormat {
     Json,
     /// Every event, one JSON object per line
     Ndjson,
+    /// Stacks as text: process;thread;outermost;...;innermost and microseconds
+    Folded,
+    /// Stacks as a picture (SVG)
+    Flamegraph,
+    /// Stacks for pprof (profile.proto, gzip)
+    Pprof,
+}
+
+/// What of threads' time a profile holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ProfileOf {
+    /// Computing, by samples
+    OnCpu,
+    /// Waiting, by exact times, with the reason as the innermost frame
+    OffCpu,
+    /// Both; time ready without a CPU is in neither
+    Wall,
 }
 
 /// Where results go.
@@ -219,6 +239,9 @@ pub struct ExportArgs {
     /// Form of the data
     #[arg(long, value_enum)]
     pub to: ExportFormat,
+    /// What of threads' time, for folded, flamegraph and pprof
+    #[arg(long, value_enum, default_value = "wall")]
+    pub of: ProfileOf,
     /// Write to this file instead (`-` is stdout)
     #[arg(short = 'o', long, value_name = "FILE")]
     pub output: Option<PathBuf>,

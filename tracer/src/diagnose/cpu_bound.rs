@@ -1,7 +1,7 @@
 //! `cpu-bound` (information): the target computes nearly all the time, so only less or faster computing makes it faster. Says
 //! nothing where another finding explains the run.
 
-use super::{Claim, Facts, Outcome, Rule, confidence};
+use super::{Claim, Facts, Outcome, Rule, confidence, functions};
 use crate::model::report::{Comparison, Evidence, Finding, Report, Row, Severity, Subject, Thread};
 use crate::model::units::{duration, percent};
 
@@ -67,36 +67,54 @@ fn one_thread(report: &Report, index: usize, thread: &Thread, on_cpu_s: f64) -> 
     let wall_s = report.window.duration_s;
     let name = thread.name.as_deref().unwrap_or("without a known name");
     let siblings = Siblings::of(report, thread);
+    let hottest = thread.functions.first();
+    let words = hottest.and_then(|time| functions::words(&time.location));
+    let mostly = words.as_ref().map(|function| format!(", mostly in {function}")).unwrap_or_default();
     let summary = format!(
-        "thread {name} ({}) was on a CPU for {} of {} ({}){}",
+        "thread {name} ({}) was on a CPU for {} of {} ({}){mostly}{}",
         thread.tid,
         duration(on_cpu_s),
         duration(wall_s),
         percent(on_cpu_s / wall_s),
         siblings.remark(),
     );
-    let evidence = Evidence {
+    let mut evidence = vec![Evidence {
         metric: "CPU time of the busiest thread".to_owned(),
         value: on_cpu_s,
         unit: "s".to_owned(),
         source: format!("/threads/{index}/states/on_cpu"),
         compared_with: Some(Comparison { what: "wall time".to_owned(), value: wall_s }),
-    };
-    let culprit = Subject {
+    }];
+    evidence.extend(hottest.zip(words.as_ref()).map(|(time, function)| Evidence {
+        metric: format!("of it in {function}, by samples"),
+        value: time.total_s,
+        unit: "s".to_owned(),
+        source: format!("/threads/{index}/functions/0/total_s"),
+        compared_with: None,
+    }));
+    let mut culprit = Subject {
         process: thread.process.clone(),
         pid: thread.pid,
         ns_pid: thread.ns_pid,
         thread: thread.name.clone(),
         tid: Some(thread.tid),
         ns_tid: thread.ns_tid,
+        function: None,
+        file: None,
+        line: None,
         lock: None,
         cgroup: thread.cgroup.clone(),
         container: thread.container.clone(),
     };
-    let experiment = format!(
-        "Run it with half of the work of thread {name}: the wall time must fall by about as much. To see where it computes, sample it (perf record -g -t {}).",
-        thread.tid
-    );
+    let look = match &words {
+        Some(function) => format!("Then make {function} do nothing, or half: that much of the time must go."),
+        None => format!("To see where it computes, sample it (perf record -g -t {}).", thread.tid),
+    };
+    if let Some(time) = hottest {
+        functions::point_at(&mut culprit, &time.location);
+    }
+    let experiment =
+        format!("Run it with half of the work of thread {name}: the wall time must fall by about as much. {look}");
     claim(report, summary, evidence, Some(culprit), experiment, siblings.hypothesis())
 }
 
@@ -158,28 +176,43 @@ impl Siblings {
 }
 
 fn all_cpus(report: &Report, share: f64, on_cpu_s: f64) -> Claim {
-    let summary = format!(
+    let mut summary = format!(
         "the target used {} of all the host's CPUs ({} of CPU time in {})",
         percent(share),
         duration(on_cpu_s),
         duration(report.window.duration_s)
     );
-    let evidence = Evidence {
+    let mut evidence = vec![Evidence {
         metric: "share of the host's CPUs".to_owned(),
         value: share,
         unit: "1".to_owned(),
         source: "/cpu/cpu_share".to_owned(),
         compared_with: Some(Comparison { what: "threshold".to_owned(), value: BUSY_SHARE }),
-    };
+    }];
+    let hottest = report.stacks.as_ref().and_then(|stacks| stacks.functions.first());
+    let culprit = hottest.and_then(|hottest| {
+        let words = functions::words(&hottest.location)?;
+        summary.push_str(&format!(", {} of it in {words}", percent(hottest.self_share)));
+        evidence.push(Evidence {
+            metric: format!("CPU time in {words}, by samples"),
+            value: hottest.self_s,
+            unit: "s".to_owned(),
+            source: "/stacks/functions/0/self_s".to_owned(),
+            compared_with: None,
+        });
+        let mut culprit = Subject::default();
+        functions::point_at(&mut culprit, &hottest.location);
+        Some(culprit)
+    });
     let experiment =
         "Run it on a host with more CPUs, or with half of the work: the wall time must fall by as much.".to_owned();
-    claim(report, summary, evidence, None, experiment, ALL_COMPUTE.to_owned())
+    claim(report, summary, evidence, culprit, experiment, ALL_COMPUTE.to_owned())
 }
 
 fn claim(
     report: &Report,
     summary: String,
-    evidence: Evidence,
+    evidence: Vec<Evidence>,
     culprit: Option<Subject>,
     experiment: String,
     hypothesis: String,
@@ -195,7 +228,7 @@ fn claim(
         speedup_bound: None,
         culprit,
         victims: Vec::new(),
-        evidence: vec![evidence],
+        evidence,
         hypothesis,
         fix: "Compute less or faster: a better algorithm, native code for the hot loop, or more threads where the work divides."
             .to_owned(),

@@ -2,6 +2,7 @@
 //! and a reader can follow it; they read no clock, no file, no terminal, and cannot fail.
 
 mod cpu_bound;
+mod functions;
 mod thresholds;
 mod unknown_time;
 mod user_lock_contention;

@@ -6,7 +6,7 @@
 //! changes) do not make this rule speak.
 
 use super::thresholds::{REPORTED_SHARE, is_reported, severity, speedup_bound};
-use super::{Claim, Facts, Outcome, Rule, confidence};
+use super::{Claim, Facts, Outcome, Rule, confidence, functions};
 use crate::model::report::{Comparison, Evidence, Finding, Futex, Owner, Report, Row, Subject, Thread, Waiter};
 use crate::model::units::{count, duration, grouped, percent};
 
@@ -75,6 +75,17 @@ fn claim(report: &Report, index: usize, futex: &Futex) -> Option<Claim> {
     let mut culprit = subject(report, owner.tid, owner.thread.as_ref(), futex);
     culprit.ns_tid = Some(owner.ns_tid);
     culprit.lock = Some(lock.clone());
+    let doing = functions::doing(report, futex.pid, owner.tid, &futex.address);
+    if let Some(doing) = &doing {
+        functions::point_at(&mut culprit, &doing.time.location);
+    }
+    let waits_in = waiter.places.first().and_then(|place| functions::words(&place.location));
+    let called = waits_in.map(|function| format!(", called by {function}")).unwrap_or_default();
+    let holder_does = doing.as_ref().and_then(|doing| {
+        let verb = if doing.waited { "waited" } else { "computed" };
+        let function = functions::words(&doing.time.location)?;
+        Some(format!(" Over the run {holder} {verb} mostly in {function}."))
+    });
     let victims = futex.waiters.iter().take(MAX_VICTIMS).map(|waiter| victim(report, waiter, futex)).collect();
     let others = if futex.threads > 1 { format!(", {} in all", count(futex.threads, "thread")) } else { String::new() };
     let finding = Finding {
@@ -83,7 +94,7 @@ fn claim(report: &Report, index: usize, futex: &Futex) -> Option<Claim> {
         severity: severity(lost_s, wall_s),
         confidence: confidence(report, own_confidence),
         summary: format!(
-            "{} of {} waited {} ({} of {}) for the {lock}{others}; {}",
+            "{} of {} waited {} ({} of {}) for the {lock}{called}{others}; {}",
             named("thread", waiter.thread.as_deref(), waiter.tid),
             named("process", futex.process.as_deref(), futex.pid),
             duration(lost_s),
@@ -96,11 +107,12 @@ fn claim(report: &Report, index: usize, futex: &Futex) -> Option<Claim> {
         speedup_bound: speedup_bound(lost_s, wall_s),
         culprit: Some(culprit),
         victims,
-        evidence: evidence(report, index, futex, waiter),
+        evidence: evidence(report, index, futex, waiter, doing.as_ref()),
         hypothesis: format!(
             "Threads that need this lock run one after the other: {}. The seconds lost are those \
-             of the thread that waited longest, an upper bound, since no critical path says whether the run waited for it.",
-            holders.hold
+             of the thread that waited longest, an upper bound, since no critical path says whether the run waited for it.{}",
+            holders.hold,
+            holder_does.unwrap_or_default()
         ),
         fix: format!(
             "Hold the lock for a shorter time {} (compute before taking it, no input or output under it), split it, or \
@@ -150,7 +162,13 @@ impl Holders {
     }
 }
 
-fn evidence(report: &Report, index: usize, futex: &Futex, waiter: &Waiter) -> Vec<Evidence> {
+fn evidence(
+    report: &Report,
+    index: usize,
+    futex: &Futex,
+    waiter: &Waiter,
+    doing: Option<&functions::Doing>,
+) -> Vec<Evidence> {
     let at = |field: &str| format!("/locks/futexes/{index}/{field}");
     let wall_s = report.window.duration_s;
     let compared = |what: &str, value: f64| Some(Comparison { what: what.to_owned(), value });
@@ -162,7 +180,7 @@ fn evidence(report: &Report, index: usize, futex: &Futex, waiter: &Waiter) -> Ve
         compared_with,
     };
     let threshold = compared("reporting threshold", REPORTED_SHARE * wall_s);
-    vec![
+    let mut evidence = vec![
         one(
             "longest total wait of one thread (upper bound of the loss)",
             waiter.total_s,
@@ -187,12 +205,25 @@ fn evidence(report: &Report, index: usize, futex: &Futex, waiter: &Waiter) -> Ve
             at("woken_by_owner"),
             compared("waits that ended", futex.completed as f64),
         ),
-    ]
+    ];
+    let place = waiter.places.first().and_then(|place| Some((place.total_s, functions::words(&place.location)?)));
+    evidence.extend(place.map(|(total_s, function)| {
+        one(&format!("of the longest wait called by {function}"), total_s, "s", at("waiters/0/places/0/total_s"), None)
+    }));
+    let doing = doing.and_then(|doing| Some((doing, functions::words(&doing.time.location)?)));
+    evidence.extend(doing.map(|(doing, function)| {
+        let verb = if doing.waited { "waited" } else { "computed" };
+        one(&format!("time that the holder {verb} in {function}"), doing.time.total_s, "s", doing.source.clone(), None)
+    }));
+    evidence
 }
 
 fn victim(report: &Report, waiter: &Waiter, futex: &Futex) -> Subject {
     let mut victim = subject(report, waiter.tid, waiter.thread.as_ref(), futex);
     victim.ns_tid = waiter.ns_tid;
+    if let Some(place) = waiter.places.first() {
+        functions::point_at(&mut victim, &place.location);
+    }
     victim
 }
 
@@ -209,6 +240,9 @@ fn subject(report: &Report, tid: u32, name: Option<&String>, futex: &Futex) -> S
         thread: name.cloned(),
         tid: Some(tid),
         ns_tid: None,
+        function: None,
+        file: None,
+        line: None,
         lock: None,
         cgroup: of_row(|thread| thread.cgroup.clone()),
         container: of_row(|thread| thread.container.clone()),

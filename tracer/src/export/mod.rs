@@ -1,6 +1,13 @@
-//! What other tools read: the report as JSON, all events as NDJSON.
+//! What other tools read: the report as JSON, all events as NDJSON, weighted stacks as folded text, flame graph and pprof.
 
+pub mod flamegraph;
+pub mod folded;
 pub mod ndjson;
+pub mod pprof;
+pub mod weigh;
+
+#[cfg(test)]
+mod tests;
 
 use crate::model::report::Report;
 

@@ -138,6 +138,8 @@ impl<'a, W: io::Write> Line<'a, W> {
         self.number("syscall", event.syscall)?;
         self.number("arg0", event.arg0)?;
         self.number("fd_kind", event.fd_kind)?;
+        let [low, middle, high] = event.place;
+        self.number("place", u32::from_le_bytes([low, middle, high, 0]))?;
         self.number("object", event.object)
     }
 

@@ -37,6 +37,19 @@ fn scan<const N: usize>(mut lines: impl BufRead, names: [&str; N], found: &mut [
     }
 }
 
+/// The addresses of one function: from its symbol to the next one. `None` when they are hidden or it is not there.
+pub fn range(name: &str) -> Option<std::ops::Range<u64>> {
+    let [start] = addresses([name]);
+    let file = File::open("/proc/kallsyms").ok()?;
+    next_after(BufReader::with_capacity(1 << 16, file), start?).map(|end| start.unwrap_or(end)..end)
+}
+
+/// The least address above this one.
+fn next_after(lines: impl BufRead, start: u64) -> Option<u64> {
+    let address = |line: String| u64::from_str_radix(line.split(' ').next()?, 16).ok();
+    lines.lines().map_while(Result::ok).filter_map(address).filter(|address| *address > start).min()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -47,5 +60,12 @@ mod tests {
         let mut found = [None; 3];
         scan(text.as_bytes(), ["wanted", "hidden", "other"], &mut found);
         assert_eq!(found, [Some(0xffff_ffff_8100_0000), None, None]);
+    }
+
+    #[test]
+    fn a_function_ends_where_the_next_symbol_starts_wherever_that_is_listed() {
+        let text =
+            "ffffffff81000040 T later\nffffffff81000000 T wanted\nffffffff81000000 t alias\nffffffff81000020 t next\n";
+        assert_eq!(next_after(text.as_bytes(), 0xffff_ffff_8100_0000), Some(0xffff_ffff_8100_0020));
     }
 }

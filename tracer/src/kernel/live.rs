@@ -26,6 +26,7 @@ use crate::{
     families,
     model::meta::{CostRecord, CpuLoss, EndRecord, FamilyLoss, LossRecord, ProgramCost, StartRecord, TickRecord},
     pipeline::batch::{Batch, header_bytes},
+    stacks,
 };
 
 /// Bytes of records in a batch.
@@ -68,17 +69,26 @@ pub struct Live {
 }
 
 /// Starts draining. Batches arrive at the receiver; used ones can be given back through the sender that comes with it.
-pub fn spawn(loaded: Loaded) -> io::Result<(Live, Receiver<Batch>, SyncSender<Batch>)> {
+pub fn spawn(mut loaded: Loaded, progress: stacks::Progress) -> io::Result<(Live, Receiver<Batch>, SyncSender<Batch>)> {
     let (stopped, stop) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK).map_err(io::Error::from)?;
     let (send, receive) = sync_channel(BATCHES);
     let (give_back, spare) = sync_channel(BATCHES);
     let (end, ended) = sync_channel(1);
+    let stacks = match loaded.stacks.take() {
+        Some(ring) => {
+            let worker = stacks::Worker::new(loaded.python.take());
+            Some(stacks::spawn(ring, worker, send.clone(), progress)?)
+        }
+        None => None,
+    };
     let drainer = Drainer {
         cost: Cost { measuring: None, measured_ns: 0, period_start_ns: clock::monotonic_ns() },
         loaded,
         send,
         spare,
+        stacks,
         popped: 0,
+        stacks_popped: 0,
         next_snapshot_ns: 0,
     };
     let thread =
@@ -137,7 +147,10 @@ struct Drainer {
     cost: Cost,
     send: SyncSender<Batch>,
     spare: Receiver<Batch>,
+    stacks: Option<stacks::Running>,
     popped: u64,
+    /// Raw stacks that were read, once their reader has ended.
+    stacks_popped: u64,
     next_snapshot_ns: u64,
 }
 
@@ -222,8 +235,7 @@ impl Drainer {
     }
 
     fn loss(&self, cpus: &[CpuState]) -> LossRecord {
-        let submitted: u64 = FamilyId::ALL.iter().map(|family| sum_submitted(cpus, *family)).sum();
-        let queued = submitted.saturating_sub(self.popped);
+        let stacks = self.stacks.as_ref().map_or(self.stacks_popped, stacks::Running::popped);
         let families = self
             .loaded
             .families
@@ -240,7 +252,10 @@ impl Drainer {
                     .filter_map(|running| progstats::read(running.fd.as_fd()).ok())
                     .map(|stats| stats.recursion_misses)
                     .sum(),
-                queued,
+                queued: match family.id() {
+                    FamilyId::Cpu => sum_submitted(cpus, FamilyId::Cpu).saturating_sub(stacks),
+                    _ => submitted_to_rings(cpus).saturating_sub(self.popped),
+                },
             })
             .collect();
         LossRecord { families }
@@ -273,8 +288,11 @@ impl Drainer {
             let mut batch = self.batch();
             let complete = self.drain(&mut batch);
             let cpus = self.loaded.counters()?;
-            let settled = FamilyId::ALL.iter().all(|family| settled(&cpus, *family, self.popped));
+            let settled = balanced(&cpus) && submitted_to_rings(&cpus) <= self.popped;
             if complete && (settled || clock::monotonic_ns() > now_ns + 2_000_000_000) {
+                if let Some(stacks) = self.stacks.take() {
+                    self.stacks_popped = stacks.finish(sum_submitted(&cpus, FamilyId::Cpu))?;
+                }
                 push_meta(&mut batch, now_ns, meta::LOSS, &self.loss(&cpus));
                 push_meta(&mut batch, now_ns, meta::COST, &self.cost(now_ns));
                 push_meta(&mut batch, now_ns, meta::END, end);
@@ -304,13 +322,17 @@ fn sum_submitted(cpus: &[CpuState], family: FamilyId) -> u64 {
     cpus.iter().map(|cpu| counters(cpu, family).submitted).sum()
 }
 
-/// Whether every event that a program saw has become a record that was read, or a counted loss.
-fn settled(cpus: &[CpuState], family: FamilyId, popped: u64) -> bool {
-    let balanced = cpus.iter().all(|cpu| {
-        let counted = counters(cpu, family);
-        counted.seen == counted.submitted + counted.lost.iter().sum::<u64>()
-    });
-    balanced && sum_submitted(cpus, family) <= popped
+/// Records of the families that share the rings: all but stacks, which have a ring and a reader of their own.
+fn submitted_to_rings(cpus: &[CpuState]) -> u64 {
+    FamilyId::ALL.iter().filter(|family| **family != FamilyId::Cpu).map(|family| sum_submitted(cpus, *family)).sum()
+}
+
+/// Whether every event that a program saw has become a record or a counted loss: no program is running.
+fn balanced(cpus: &[CpuState]) -> bool {
+    let families = |cpu: &CpuState| {
+        cpu.families.iter().all(|counted| counted.seen == counted.submitted + counted.lost.iter().sum::<u64>())
+    };
+    cpus.iter().all(families)
 }
 
 fn cpu_loss(cpu: &CpuState, family: FamilyId) -> CpuLoss {

@@ -3,6 +3,7 @@
 
 pub mod btf;
 pub mod clock;
+pub mod file_map;
 pub mod hooks;
 pub mod host;
 pub mod ksyms;

@@ -109,6 +109,15 @@ pub struct Subject {
     pub tid: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ns_tid: Option<u32>,
+    /// The function in which it computes or waits most, by stacks.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub function: Option<String>,
+    /// That function's source file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub file: Option<String>,
+    /// And line.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub line: Option<u32>,
     /// Address and kind of a lock.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lock: Option<String>,

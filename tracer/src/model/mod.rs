@@ -5,6 +5,8 @@ pub mod container;
 pub mod event;
 pub mod finding;
 pub mod meta;
+pub mod profile;
 pub mod report;
+pub mod stacks;
 pub mod text;
 pub mod units;

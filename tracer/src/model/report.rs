@@ -9,6 +9,8 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use super::stacks::{FunctionTime, Stacks};
+
 pub use super::finding::{Comparison, Evidence, Finding, RuleOutcome, RuleStatus, Severity, Subject, Verdict};
 
 /// The value of [`Report::schema`].
@@ -45,6 +47,9 @@ pub struct Report {
     /// Waits on futexes; absent without the family `sched`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub locks: Option<Locks>,
+    /// Which functions used the CPUs and which waited; absent without the family `cpu`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stacks: Option<Stacks>,
     /// How much of what happened was seen.
     pub coverage: Coverage,
     /// What tracing cost; live runs only, or as far as the capture says.
@@ -223,6 +228,11 @@ pub struct Thread {
     pub preemptions: u64,
     /// What it waited for, by descending total; at most 8.
     pub waits: Vec<Wait>,
+    /// What it computed, by descending time that samples estimate; at most 4. Of two threads that had the same ids one after the
+    /// other, both have the times of both.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(default)]
+    pub functions: Vec<FunctionTime>,
 }
 
 /// All waits of one thread for one thing.
@@ -255,6 +265,10 @@ pub struct Wait {
     pub joins: Option<u64>,
     /// What ended the waits, by descending count; at most 8.
     pub wakers: Vec<Waker>,
+    /// Functions in which it waited, by descending time, as far as stacks were taken; at most 4.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(default)]
+    pub places: Vec<FunctionTime>,
 }
 
 /// A thread that held a lock.
@@ -427,6 +441,10 @@ pub struct Waiter {
     pub total_s: f64,
     /// Whether it still waited when the window ended.
     pub open: bool,
+    /// Functions in which it waited, as far as stacks were taken; at most 4.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(default)]
+    pub places: Vec<FunctionTime>,
 }
 
 /// How much of what happened was seen.

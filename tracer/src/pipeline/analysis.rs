@@ -52,6 +52,11 @@ impl Analysis {
         self.aggregate.keyframe()
     }
 
+    /// Ends the window and gives the weighted stacks, for exports.
+    pub fn finish_profile(self) -> crate::model::profile::Profile {
+        self.aggregate.into_profile()
+    }
+
     /// Ends the window and writes the report.
     pub fn finish(self) -> Report {
         let mut report = self.aggregate.finish(self.generator, self.max_rows);

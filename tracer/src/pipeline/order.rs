@@ -11,11 +11,14 @@
 //! - Records of family 0 never overtake each other. Each comes out in its place by time, behind kernel records of the same
 //!   time; one whose time is before that of an earlier one takes the earlier one's place.
 //! - HOST, TARGET, FAMILIES and START come out at once, so they are in front of all events that arrive with them.
+//! - SAMPLED, MODULE, FRAME, STACK and SYMBOL come out at once as well, whatever their time: unwinding takes time, so they arrive
+//!   behind ticks that cover it, and whoever uses them needs no order among them and the rest. They are never late, and they
+//!   hold nothing back and release nothing.
 //! - A record that is too short for a header comes out at once.
 
 use super::batch::{Batch, header};
 use crate::model::meta::TickRecord;
-use tracer_common::record::{HEADER_BYTES, family_of, meta};
+use tracer_common::record::{HEADER_BYTES, cpu, family_of, meta};
 
 /// Default bound of what is held back.
 pub const MAX_HELD_BYTES: usize = 64 << 20;
@@ -64,6 +67,11 @@ impl Held {
     }
 }
 
+/// Whether records of this kind may stand anywhere among the others.
+pub const fn passes(kind: u16) -> bool {
+    matches!(kind, cpu::SAMPLED | meta::MODULE | meta::FRAME | meta::STACK | meta::SYMBOL)
+}
+
 /// See the module.
 pub struct Order {
     arena: Vec<u8>,
@@ -110,6 +118,10 @@ impl Order {
             self.stats.records += 1;
             match header(record) {
                 None => {
+                    let slot = self.store(record);
+                    self.released.push(slot);
+                }
+                Some(header) if passes(header.kind) => {
                     let slot = self.store(record);
                     self.released.push(slot);
                 }

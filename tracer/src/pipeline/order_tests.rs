@@ -4,7 +4,7 @@ use super::*;
 use crate::pipeline::batch::header_bytes;
 use proptest::prelude::*;
 use std::time::Instant;
-use tracer_common::record::{Header, sched};
+use tracer_common::record::{Header, cpu, sched};
 
 fn record(kind: u16, cpu: u16, ts_ns: u64, payload: &[u8]) -> Vec<u8> {
     let mut bytes = header_bytes(Header { ts_ns, kind, cpu, lost: 0 }).to_vec();
@@ -96,6 +96,24 @@ fn facts_come_before_events_and_family_0_keeps_its_order() {
 }
 
 #[test]
+fn samples_and_definitions_pass_at_once_and_are_never_late() {
+    let mut order = Order::default();
+    let (sampled, frame) = (record(cpu::SAMPLED, 1, 5, &[]), record(meta::FRAME, 0, 300, b"{}"));
+    let stream = [event(0, 100, 0), tick(150, 120), event(0, 160, 0), sampled, frame, event(0, 130, 0), tick(200, 180)];
+    let (mut batch, mut out) = (Batch::new(), Vec::new());
+    stream[..5].iter().for_each(|record| batch.push(record));
+    order.push(&batch);
+    order.drain(&mut |record| out.push(ts_of(record)));
+    assert_eq!(out, [100, 5, 300], "the tick of 150 and the event of 160 wait, what passes does not");
+    batch.clear();
+    stream[5..].iter().for_each(|record| batch.push(record));
+    order.push(&batch);
+    order.finish(&mut |record| out.push(ts_of(record)));
+    assert_eq!(out, [100, 5, 300, 130, 150, 160, 200], "a definition of 300 did not move the tick of 200");
+    assert_eq!(order.stats().late, 0);
+}
+
+#[test]
 fn a_tick_that_cannot_be_read_is_counted_and_releases_nothing() {
     let mut order = Order::default();
     let mut batch = Batch::new();
@@ -172,7 +190,7 @@ fn four_rings_at_a_million_records_are_merged() {
 /// Any mixture: events of a few CPUs, family 0, ticks, and records without a header.
 fn any_record() -> impl Strategy<Value = Vec<u8>> {
     let event = (0u16..4, 0u64..200).prop_map(|(cpu, ts_ns)| event(cpu, ts_ns, 0));
-    let user = (1u16..12, 0u64..200).prop_map(|(kind, ts_ns)| record(kind, 0, ts_ns, b"{}"));
+    let user = (1u16..16, 0u64..200).prop_map(|(kind, ts_ns)| record(kind, 0, ts_ns, b"{}"));
     let tick = (0u64..200, 0u64..200).prop_map(|(ts_ns, complete_ts_ns)| tick(ts_ns, complete_ts_ns));
     let far = (any::<u16>(), any::<u16>(), any::<u64>()).prop_map(|(kind, cpu, ts_ns)| record(kind, cpu, ts_ns, &[]));
     prop_oneof![8 => event, 2 => user, 1 => tick, 1 => far, 1 => prop::collection::vec(any::<u8>(), 0..16)]
@@ -204,7 +222,9 @@ proptest! {
         right.sort();
         prop_assert!(left == right, "not a permutation");
         let user = |records: &[Vec<u8>]| -> Vec<Vec<u8>> {
-            let of_user = |record: &&Vec<u8>| header(record).is_some_and(|header| family_of(header.kind) == 0);
+            let of_user = |record: &&Vec<u8>| {
+                header(record).is_some_and(|header| family_of(header.kind) == 0 && !passes(header.kind))
+            };
             records.iter().filter(of_user).cloned().collect()
         };
         prop_assert_eq!(user(&records), user(&out));

@@ -40,6 +40,11 @@ impl Page {
         Page { text: String::new(), width: width.max(LEAST_WIDTH), colour }
     }
 
+    /// Columns there are.
+    pub(super) fn width(&self) -> usize {
+        self.width
+    }
+
     pub(super) fn tint(&self, tint: Tint, text: &str) -> String {
         if self.colour { format!("\x1b[{}m{text}\x1b[0m", tint.code()) } else { text.to_owned() }
     }

@@ -2,6 +2,7 @@
 
 mod layout;
 mod ledger;
+mod stacks;
 pub mod text;
 
 #[cfg(test)]

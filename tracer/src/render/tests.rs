@@ -120,3 +120,60 @@ fn an_empty_recording_has_a_text_too() {
     assert!(text.starts_with("Verdict: inconclusive"), "{text}");
     assert!(text.contains("Coverage: "), "{text}");
 }
+
+#[test]
+fn functions_that_compute_and_wait_are_told_at_any_width() {
+    for width in [60, 80, 100, 200] {
+        let report = testing::analyse(&testing::stacks::stacked_run());
+        let text = render(&report, Style { width, colour: false });
+        let words = text.split_whitespace().collect::<Vec<_>>().join(" ");
+        for part in [
+            "Where CPU time goes: 6.00 s sampled",
+            "67 %",
+            "train.py:40",
+            "Where threads wait: 4.00 s in all",
+            "Loader.get",
+        ] {
+            assert!(text.contains(part), "width {width}: {part} is missing in\n{text}");
+        }
+        for part in
+            ["600 samples at 100 Hz stand for 6.00 s on a CPU, 6.00 s measured", "100 % of 600 sampled stacks whole"]
+        {
+            assert!(words.contains(part), "width {width}: {part} is missing in\n{text}");
+        }
+        for line in text.lines() {
+            assert!(
+                line.chars().count() <= width.max(80),
+                "{} columns instead of {width}: {line}",
+                line.chars().count()
+            );
+        }
+    }
+}
+
+#[test]
+fn a_long_or_hostile_name_does_not_break_the_tables() {
+    use crate::model::event::Meta;
+    use crate::model::meta::{FrameKind, FrameRecord};
+    use testing::stacks as made;
+    let mut events = made::stacked_run();
+    for (id, function) in [(600, "evil\u{1b}[2J\n\u{202e}name".to_owned()), (601, "very_long::".repeat(300))] {
+        let frame = FrameRecord {
+            id,
+            frame_kind: FrameKind::Python,
+            function: Some(function),
+            file: Some("/a/".repeat(400)),
+            line: Some(u32::MAX),
+            ..FrameRecord::default()
+        };
+        events.push(testing::meta_event(0, Meta::Frame(frame)));
+        events.push(made::stack(u64::from(id), &[id]));
+        events.push(made::sample(made::START + 50, 10, 10, u64::from(id), 1_000_000_000));
+    }
+    let text = render(&testing::analyse(&events), Style { width: 80, colour: false });
+    assert!(!text.contains('\u{1b}') && !text.contains('\u{202e}'), "{text}");
+    assert!(
+        text.contains("name") && text.contains("...") && text.lines().all(|line| line.chars().count() <= 100),
+        "{text}"
+    );
+}

@@ -2,6 +2,7 @@
 
 use super::layout::{Align, Page, Tint};
 use super::ledger::{coverage, overhead};
+use super::stacks;
 use crate::model::report::{
     Context, Evidence, Finding, Futex, Owner, Report, Row, RuleStatus, Severity, Thread, Verdict, Wait, Waker,
 };
@@ -42,9 +43,12 @@ pub fn render(report: &Report, style: Style) -> String {
         rules(&mut page, report);
     }
     threads(&mut page, report);
+    stacks::computing(&mut page, report);
+    stacks::waiting(&mut page, report);
     waits(&mut page, report);
     locks(&mut page, report);
     page.line("");
+    stacks::quality(&mut page, report);
     coverage(&mut page, report);
     overhead(&mut page, report);
     page.text

@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::hash::Hasher;
+use std::sync::Arc;
 
 use tracer_common::record::meta;
 
@@ -33,9 +34,9 @@ pub enum FrameKey {
     /// A line of a Python function.
     Python {
         /// Qualified name.
-        function: String,
+        function: Arc<str>,
         /// File.
-        file: String,
+        file: Arc<str>,
         /// Line; none: not known.
         line: Option<u32>,
     },
@@ -130,8 +131,8 @@ fn describe(id: u32, key: &FrameKey) -> FrameRecord {
         FrameKey::Kernel(address) => FrameRecord { frame_kind: FrameKind::Kernel, address: *address, ..frame },
         FrameKey::Python { function, file, line } => FrameRecord {
             frame_kind: FrameKind::Python,
-            function: Some(function.clone()),
-            file: Some(file.clone()),
+            function: Some(function.to_string()),
+            file: Some(file.to_string()),
             line: *line,
             ..frame
         },
@@ -200,7 +201,7 @@ mod tests {
     #[test]
     fn a_python_frame_carries_its_name_in_its_definition() {
         let (mut interner, mut batch) = (Interner::default(), Batch::new());
-        let key = FrameKey::Python { function: "A.f".to_owned(), file: "/a.py".to_owned(), line: Some(7) };
+        let key = FrameKey::Python { function: "A.f".into(), file: "/a.py".into(), line: Some(7) };
         interner.frame(1, key, &mut batch).expect("room");
         let Some(Event::Meta(_, meta)) = events(&batch).pop() else { panic!("no record") };
         let Meta::Frame(frame) = *meta else { panic!("{meta:?}") };

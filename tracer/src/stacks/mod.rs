@@ -1,4 +1,10 @@
 //! The thread that turns copies of stacks into records: unwinds, merges, interns, and at the end names what it has seen.
 
 pub mod intern;
+mod processes;
 pub mod raw;
+mod thread;
+mod worker;
+
+pub use thread::{Progress, Running, spawn};
+pub use worker::Worker;

@@ -1,5 +1,7 @@
 //! For tests only: makes the bytes of records as the kernel and the live source write them, and streams of them.
 
+pub mod stacks;
+
 use tracer_common::record::{Header, meta, sched as kind};
 use tracer_common::sched::{
     COMM_BYTES, CgroupMove, Exec, Exit, Fork, NewTask, PATH_BYTES, Rename, Switch, SwitchFutex,

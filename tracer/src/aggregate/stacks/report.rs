@@ -1,0 +1,362 @@
+//! The weighted stacks as the report's section `stacks` and as lines of its thread table.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::blame::{FunctionId, Site, Sites};
+use super::quality::{end, no_stack};
+use super::{Stacks, Tally};
+use crate::model::meta::FrameKind;
+use crate::model::profile::{Activity, ESTIMATOR, Entry, NoStack, Profile};
+use crate::model::report::seconds;
+use crate::model::stacks::{CpuFunction, FunctionTime, ShownFrame, ShownStack, Stacks as Section, WaitFunction};
+
+const MAX_FUNCTIONS: usize = 16;
+const MAX_WAITS: usize = 24;
+const MAX_WAIT_STACKS: usize = 2;
+const MAX_SHOWN_STACKS: usize = 32;
+/// Functions of one thread or wait.
+const MAX_OF_THREAD: usize = 4;
+
+/// What the whole run measured, beside which samples stand.
+pub struct Measured {
+    /// Time on a CPU, all threads; none without the family `sched`.
+    pub on_cpu_ns: Option<u64>,
+    /// The same, by process.
+    pub on_cpu_ns_of: BTreeMap<u32, u64>,
+}
+
+/// Everything needed to name functions.
+pub struct Named<'a> {
+    pub(super) stacks: &'a Stacks,
+    pub(super) profile: &'a Profile,
+    sites: Sites<'a>,
+    pub(super) by_id: BTreeMap<u64, usize>,
+    /// On-CPU entries by (pid, tid).
+    on_cpu: BTreeMap<(u32, u32), Vec<&'a Entry>>,
+}
+
+/// Time by site, summed up by function; the line with most time stands for all.
+#[derive(Default)]
+struct BySite(BTreeMap<FunctionId, BTreeMap<Site, u64>>);
+
+impl BySite {
+    fn add(&mut self, site: &Site, ns: u64) {
+        grow(self.0.entry(site.function).or_default().entry(site.clone()).or_default(), ns);
+    }
+
+    /// Most time first.
+    fn ranked(&self) -> Vec<(&Site, u64)> {
+        let mut ranked: Vec<(&Site, u64)> =
+            self.0.values().filter_map(|lines| Some((most(lines)?, sum(lines.values())))).collect();
+        ranked.sort_by_key(|(site, ns)| (Reverse(*ns), site.function));
+        ranked
+    }
+}
+
+/// Only a damaged record's times get near the limit.
+pub(super) fn grow(sum: &mut u64, by: u64) {
+    *sum = sum.saturating_add(by);
+}
+
+fn sum<'a>(all: impl Iterator<Item = &'a u64>) -> u64 {
+    all.fold(0, |sum, ns| sum.saturating_add(*ns))
+}
+
+/// The key with most; of equals the first.
+fn most<K>(of: &BTreeMap<K, u64>) -> Option<&K> {
+    of.iter().rev().max_by_key(|(_, ns)| **ns).map(|(key, _)| key)
+}
+
+impl<'a> Named<'a> {
+    /// Reads the profile once.
+    pub fn new(stacks: &'a Stacks, profile: &'a Profile) -> Self {
+        let by_id = profile.stacks.iter().enumerate().map(|(index, stack)| (stack.id, index)).collect();
+        let mut on_cpu: BTreeMap<(u32, u32), Vec<&Entry>> = BTreeMap::new();
+        for entry in profile.entries.iter().filter(|entry| entry.activity == Activity::OnCpu) {
+            on_cpu.entry((entry.pid, entry.tid)).or_default().push(entry);
+        }
+        Named { stacks, profile, sites: Sites::of(profile), by_id, on_cpu }
+    }
+
+    fn blamed(&self, stack: usize) -> Option<&Site> {
+        self.sites.blamed.get(stack)?.as_ref()
+    }
+
+    fn times(&self, by_site: &BySite) -> Vec<FunctionTime> {
+        let ranked = by_site.ranked().into_iter().take(MAX_OF_THREAD);
+        ranked.map(|(site, ns)| FunctionTime { location: self.sites.location(site), total_s: seconds(ns) }).collect()
+    }
+
+    /// What a thread computed.
+    pub fn functions_of(&self, pid: u32, tid: u32) -> Vec<FunctionTime> {
+        let mut by_site = BySite::default();
+        for entry in self.on_cpu.get(&(pid, tid)).into_iter().flatten() {
+            if let Some(site) = entry.stack.ok().and_then(|stack| self.blamed(stack)) {
+                by_site.add(site, entry.ns);
+            }
+        }
+        self.times(&by_site)
+    }
+
+    /// Where in its code a thread waited, from the places of the waits.
+    pub fn places(&self, tgid: u32, places: &[(u32, u64)]) -> Vec<FunctionTime> {
+        let mut by_site = BySite::default();
+        for (place, ns) in places.iter().filter(|(place, _)| *place != 0) {
+            for (stack, part) in self.stacks.split(tgid, *place, Tally { count: 0, ns: *ns }) {
+                let stack = stack.ok().and_then(|id| self.by_id.get(&id).copied());
+                if let Some(site) = stack.and_then(|stack| self.blamed(stack)) {
+                    by_site.add(site, part.ns);
+                }
+            }
+        }
+        self.times(&by_site)
+    }
+
+    /// The section.
+    pub fn section(&self, measured: &Measured) -> Section {
+        let mut section = self.totals(measured);
+        let mut shown = Shown::default();
+        section.functions = self.functions(&mut shown);
+        section.waits = self.waits(&mut shown);
+        section.stacks = shown.stacks.iter().map(|stack| self.shown(*stack)).collect();
+        let rows = self.quality(measured);
+        section.no_unwind_files = self.blamed_files();
+        let with_python: u64 = rows.iter().map(|row| row.python).sum();
+        let all: u64 = rows.iter().map(|row| row.stacks).sum();
+        section.python_share = (all > 0).then(|| with_python as f64 / all as f64);
+        let (frames, named) = rows.iter().fold((0, 0), |sum, row| (sum.0 + row.frames, sum.1 + row.frames_named));
+        let nothing_named = frames > 0 && named == 0 && self.stacks.definitions.symbols.is_empty();
+        section.unsymbolised = nothing_named.then(|| "unsymbolised (build id + offset)".to_owned());
+        section.quality = rows;
+        section
+    }
+
+    fn totals(&self, measured: &Measured) -> Section {
+        let (mut on_cpu, mut waited, mut placed) = (Tally::default(), Tally::default(), Tally::default());
+        let mut without: BTreeMap<String, u64> = BTreeMap::new();
+        for entry in &self.profile.entries {
+            if entry.activity == Activity::OnCpu {
+                on_cpu.add(entry.count, entry.ns);
+                continue;
+            }
+            waited.add(entry.count, entry.ns);
+            match entry.stack {
+                Ok(_) => placed.add(entry.count, entry.ns),
+                Err(why) => grow(without.entry(no_stack(why).to_owned()).or_default(), entry.ns),
+            }
+        }
+        let stacks = self.stacks;
+        let captures = sum(stacks.captures.values().flatten().map(|(_, count)| count));
+        let positive = |count: u64| (count > 0).then_some(count);
+        let period_s = (self.profile.period_ns > 0).then(|| seconds(self.profile.period_ns));
+        let exact_ns = measured.on_cpu_ns.filter(|ns| *ns > 0);
+        Section {
+            samples: on_cpu.count,
+            sample_period_s: period_s,
+            sample_hz: period_s.map(|period_s| 1.0 / period_s),
+            sampled_s: seconds(on_cpu.ns),
+            on_cpu_s: measured.on_cpu_ns.map(seconds),
+            sampled_over_on_cpu: exact_ns.map(|exact_ns| on_cpu.ns as f64 / exact_ns as f64),
+            captures: captures.saturating_add(stacks.captures_over),
+            recaptured: stacks.refreshed,
+            changed: stacks.changed,
+            changed_share: (stacks.refreshed > 0).then(|| stacks.changed as f64 / stacks.refreshed as f64),
+            waited_s: seconds(waited.ns),
+            waited_with_stack_s: seconds(placed.ns),
+            waited_without_stack: without.into_iter().map(|(why, ns)| (why, seconds(ns))).collect(),
+            estimator: ESTIMATOR.to_owned(),
+            definitions_without_room: positive(stacks.definitions.refused.no_room + stacks.captures_over),
+            definitions_contradicting: positive(stacks.definitions.refused.contradicting),
+            outside_window: positive(stacks.outside),
+            ..Section::default()
+        }
+    }
+
+    /// Functions by time on a CPU.
+    fn functions(&self, shown: &mut Shown) -> Vec<CpuFunction> {
+        let mut users: BTreeMap<FunctionId, User> = BTreeMap::new();
+        let mut all_ns = 0u64;
+        for entry in self.profile.entries.iter().filter(|entry| entry.activity == Activity::OnCpu) {
+            all_ns = all_ns.saturating_add(entry.ns);
+            let Ok(stack) = entry.stack else { continue };
+            let Some(site) = self.blamed(stack) else { continue };
+            let user = users.entry(site.function).or_default();
+            user.own.add(entry.count, entry.ns);
+            grow(user.own_lines.entry(site.clone()).or_default(), entry.ns);
+            if let Some((_, leaf)) = self.sites.in_stack(stack).next()
+                && leaf.function != site.function
+            {
+                grow(user.inside.entry(leaf.function).or_default(), entry.ns);
+            }
+            for (function, site) in self.holders(stack, site) {
+                let user = users.entry(function).or_default();
+                user.inclusive_ns = user.inclusive_ns.saturating_add(entry.ns);
+                user.take(site, entry, stack);
+                grow(user.threads.entry((entry.pid, entry.tid)).or_default(), entry.ns);
+            }
+        }
+        let mut listed: BTreeSet<FunctionId> = BTreeSet::new();
+        for key in [|user: &User| user.own.ns, |user: &User| user.inclusive_ns] {
+            let mut ranked: Vec<(&FunctionId, &User)> = users.iter().filter(|(_, user)| key(user) > 0).collect();
+            ranked.sort_by_key(|(function, user)| (Reverse(key(user)), **function));
+            listed.extend(ranked.into_iter().take(MAX_FUNCTIONS).map(|(function, _)| *function));
+        }
+        let mut rows: Vec<(FunctionId, &User)> = listed.iter().filter_map(|id| Some((*id, users.get(id)?))).collect();
+        rows.sort_by_key(|(function, user)| (Reverse(user.own.ns), Reverse(user.inclusive_ns), *function));
+        rows.into_iter().map(|(_, user)| self.function(user, all_ns, shown)).collect()
+    }
+
+    /// The functions that a stack's time counts for inclusively, each once: its Python functions, or without these the native ones
+    /// of user code; and in any case the one that it is put down to.
+    fn holders<'s>(&'s self, stack: usize, blamed: &'s Site) -> BTreeMap<FunctionId, &'s Site> {
+        let kind = |site: &Site| self.sites.functions.get(site.function).map(|function| function.kind);
+        let python = kind(blamed) == Some(FrameKind::Python);
+        let mut holders = BTreeMap::from([(blamed.function, blamed)]);
+        for (_, site) in self.sites.in_stack(stack) {
+            let counts =
+                if python { kind(site) == Some(FrameKind::Python) } else { self.sites.is_user_code(site.function) };
+            if counts {
+                holders.entry(site.function).or_insert(site);
+            }
+        }
+        holders
+    }
+
+    fn function(&self, user: &User, all_ns: u64, shown: &mut Shown) -> CpuFunction {
+        let share = |ns: u64| if all_ns > 0 { ns as f64 / all_ns as f64 } else { 0.0 };
+        let site = if user.own.ns > 0 { most(&user.own_lines) } else { most(&user.lines) };
+        let inside = most(&user.inside).and_then(|function| self.sites.functions.get(*function));
+        let top = most(&user.threads).and_then(|(pid, tid)| self.on_cpu.get(&(*pid, *tid))?.first());
+        CpuFunction {
+            location: site.map(|site| self.sites.location(site)).unwrap_or_default(),
+            samples: user.own.count,
+            self_s: seconds(user.own.ns),
+            self_share: share(user.own.ns),
+            inclusive_s: seconds(user.inclusive_ns),
+            inclusive_share: share(user.inclusive_ns),
+            inside: inside.map(|function| function.label.to_string()),
+            process: top.and_then(|entry| entry.process.as_ref()).map(|name| name.to_string()),
+            pid: top.map(|entry| entry.pid).filter(|pid| *pid != 0),
+            thread: top.and_then(|entry| entry.thread.as_ref()).map(|name| name.to_string()),
+            tid: top.map(|entry| entry.tid).filter(|tid| *tid != 0),
+            threads: user.threads.len() as u64,
+            stack: most(&user.stacks).and_then(|stack| shown.id(*stack, self.profile)),
+        }
+    }
+
+    /// Waits by process, thread name, state and function.
+    fn waits(&self, shown: &mut Shown) -> Vec<WaitFunction> {
+        type Key<'k> = (u32, Option<&'k str>, &'k Activity, Result<Option<FunctionId>, NoStack>);
+        let mut waiters: BTreeMap<Key, (User, &Entry)> = BTreeMap::new();
+        for entry in self.profile.entries.iter().filter(|entry| entry.activity != Activity::OnCpu) {
+            let site = entry.stack.map(|stack| self.blamed(stack));
+            let function = site.map(|site| site.map(|site| site.function));
+            let key = (entry.pid, entry.thread.as_deref(), &entry.activity, function);
+            let (user, _) = waiters.entry(key).or_insert_with(|| (User::default(), entry));
+            user.own.add(entry.count, entry.ns);
+            grow(user.threads.entry((entry.pid, entry.tid)).or_default(), entry.ns);
+            if let (Ok(stack), Ok(Some(site))) = (entry.stack, site) {
+                user.take(site, entry, stack);
+            }
+        }
+        let mut ranked: Vec<(Key, (User, &Entry))> =
+            waiters.into_iter().filter(|(_, (user, _))| user.own.ns > 0).collect();
+        // Stable: of equals the one with the smaller key.
+        ranked.sort_by_key(|(_, (user, _))| Reverse(user.own.ns));
+        ranked.truncate(MAX_WAITS);
+        ranked.into_iter().map(|((.., function), (user, entry))| self.wait(function, &user, entry, shown)).collect()
+    }
+
+    fn wait(
+        &self,
+        function: Result<Option<FunctionId>, NoStack>,
+        user: &User,
+        entry: &Entry,
+        shown: &mut Shown,
+    ) -> WaitFunction {
+        let (state, detail) = match &entry.activity {
+            Activity::Waiting { state, detail } => ((*state).to_owned(), detail.clone()),
+            Activity::OnCpu => Default::default(),
+        };
+        let mut stacks: Vec<(&usize, &u64)> = user.stacks.iter().collect();
+        stacks.sort_by_key(|(stack, ns)| (Reverse(**ns), **stack));
+        let single = user.threads.len() == 1 && entry.tid != 0;
+        WaitFunction {
+            location: most(&user.lines).map(|site| self.sites.location(site)).unwrap_or_default(),
+            state,
+            detail,
+            no_stack: function.err().map(|why| no_stack(why).to_owned()),
+            process: entry.process.as_ref().map(|name| name.to_string()),
+            pid: (entry.pid != 0).then_some(entry.pid),
+            thread: entry.thread.as_ref().map(|name| name.to_string()),
+            tid: single.then_some(entry.tid),
+            threads: user.threads.len() as u64,
+            waits: user.own.count,
+            total_s: seconds(user.own.ns),
+            stacks: stacks
+                .into_iter()
+                .take(MAX_WAIT_STACKS)
+                .filter_map(|(stack, _)| shown.id(*stack, self.profile))
+                .collect(),
+        }
+    }
+
+    fn shown(&self, stack: usize) -> ShownStack {
+        let Some(known) = self.profile.stacks.get(stack) else { return ShownStack::default() };
+        let frame = |(frame, site): (usize, &Site)| {
+            let location = self.sites.location(site);
+            let frame = self.profile.frames.get(frame).filter(|_| location.unsymbolised);
+            let module = frame.and_then(|frame| frame.module).and_then(|module| self.profile.modules.get(module));
+            let build_id = module.and_then(|module| module.build_id.as_ref()).map(|id| id.to_string());
+            ShownFrame { location, inlined: site.inlined, build_id }
+        };
+        ShownStack {
+            id: hexadecimal(known.id),
+            end: end(known.end, known.rescued).to_owned(),
+            frames: self.sites.in_stack(stack).map(frame).collect(),
+        }
+    }
+}
+
+/// What a function used, or how long it waited.
+#[derive(Default)]
+struct User {
+    own: Tally,
+    inclusive_ns: u64,
+    own_lines: BTreeMap<Site, u64>,
+    lines: BTreeMap<Site, u64>,
+    inside: BTreeMap<FunctionId, u64>,
+    threads: BTreeMap<(u32, u32), u64>,
+    stacks: BTreeMap<usize, u64>,
+}
+
+impl User {
+    fn take(&mut self, site: &Site, entry: &Entry, stack: usize) {
+        grow(self.lines.entry(site.clone()).or_default(), entry.ns);
+        grow(self.stacks.entry(stack).or_default(), entry.ns);
+    }
+}
+
+/// The stacks that the report holds, in the order in which they were named.
+#[derive(Default)]
+struct Shown {
+    stacks: Vec<usize>,
+}
+
+impl Shown {
+    /// The stack's id, if there is room for it.
+    fn id(&mut self, stack: usize, profile: &Profile) -> Option<String> {
+        if !self.stacks.contains(&stack) {
+            if self.stacks.len() >= MAX_SHOWN_STACKS {
+                return None;
+            }
+            self.stacks.push(stack);
+        }
+        profile.stacks.get(stack).map(|stack| hexadecimal(stack.id))
+    }
+}
+
+fn hexadecimal(id: u64) -> String {
+    format!("{id:#018x}")
+}

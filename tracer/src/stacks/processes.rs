@@ -1,0 +1,220 @@
+//! What is known of each process whose stacks come in: its mappings, its Python interpreter, the map of its JIT.
+//!
+//! Read when its first stack comes, again after an exec, when an address lies in nothing known, and every [`FRESH_NS`]: a library that is
+//! unloaded and replaced by another one at the same address within that time is taken for the first. Bounded to [`MAX_PROCESSES`].
+
+use std::collections::HashMap;
+
+use aya::maps::{HashMap as BpfMap, MapData};
+
+use crate::kernel::clock;
+use crate::kernel::loader::PythonProcessValue;
+use crate::process::{AddressSpace, Backing, Modules};
+use crate::python::{Codes, Detected, Detector, Interpreter, ProcessMemory};
+use crate::symbol::perf_map::PerfMap;
+
+/// Most processes known at once; those that are gone are forgotten first. About 20 KB each.
+const MAX_PROCESSES: usize = 2048;
+/// Mappings are read again after this time.
+const FRESH_NS: u64 = 10_000_000_000;
+/// Or after this one, while its Python interpreter is not initialised.
+const READY_NS: u64 = 10_000_000;
+/// But not more often than this, however many addresses are unknown.
+const PAUSE_NS: u64 = 10_000_000;
+/// PF_KTHREAD (linux/sched.h).
+const KERNEL_THREAD: u64 = 0x0020_0000;
+
+/// Whether a process runs Python.
+pub enum Python {
+    /// It does not.
+    No,
+    /// Its interpreter is not initialised yet.
+    NotReady,
+    /// It runs a version that is not known.
+    Unknown,
+    /// It does, and this is how to read it. The descriptor is of the program that ran when it was opened.
+    Yes(Box<Interpreter>, ProcessMemory),
+}
+
+/// A process.
+pub struct Process {
+    /// Its mappings; none: it was gone before they could be read.
+    pub space: Option<AddressSpace>,
+    /// Its Python interpreter, if it runs one.
+    pub python: Python,
+    /// What its JIT wrote down.
+    pub perf_map: Option<PerfMap>,
+    /// It is a kernel thread.
+    pub kernel_thread: bool,
+    /// Number of its address space when it was read.
+    address_space: u64,
+    read_ns: u64,
+}
+
+/// See the file's head.
+pub struct Processes {
+    known: HashMap<u32, Process>,
+    /// Files that are mapped anywhere.
+    pub modules: Modules,
+    /// The programs' table of Python processes.
+    python_map: Option<BpfMap<MapData, u32, PythonProcessValue>>,
+    /// Names of Python code.
+    pub codes: Codes,
+    detector: Detector,
+}
+
+impl Processes {
+    /// None known yet.
+    pub fn new(python_map: Option<BpfMap<MapData, u32, PythonProcessValue>>) -> Self {
+        Processes {
+            known: HashMap::new(),
+            modules: Modules::new(),
+            python_map,
+            codes: Codes::new(),
+            detector: Detector::new(),
+        }
+    }
+
+    /// The process, read now if it is new or another one than it was.
+    pub fn get(&mut self, pid: u32, address_space: u64) -> &mut Process {
+        let now_ns = clock::monotonic_ns();
+        let stale = match self.known.get(&pid) {
+            None => true,
+            Some(process) => {
+                let another = address_space != 0 && process.address_space != address_space;
+                let fresh_ns = if matches!(process.python, Python::NotReady) { READY_NS } else { FRESH_NS };
+                another || now_ns.saturating_sub(process.read_ns) > fresh_ns
+            }
+        };
+        if stale {
+            self.read(pid, address_space, now_ns);
+        }
+        self.known.entry(pid).or_insert_with(Process::gone)
+    }
+
+    /// Both the process and the names of Python code.
+    pub fn with_codes(&mut self, pid: u32) -> Option<(&mut Process, &mut Codes)> {
+        Some((self.known.get_mut(&pid)?, &mut self.codes))
+    }
+
+    /// Reads the mappings again, because an address lies in none of them. False when that was done a moment ago.
+    pub fn read_again(&mut self, pid: u32, address_space: u64) -> bool {
+        let now_ns = clock::monotonic_ns();
+        let since_ns = self.known.get(&pid).map_or(u64::MAX, |process| now_ns.saturating_sub(process.read_ns));
+        if since_ns < PAUSE_NS {
+            return false;
+        }
+        self.read(pid, address_space, now_ns);
+        true
+    }
+
+    fn read(&mut self, pid: u32, address_space: u64, now_ns: u64) {
+        if self.known.len() >= MAX_PROCESSES && !self.known.contains_key(&pid) {
+            self.forget_the_gone();
+        }
+        let space = AddressSpace::read(pid, &mut self.modules).ok().filter(|space| !space.mappings.is_empty());
+        let Some(space) = space else {
+            let kernel_thread = address_space == 0 && is_kernel_thread(pid);
+            let entry = self.known.entry(pid).or_insert_with(Process::gone);
+            // What was read while it lived is still right, unless it is another program now.
+            if address_space != 0 && entry.address_space != address_space {
+                *entry = Process { address_space, ..Process::gone() };
+            }
+            entry.kernel_thread = kernel_thread;
+            entry.read_ns = now_ns;
+            return;
+        };
+        let another = self.known.get(&pid).is_some_and(|process| process.address_space != address_space);
+        if another {
+            self.codes.forget(pid);
+        }
+        let python = self.python(pid, &space);
+        self.tell_programs(pid, &python);
+        let perf_map = if has_anonymous_code(&space) { PerfMap::read(pid, ns_pid(pid)).ok().flatten() } else { None };
+        let process =
+            Process { space: Some(space), python, perf_map, kernel_thread: false, address_space, read_ns: now_ns };
+        self.known.insert(pid, process);
+    }
+
+    fn python(&mut self, pid: u32, space: &AddressSpace) -> Python {
+        let Ok(mut memory) = ProcessMemory::open(pid) else { return Python::No };
+        match self.detector.detect(space, &mut memory) {
+            Detected::NotPython => Python::No,
+            Detected::NotReady => Python::NotReady,
+            Detected::Unknown(reason) => {
+                tracing::info!("process {pid}: only its native frames are shown: {reason}");
+                Python::Unknown
+            }
+            Detected::Python(interpreter) => Python::Yes(interpreter, memory),
+        }
+    }
+
+    /// From now on the programs read Python frames of this process, or no longer.
+    fn tell_programs(&mut self, pid: u32, python: &Python) {
+        let Some(map) = &mut self.python_map else { return };
+        let before = self.known.get(&pid).and_then(|process| match &process.python {
+            Python::Yes(interpreter, _) => Some(interpreter.process),
+            _ => None,
+        });
+        match python {
+            Python::Yes(interpreter, _) => {
+                if let Err(error) = map.insert(pid, PythonProcessValue(interpreter.process), 0) {
+                    tracing::debug!("process {pid}: its Python frames are not read: {error}");
+                }
+            }
+            _ if before.is_some() => {
+                let _ = map.remove(&pid);
+            }
+            _ => {}
+        }
+    }
+
+    fn forget_the_gone(&mut self) {
+        let gone: Vec<u32> =
+            self.known.keys().copied().filter(|pid| !std::path::Path::new(&format!("/proc/{pid}")).exists()).collect();
+        for pid in gone {
+            self.known.remove(&pid);
+            self.codes.forget(pid);
+            if let Some(map) = &mut self.python_map {
+                let _ = map.remove(&pid);
+            }
+        }
+        if self.known.len() >= MAX_PROCESSES {
+            // All of them live: start anew, each is read again when its next stack comes.
+            self.known.clear();
+        }
+    }
+}
+
+impl Process {
+    fn gone() -> Self {
+        Process {
+            space: None,
+            python: Python::No,
+            perf_map: None,
+            kernel_thread: false,
+            address_space: 0,
+            read_ns: clock::monotonic_ns(),
+        }
+    }
+}
+
+/// Whether code is made at run time: memory of no file that may be executed.
+fn has_anonymous_code(space: &AddressSpace) -> bool {
+    space.mappings.iter().any(|mapping| mapping.executable && matches!(mapping.backing, Backing::Anonymous(_)))
+}
+
+/// Whether /proc says that it is a kernel thread.
+fn is_kernel_thread(pid: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // Behind the name, which may hold anything: state, ppid, pgrp, session, tty, tpgid, flags.
+    let flags = stat.rsplit_once(") ").and_then(|(_, rest)| rest.split(' ').nth(6)).and_then(|word| word.parse().ok());
+    flags.is_some_and(|flags: u64| flags & KERNEL_THREAD != 0)
+}
+
+/// The process's id as it sees it itself.
+fn ns_pid(pid: u32) -> u32 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
+    line.and_then(|ids| ids.split_whitespace().last()).and_then(|id| id.parse().ok()).unwrap_or(pid)
+}
