@@ -54,8 +54,7 @@ impl AddressSpace {
     pub fn of_maps(text: &[u8], mut backing: impl FnMut(&MapsLine<'_>) -> Backing) -> Self {
         let lines: Vec<_> = text.split(|byte| *byte == b'\n').filter_map(MapsLine::parse).collect();
         let file = |line: &MapsLine<'_>| line.is_file().then_some((line.device, line.inode));
-        let with_code: HashSet<_> =
-            lines.iter().filter(|line| line.permissions.execute).filter_map(|line| file(line)).collect();
+        let with_code: HashSet<_> = lines.iter().filter(|line| line.permissions.execute).filter_map(file).collect();
         let matters =
             |line: &&MapsLine<'_>| line.permissions.execute || file(line).is_some_and(|file| with_code.contains(&file));
         let mut seen = HashMap::new();

@@ -30,8 +30,8 @@ fn put_text(memory: &mut Recorded, interpreter: &Interpreter, address: u64, text
     let widest = text.chars().map(u32::from).max().unwrap_or(0);
     let (kind, ascii) = match widest {
         ..0x80 => (1u32, true),
-        ..0x100 => (1, false),
-        ..0x1_0000 => (2, false),
+        0x80..0x100 => (1, false),
+        0x100..0x1_0000 => (2, false),
         _ => (4, false),
     };
     let at = if ascii { interpreter.code.ascii } else { interpreter.code.wide };

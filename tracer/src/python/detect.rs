@@ -5,6 +5,7 @@
 //! doubt; then the first structures in the process's memory are followed. Anything else is "unknown", with the reason, and the
 //! caller keeps to native frames. Not here: when to look (`stacks`).
 
+mod parts;
 mod symbols;
 
 use std::{collections::HashMap, sync::Arc};
@@ -16,12 +17,12 @@ use super::{
     layout::{self, Interpreter, Layout, PUBLISHED_BYTES, THREAD_INTERPRETER, Types, Version},
     memory::{ReadMemory, word},
 };
-use crate::process::{AddressSpace, Backing, Mapping, Module, ModuleId};
+use crate::process::{AddressSpace, Backing, Mapping, Module, ModuleId, Segment};
 
 /// Modules whose symbols are kept.
 const MOST_MODULES: usize = 256;
-/// With instructions that are functions of their own, the evaluator itself is small: 1,184 bytes in Debian's 3.14, against 31,000
-/// to 50,000 where it holds them all.
+/// With instructions that are functions of their own, the evaluator itself is small, against 31,000 to 86,000 bytes with all of
+/// its parts where it holds them all. Not tested on such an interpreter.
 const SMALL_EVALUATOR_BYTES: u64 = 8 << 10;
 
 /// What a process is.
@@ -112,13 +113,14 @@ fn is_python(name: &str) -> bool {
 /// What is added to an address of the file to give one of the process.
 fn bias(space: &AddressSpace, module: &Module) -> Option<u64> {
     let image = module.image.as_ref().ok()?;
-    let of_this = |mapping: &&Mapping| matches!(&mapping.backing, Backing::Module(of) if of.id == module.id);
+    let of_this = |mapping: &&Mapping| mapping.module().is_some_and(|of| of.id == module.id);
     space.mappings.iter().filter(of_this).find_map(|mapping| {
-        let holds = |segment: &&crate::process::Segment| {
+        let end = mapping.offset.saturating_add(mapping.end.saturating_sub(mapping.start));
+        let holds = |segment: &&Segment| {
             // The mapping begins at the start of the page in which the segment does.
             segment.executable == mapping.executable
                 && mapping.offset <= segment.offset.saturating_add(segment.len_bytes)
-                && segment.offset < mapping.offset.saturating_add(mapping.end.saturating_sub(mapping.start))
+                && segment.offset < end
         };
         let segment = image.segments.iter().find(holds)?;
         let address = segment.address.wrapping_sub(segment.offset).wrapping_add(mapping.offset);
@@ -141,7 +143,7 @@ fn interpreter(symbols: &Symbols, bias: u64, memory: &mut dyn ReadMemory) -> Res
     if !has_begun(version, &layout, head, memory)? {
         return Ok(None);
     }
-    let eval_bytes: u64 = symbols.eval.iter().map(|range| range.end - range.start).sum();
+    let eval_bytes = symbols.eval.iter().map(|range| range.end - range.start).fold(0, u64::saturating_add);
     Ok(Some(Interpreter {
         version,
         process: PythonProcess { interpreters_head: head, ..layout.process },

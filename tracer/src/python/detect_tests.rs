@@ -40,16 +40,16 @@ fn another_program_is_no_python_and_a_broken_file_says_so() {
 fn a_version_is_believed_when_name_and_text_agree() {
     use super::symbols::from_text;
     let version = |name, text: &str| from_text(name, text.as_bytes()).map(|version| version.to_string()).ok();
-    assert_eq!(version("libpython3.9.so.1.0", "x\03.9.18\0y"), Some("3.9.18".into()));
+    assert_eq!(version("libpython3.9.so.1.0", "x\0 3.9.18\0y"), Some("3.9.18".into()));
     assert_eq!(
         version("python3.9", "/opt/3.9.2\0and 3.9.18\0"),
         Some("3.9".into()),
         "two, so the last number is not known"
     );
-    assert_eq!(version("python3.8", "\03.8.1+\0"), Some("3.8.1".into()));
-    assert_eq!(version("python3.9", "\03.8.18\0"), None, "the name says something else");
-    assert_eq!(version("python3", "\03.9.18\0"), None, "the name says nothing");
-    assert_eq!(version("python3.9", "\013.9.18\0 3.9.18.2\0 3.9.\0 3.9.1"), None);
+    assert_eq!(version("python3.8", "\0 3.8.1+\0"), Some("3.8.1".into()));
+    assert_eq!(version("python3.9", "\0 3.8.18\0"), None, "the name says something else");
+    assert_eq!(version("python3", "\0 3.9.18\0"), None, "the name says nothing");
+    assert_eq!(version("python3.9", "\0 13.9.18\0 3.9.18.2\0 3.9.\0 3.9.1"), None);
 }
 
 #[test]
@@ -93,5 +93,28 @@ fn structures_that_do_not_refer_to_each_other_are_refused() {
     for wrong in [&[][..], &[(0x100, 0x1000)], &[(0x100, 0x1000), (0x1010, 0x2000), (0x2010, 0x1001)]] {
         let result = check(wrong);
         assert!(result.is_err(), "{wrong:x?}: {result:?}");
+    }
+}
+
+#[test]
+fn a_part_of_the_evaluator_that_lies_elsewhere_is_found_without_its_symbol() {
+    let (found, _) = testing::interpreters();
+    for (minor, program) in found {
+        let folder = program.root.clone().unwrap_or_default();
+        let in_library = program.path.parent().and_then(|bin| bin.parent()).map(|home| home.join("lib"));
+        let mut libraries = in_library.iter().flat_map(std::fs::read_dir).flatten().flatten().map(|entry| entry.path());
+        let library = libraries.find(|path| path.to_string_lossy().ends_with(&format!("/libpython3.{minor}.so.1.0")));
+        let path = match (&program.root, library) {
+            (Some(_), _) => folder.join(program.path.strip_prefix("/").expect("an absolute path")),
+            (None, Some(library)) => library,
+            (None, None) => program.path,
+        };
+        let bytes = std::fs::read(&path).expect("the interpreter");
+        let module = testing::module(0, &path.to_string_lossy(), bytes);
+        let symbols =
+            Symbols::read(base_name(&module.path), module.image.as_ref().expect("an image")).expect("symbols");
+        let len_bytes: u64 = symbols.eval.iter().map(|range| range.end - range.start).sum();
+        println!("3.{minor}: the evaluator has {len_bytes} bytes in {:x?}", symbols.eval);
+        assert!(len_bytes > 30_000, "3.{minor}: {:x?}", symbols.eval);
     }
 }

@@ -1,9 +1,9 @@
-//! What tests of this folder share: recorded memory, an address space made from /proc, the interpreters of this machine.
+//! What tests of this folder share: recorded memory, modules made of bytes, the interpreters of this machine.
 
-use std::{collections::BTreeMap, fs, path::PathBuf, sync::Arc};
+use std::{collections::BTreeMap, fs, path::PathBuf};
 
 use super::memory::ReadMemory;
-use crate::process::{AddressSpace, Backing, Bytes, Mapping, Module, ModuleId};
+use crate::process::{Bytes, Module, ModuleId, test_image, test_module};
 
 /// Memory that a test wrote: pieces by their first address.
 #[derive(Clone, Debug, Default)]
@@ -51,35 +51,10 @@ impl ReadMemory for Recorded {
 
 /// A module of the given bytes.
 pub fn module(id: u32, path: &str, bytes: Vec<u8>) -> Module {
-    let image = crate::process::test_image(Bytes::Owned(bytes.into())).map(|(image, _)| image);
-    let mut module = Module::of_file(ModuleId(id), path.into());
-    (module.image, module.open_path) = (image, None);
+    let image = test_image(Bytes::Owned(bytes.into())).map(|(image, _)| image);
+    let mut module = test_module(image);
+    (module.id, module.path) = (ModuleId(id), path.to_owned());
     module
-}
-
-/// The address space of a live process; bytes of files with "python" in their path only.
-pub fn space_of(pid: u32) -> AddressSpace {
-    let mut modules: BTreeMap<String, Arc<Module>> = BTreeMap::new();
-    let mut mappings = Vec::new();
-    for line in fs::read_to_string(format!("/proc/{pid}/maps")).expect("maps").lines() {
-        let fields: Vec<&str> = line.split_whitespace().collect();
-        let (start, end) = fields[0].split_once('-').expect("a range");
-        let [start, end, offset] = [start, end, fields[2]].map(|hex| u64::from_str_radix(hex, 16).expect("hex"));
-        let backing = match fields.get(5) {
-            Some(path) if path.starts_with('/') => {
-                let id = modules.len() as u32;
-                let read = || match path.contains("python") {
-                    true => fs::read(format!("/proc/{pid}/map_files/{start:x}-{end:x}")).expect("the mapped file"),
-                    false => Vec::new(),
-                };
-                let module = modules.entry((*path).to_owned()).or_insert_with(|| module(id, path, read()).into());
-                Backing::Module(module.clone())
-            }
-            other => Backing::Anonymous(other.map_or_else(String::new, |name| (*name).to_owned())),
-        };
-        mappings.push(Mapping { start, end, offset, executable: fields[1].contains('x'), backing });
-    }
-    AddressSpace { mappings, cut: false }
 }
 
 /// An interpreter to try.

@@ -26,6 +26,7 @@ use super::{
     testing::{self, Program},
     walk,
 };
+use crate::process::{AddressSpace, Modules};
 
 const FILES: [(&str, &str); 2] = [
     ("chain_main.py", include_str!("test_data/chain_main.py")),
@@ -83,7 +84,8 @@ impl Subject {
         // The pipe stays open: nothing is written any more.
         std::mem::forget(lines);
         let mut memory = ProcessMemory::open(child.id()).expect("its memory");
-        let detected = Detector::new().detect(&testing::space_of(child.id()), &mut memory);
+        let space = AddressSpace::read(child.id(), &mut Modules::new()).expect("its maps");
+        let detected = Detector::new().detect(&space, &mut memory);
         let Detected::Python(interpreter) = detected else { panic!("{}: {detected:?}", program.path.display()) };
         Self { child, folder, threads, interpreter: *interpreter, memory, codes: Codes::new(), unset: 0 }
     }

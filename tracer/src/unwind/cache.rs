@@ -7,12 +7,27 @@ use super::rule::Found;
 
 const SETS: usize = 8192;
 
+/// What is known of a place in a module's file.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Known {
+    /// The address in the file's own numbering; none: no segment covers it.
+    pub address: Option<u64>,
+    pub found: Found,
+}
+
+impl Known {
+    /// No rule.
+    pub(super) const fn nothing(address: Option<u64>) -> Self {
+        Self { address, found: Found::Nothing }
+    }
+}
+
 #[derive(Clone, Copy, Debug)]
 struct Line {
     /// Module and whether the address is exact; [`FREE`]: nothing here.
     tag: u64,
-    address: u64,
-    found: Found,
+    offset: u64,
+    known: Known,
 }
 
 const FREE: u64 = u64::MAX;
@@ -25,29 +40,32 @@ pub(super) struct Cache {
 
 impl Default for Cache {
     fn default() -> Self {
-        let free = Line { tag: FREE, address: 0, found: Found::Nothing };
+        let free = Line { tag: FREE, offset: 0, known: Known::nothing(None) };
         Self { sets: vec![[free; 2]; SETS].into_boxed_slice(), misses: 0 }
     }
 }
 
 impl Cache {
-    /// What was found for this address before, or what `find` finds now.
+    /// What was found for this place in a file before, or what `find` finds now, which is kept if it says so.
     #[inline]
-    pub(super) fn get(&mut self, module: u32, address: u64, exact: bool, find: impl FnOnce() -> Found) -> Found {
+    pub(super) fn get(&mut self, module: u32, offset: u64, exact: bool, find: impl FnOnce() -> (Known, bool)) -> Known {
         let tag = u64::from(module) << 1 | u64::from(exact);
-        let hash = (address ^ tag.rotate_left(40)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let hash = (offset ^ tag.rotate_left(40)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         let set = (hash >> 32) as usize % SETS;
-        let Some([first, second]) = self.sets.get_mut(set) else { return find() };
-        if first.tag == tag && first.address == address {
-            return first.found;
+        let Some([first, second]) = self.sets.get_mut(set) else { return find().0 };
+        if first.tag == tag && first.offset == offset {
+            return first.known;
         }
-        if second.tag == tag && second.address == address {
-            std::mem::swap(first, second);
-            return first.found;
+        if second.tag == tag && second.offset == offset {
+            return second.known;
         }
         self.misses += 1;
-        *second = *first;
-        *first = Line { tag, address, found: find() };
-        first.found
+        let (known, keep) = find();
+        if keep {
+            // The older one goes.
+            *second = *first;
+            *first = Line { tag, offset, known };
+        }
+        known
     }
 }

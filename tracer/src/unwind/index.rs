@@ -18,8 +18,10 @@ use crate::process::Image;
 
 /// Most entries of all indexes of a run together, 16 bytes each: 64 MiB. A file that would need more stays without.
 pub(super) const MAX_INDEXED: usize = 4 << 20;
-/// Longest entry that is executed. The longest of libtorch_cpu has some 10,000 bytes.
-const MAX_ENTRY_BYTES: usize = 256 << 10;
+/// Longest entry that is executed. Of libtorch, NVIDIA's libraries, LLVM and libc the longest has 23,452 bytes.
+const MAX_ENTRY_BYTES: usize = 128 << 10;
+/// Most bytes of entries that are executed for one stack: a hostile file could make each of its addresses as dear as it can.
+pub(super) const MAX_EXECUTED_BYTES: usize = 4 << 20;
 /// Most section headers looked at.
 const MAX_SECTIONS: usize = 4096;
 /// The entry point's code is at most this long, where nothing says how long it is.
@@ -51,6 +53,19 @@ struct Header {
 
 /// First address of each function and the position of its entry, sorted.
 type Sorted = Box<[(u64, u64)]>;
+
+/// What executes entries.
+pub(super) struct Executor {
+    context: Box<UnwindContext<usize>>,
+    /// Bytes of entries that may still be executed for this stack.
+    pub left_bytes: usize,
+}
+
+impl Default for Executor {
+    fn default() -> Self {
+        Self { context: Box::new(UnwindContext::new()), left_bytes: MAX_EXECUTED_BYTES }
+    }
+}
 
 #[derive(Debug, Default)]
 pub(super) struct Index {
@@ -94,14 +109,7 @@ impl Index {
     }
 
     /// What is known of this address. `exact`: it is that of an instruction; else one byte before a return address.
-    pub(super) fn find(
-        &self,
-        arch: Arch,
-        image: &Image,
-        context: &mut UnwindContext<usize>,
-        address: u64,
-        exact: bool,
-    ) -> Found {
+    pub(super) fn find(&self, arch: Arch, image: &Image, executor: &mut Executor, address: u64, exact: bool) -> Found {
         let ip = address.wrapping_add(u64::from(!exact));
         if code::is_signal_return(arch, image, ip, exact) {
             return Found::SignalFrame;
@@ -109,19 +117,12 @@ impl Index {
         if !self.usable {
             return Found::Nothing;
         }
-        self.in_eh_frame(arch, image, context, address, ip)
-            .or_else(|| self.in_debug_frame(arch, image, context, address, ip))
+        self.in_eh_frame(arch, image, executor, address, ip)
+            .or_else(|| self.in_debug_frame(arch, image, executor, address, ip))
             .unwrap_or(Found::Nothing)
     }
 
-    fn in_eh_frame(
-        &self,
-        arch: Arch,
-        image: &Image,
-        context: &mut UnwindContext<usize>,
-        address: u64,
-        ip: u64,
-    ) -> Option<Found> {
+    fn in_eh_frame(&self, arch: Arch, image: &Image, executor: &mut Executor, address: u64, ip: u64) -> Option<Found> {
         let place = self.eh_frame?;
         let offset = match (&self.header, &self.eh_sorted) {
             (Some(header), _) => header.entry(image, address)?.checked_sub(place.address)?,
@@ -130,14 +131,14 @@ impl Index {
         };
         let section = eh_frame(place.bytes(image)?, image);
         let offset = gimli::EhFrameOffset(usize::try_from(offset).ok().filter(|offset| *offset < section_len(place))?);
-        rule_at(arch.table(), &section, &bases(place), offset, context, address, ip)
+        rule_at(arch.table(), &section, &bases(place), offset, executor, address, ip)
     }
 
     fn in_debug_frame(
         &self,
         arch: Arch,
         image: &Image,
-        context: &mut UnwindContext<usize>,
+        executor: &mut Executor,
         address: u64,
         ip: u64,
     ) -> Option<Found> {
@@ -146,7 +147,7 @@ impl Index {
         let mut section = DebugFrame::from(Slice::new(place.bytes(image)?, gimli::LittleEndian));
         section.set_address_size(8);
         section.set_vendor(vendor(image));
-        rule_at(arch.table(), &section, &BaseAddresses::default(), offset, context, address, ip)
+        rule_at(arch.table(), &section, &BaseAddresses::default(), offset, executor, address, ip)
     }
 }
 
@@ -159,7 +160,7 @@ fn rule_at<'a, S>(
     section: &S,
     bases: &BaseAddresses,
     offset: S::Offset,
-    context: &mut UnwindContext<usize>,
+    executor: &mut Executor,
     address: u64,
     ip: u64,
 ) -> Option<Found>
@@ -171,8 +172,13 @@ where
     if !entry.contains(address) || entry.entry_len() > MAX_ENTRY_BYTES || entry.cie().entry_len() > MAX_ENTRY_BYTES {
         return None;
     }
+    let len_bytes = entry.entry_len() + entry.cie().entry_len();
+    executor.left_bytes = executor.left_bytes.saturating_sub(len_bytes);
+    if executor.left_bytes == 0 {
+        return None;
+    }
     let signal = entry.is_signal_trampoline();
-    let row = entry.unwind_info_for_address(section, bases, context, address).ok()?;
+    let row = entry.unwind_info_for_address(section, bases, &mut executor.context, address).ok()?;
     Rule::of_row(table, row, section, ip).map(|rule| Found::Rule { rule, signal })
 }
 
@@ -195,7 +201,9 @@ fn bases(place: Place) -> BaseAddresses {
 fn sorted<'a, S: UnwindSection<Slice<'a>>>(section: &S, bases: &BaseAddresses, left: &mut usize) -> Option<Sorted> {
     let mut all = Vec::new();
     let mut entries = section.entries(bases);
-    while let Ok(Some(entry)) = entries.next() {
+    // Visited, not only kept: entries of no use cost time as well.
+    for _ in 0..MAX_INDEXED {
+        let Ok(Some(entry)) = entries.next() else { break };
         let CieOrFde::Fde(partial) = entry else { continue };
         let Ok(entry) = partial.parse(S::cie_from_offset) else { continue };
         // Functions that the linker threw away have address 0.

@@ -16,14 +16,12 @@ mod walk;
 
 use std::collections::HashMap;
 
-use gimli::UnwindContext;
 use tracer_common::stack::{REGISTER_WORDS, raw_flags};
 
 use crate::model::meta::StackEnd;
-use crate::process::{AddressSpace, Image, ModuleId};
-use cache::Cache;
-use index::{Index, MAX_INDEXED};
-use rule::Found;
+use crate::process::{AddressSpace, Image, Mapping, ModuleId};
+use cache::{Cache, Known};
+use index::{Executor, Index, MAX_EXECUTED_BYTES, MAX_INDEXED};
 use walk::{State, Stop, Walk};
 
 /// Most frames of a stack.
@@ -99,7 +97,7 @@ struct Memory {
     indexes: HashMap<ModuleId, Index>,
     /// Entries that may still be indexed.
     index_left: usize,
-    context: Box<UnwindContext<usize>>,
+    executor: Executor,
 }
 
 impl Default for Memory {
@@ -108,18 +106,22 @@ impl Default for Memory {
             rules: Cache::default(),
             indexes: HashMap::new(),
             index_left: MAX_INDEXED,
-            context: Box::new(UnwindContext::new()),
+            executor: Executor::default(),
         }
     }
 }
 
 impl Memory {
-    /// What is known of this address of a module.
-    fn find(&mut self, arch: Arch, id: ModuleId, image: &Image, address: u64, exact: bool) -> Found {
-        let Self { rules, indexes, index_left, context } = self;
-        rules.get(id.0, address, exact, || {
+    /// What is known of this address, which lies in this mapping of this module.
+    #[inline]
+    fn find(&mut self, arch: Arch, mapping: &Mapping, id: ModuleId, image: &Image, address: u64, exact: bool) -> Known {
+        let Self { rules, indexes, index_left, executor } = self;
+        rules.get(id.0, mapping.file_offset(address), exact, || {
+            let Some(in_module) = mapping.module_address(address) else { return (Known::nothing(None), true) };
             let index = indexes.entry(id).or_insert_with(|| Index::of(image, arch.table(), index_left));
-            index.find(arch, image, context, address, exact)
+            let found = index.find(arch, image, executor, in_module, exact);
+            // What was not found for lack of time may be found for the next stack.
+            (Known { address: Some(in_module), found }, executor.left_bytes > 0)
         })
     }
 }
@@ -147,7 +149,8 @@ impl Unwinder {
         }
         let table = snapshot.arch.table();
         let steps_left = MAX_STEPS;
-        let mut walk = Walk { snapshot, space, table, memory: &mut self.memory, steps_left };
+        self.memory.executor.left_bytes = MAX_EXECUTED_BYTES;
+        let mut walk = Walk { snapshot, space, table, memory: &mut self.memory, last: None, steps_left };
         let mut state = State::first(snapshot, table);
         let stop = walk.run(&mut state, frames);
         let is_gap = match stop {

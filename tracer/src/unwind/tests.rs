@@ -3,5 +3,6 @@
 
 mod hostile;
 mod live;
+mod made;
 mod programs;
 mod recorder;

@@ -2,7 +2,8 @@
 
 use tracer_common::stack::{MAX_STACK_BYTES, raw_flags};
 
-use super::arch::{IP, Registers, Table};
+use super::arch::{IP, MAX_SAVED, Registers, Table};
+use super::cache::Known;
 use super::rule::{Cfa, Found, Rule, Saved};
 use super::{MAX_FRAMES, Memory, Snapshot, UserFrame, code, index};
 use crate::process::{AddressSpace, Backing, Image, Mapping, ModuleId};
@@ -44,12 +45,21 @@ pub(super) enum Stop {
     Unmapped(u64),
 }
 
+/// What was found at an address, and which address that is.
+struct Place {
+    address: u64,
+    known: Known,
+    module: Option<ModuleId>,
+}
+
 /// What a walk needs besides where it stands.
 pub(super) struct Walk<'a> {
     pub snapshot: &'a Snapshot<'a>,
     pub space: &'a AddressSpace,
     pub table: &'static Table,
     pub memory: &'a mut Memory,
+    /// The mapping looked up last: mostly the next address lies in it too.
+    pub last: Option<&'a Mapping>,
     /// Frames that may still be walked, those of failed searches included.
     pub steps_left: u32,
 }
@@ -89,68 +99,98 @@ impl Walk<'_> {
     /// Adds the frame at `state` and goes to its caller.
     fn step(&mut self, state: &mut State, frames: &mut Vec<UserFrame>) -> Result<(), Stop> {
         let leaf = frames.is_empty();
-        let (frame, found, module) = self.look_up(state, leaf)?;
-        frames.push(frame);
-        let (rule, signal) = match found {
-            Found::Rule { rule, signal } => (rule, signal),
-            Found::SignalFrame => return self.leave_signal(state),
-            Found::Nothing if self.is_start(state, &frame) => return Err(Stop::Start),
-            Found::Nothing => return Err(Stop::NoRule(module)),
+        let Place { address, known, module } = self.look_up(state, leaf)?;
+        let mut frame = UserFrame {
+            address,
+            frame_address: 0,
+            module: module.filter(|_| known.address.is_some()),
+            module_address: known.address.unwrap_or(0),
+            rescued: false,
         };
-        let cfa = self.cfa(&rule, state)?;
-        if let Some(frame) = frames.last_mut() {
-            frame.frame_address = cfa;
-        }
-        let next = self.caller(&rule, state, cfa, leaf);
-        match next {
-            Ok(Some(mut next)) => {
-                next.exact = signal;
-                *state = next;
-                Ok(())
+        let done = match &known.found {
+            Found::Rule { rule, signal } => self.follow(rule, *signal, state, &mut frame, leaf),
+            Found::SignalFrame => {
+                // A handler returns to the first byte of this code, so that is its address, not the byte before it.
+                let behind = u64::from(!state.exact);
+                frame.address = frame.address.wrapping_add(behind);
+                frame.module_address = frame.module_address.wrapping_add(behind);
+                self.leave_signal(state)
             }
-            Ok(None) => Err(Stop::Start),
-            // Entry points of old C libraries do not say that nothing called them.
-            Err(Stop::Wrong) if self.is_start(state, &frame) => Err(Stop::Start),
-            Err(stop) => Err(stop),
+            Found::Nothing => Err(Stop::NoRule(module)),
+        };
+        frames.push(frame);
+        match done {
+            // Not every thread's start says that nothing called it.
+            Err(Stop::Wrong | Stop::NoRule(_)) if self.is_start(state, &frame) => Err(Stop::Start),
+            other => other,
         }
     }
 
-    /// The frame at `state` and what is known of its code.
-    fn look_up(&mut self, state: &State, leaf: bool) -> Result<(UserFrame, Found, Option<ModuleId>), Stop> {
-        let mut address = state.address();
-        let space = self.space;
-        let mapping = space.find(address).filter(|mapping| mapping.executable).ok_or(Stop::Unmapped(address))?;
-        let frame = |address, module, module_address| UserFrame {
-            address,
-            frame_address: 0,
-            module,
-            module_address,
-            rescued: false,
+    /// What is known of the code at `state`, and which address to ask for.
+    fn look_up(&mut self, state: &State, leaf: bool) -> Result<Place, Stop> {
+        let address = state.address();
+        let mapping = match self.last {
+            Some(last) if last.start <= address && address < last.end => last,
+            _ => {
+                let found = self.space.find(address).filter(|mapping| mapping.executable);
+                self.last.insert(found.ok_or(Stop::Unmapped(address))?)
+            }
         };
         let Backing::Module(module) = &mapping.backing else {
-            return Ok((frame(address, None, 0), Found::Nothing, None));
+            return Ok(Place { address, known: Known::nothing(None), module: None });
         };
         let id = Some(module.id);
-        let Some(mut in_module) = mapping.module_address(address) else {
-            return Ok((frame(address, None, 0), Found::Nothing, id));
-        };
         let Ok(image) = &module.image else {
-            return Ok((frame(address, id, in_module), Found::Nothing, id));
+            return Ok(Place { address, known: Known::nothing(mapping.module_address(address)), module: id });
         };
         let arch = self.snapshot.arch;
-        let in_call = leaf && self.snapshot.in_syscall;
-        if in_call && code::follows_syscall(arch, image, in_module) {
-            (address, in_module) = (address.wrapping_sub(1), in_module.wrapping_sub(1));
+        let mut at = |address, exact| self.memory.find(arch, mapping, module.id, image, address, exact);
+        if !(leaf && self.snapshot.in_syscall) {
+            return Ok(Place { address, known: at(address, state.exact), module: id });
         }
-        let mut found = self.memory.find(arch, module.id, image, in_module, state.exact);
-        // The end of the function that makes the call can be one past the end of its entry.
-        if found == Found::Nothing && in_call && address == state.ip {
-            let before = self.memory.find(arch, module.id, image, in_module.wrapping_sub(1), true);
-            if before != Found::Nothing {
-                (address, in_module, found) = (address.wrapping_sub(1), in_module.wrapping_sub(1), before);
-            }
+        // The instruction that runs is the one before, the call of the kernel: at least where there is one, as the registers may be
+        // those that a signal will start its handler with.
+        let before = address.wrapping_sub(1);
+        let follows =
+            mapping.module_address(address).is_some_and(|address| code::follows_syscall(arch, image, address));
+        let known = at(if follows { before } else { address }, true);
+        if follows || known.found != Found::Nothing {
+            return Ok(Place { address: if follows { before } else { address }, known, module: id });
         }
-        Ok((frame(address, id, in_module), found, id))
+        match at(before, true) {
+            earlier if earlier.found != Found::Nothing => Ok(Place { address: before, known: earlier, module: id }),
+            _ => Ok(Place { address, known, module: id }),
+        }
+    }
+
+    /// To the caller by a rule.
+    fn follow(
+        &self,
+        rule: &Rule,
+        signal: bool,
+        state: &mut State,
+        frame: &mut UserFrame,
+        leaf: bool,
+    ) -> Result<(), Stop> {
+        if rule.return_address == Saved::Lost {
+            // Nothing called it, so its frame matters no more: entry points may not even move the stack pointer.
+            frame.frame_address = self.cfa(rule, state).unwrap_or(0);
+            return Err(Stop::Start);
+        }
+        let cfa = self.cfa(rule, state)?;
+        frame.frame_address = cfa;
+        let ip = self.return_address(rule, state, cfa, leaf)?;
+        let mut values = [None; MAX_SAVED];
+        for ((value, register), saved) in values.iter_mut().zip(self.table.saved).zip(&rule.saved) {
+            *value = self.restore(*saved, *register, state, cfa);
+        }
+        state.registers.forget();
+        for (register, value) in self.table.saved.iter().zip(values) {
+            state.registers.put(*register, value);
+        }
+        state.registers.set(self.table.sp, cfa);
+        (state.ip, state.exact, state.above) = (ip, signal, cfa);
+        Ok(())
     }
 
     fn cfa(&self, rule: &Rule, state: &State) -> Result<u64, Stop> {
@@ -169,30 +209,21 @@ impl Walk<'_> {
         Ok(cfa)
     }
 
-    /// The caller's state. None: there is none, the rule says.
-    fn caller(&self, rule: &Rule, state: &State, cfa: u64, leaf: bool) -> Result<Option<State>, Stop> {
+    fn return_address(&self, rule: &Rule, state: &State, cfa: u64, leaf: bool) -> Result<u64, Stop> {
         let table = self.table;
         let ip = match rule.return_address {
-            Saved::Lost => return Ok(None),
             Saved::AtCfa(offset) => self.load(cfa.wrapping_add_signed(i64::from(offset)), state)?,
             other => self.restore(other, table.ra, state, cfa).ok_or(Stop::Wrong)?,
         } & table.address_mask;
-        // A function that has not saved its return address has moved nothing: only the innermost, or an interrupted one, may.
+        // A function that has moved nothing has not saved its return address either: only the innermost, or an interrupted one, may.
         if cfa == state.sp(table) && !(table.ra_in_register && (leaf || state.exact)) {
             return Err(Stop::Wrong);
         }
-        if ip == 0 {
-            return if self.is_near_end(cfa) { Ok(None) } else { Err(Stop::Wrong) };
+        match ip {
+            0 if self.is_near_end(cfa) => Err(Stop::Start),
+            0 => Err(Stop::Wrong),
+            _ => Ok(ip),
         }
-        let mut registers = Registers::unknown();
-        for (register, saved) in table.saved.iter().zip(rule.saved) {
-            registers.put(*register, self.restore(saved, *register, state, cfa));
-        }
-        registers.set(table.sp, cfa);
-        if table.ra_in_register {
-            registers.put(table.ra, Some(ip));
-        }
-        Ok(Some(State { registers, ip, exact: false, above: cfa, switched: state.switched }))
     }
 
     /// A caller's register. None: its value is not known, which matters only if a rule needs it.

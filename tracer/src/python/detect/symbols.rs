@@ -2,11 +2,9 @@
 
 use std::ops::Range;
 
-use object::{
-    Architecture, Object, ObjectSymbol, ObjectSymbolTable, SymbolKind,
-    read::elf::{ElfFile64, FileHeader},
-};
+use object::{Architecture, Object, ObjectSymbol, ObjectSymbolTable, SymbolKind, read::elf::ElfFile64};
 
+use super::parts::parts;
 use crate::{process::Image, python::layout::Version};
 
 /// Most symbols that are looked at in one table.
@@ -17,7 +15,7 @@ const MOST_SYMBOLS: usize = 4 << 20;
 pub struct Symbols {
     /// `_PyRuntime`; none: the interpreter is not in this file.
     pub runtime: Option<Range<u64>>,
-    /// `_PyEval_EvalFrameDefault`, and the part of it that the compiler put aside where the full table of symbols tells.
+    /// `_PyEval_EvalFrameDefault`, and the parts of it that the compiler put elsewhere.
     pub eval: Vec<Range<u64>>,
     /// `PyCode_Type`.
     pub code_type: Option<u64>,
@@ -33,7 +31,7 @@ impl Symbols {
     /// Reads a file; `name` is its name without folders.
     pub fn read(name: &str, image: &Image) -> Result<Self, String> {
         let bytes: &[u8] = &image.bytes;
-        let file = ElfFile64::<object::Endianness>::parse(bytes).map_err(|error| format!("{name}: {error}"))?;
+        let file = ElfFile64::parse(bytes).map_err(|error| format!("{name}: {error}"))?;
         let mut found = Self::none();
         let mut version_at = None;
         for table in [file.dynamic_symbol_table(), file.symbol_table()].into_iter().flatten() {
@@ -49,10 +47,16 @@ impl Symbols {
         if found.runtime.is_none() {
             return Ok(found);
         }
-        if file.architecture() != Architecture::X86_64 || !file.elf_header().is_class_64() {
+        if file.architecture() != Architecture::X86_64 {
             return Err(format!("{name}: Python frames are read on x86-64 only"));
         }
-        found.version = match version_at.and_then(|at| word_at(image, at)) {
+        if let [eval] = &found.eval[..] {
+            let parts = parts(&file, image, eval);
+            found.eval.extend(parts);
+        }
+        found.version = match version_at
+            .and_then(|at| image.bytes_at(at, 8)?.first_chunk().map(|bytes| u64::from_le_bytes(*bytes)))
+        {
             Some(hex) => from_hex(name, hex),
             None => from_text(name, bytes),
         };
@@ -83,16 +87,6 @@ impl Symbols {
             }
         }
     }
-}
-
-/// The word at an address of the file.
-fn word_at(image: &Image, address: u64) -> Option<u64> {
-    let segment = image
-        .segments
-        .iter()
-        .find(|segment| address >= segment.address && address - segment.address < segment.len_bytes)?;
-    let offset = usize::try_from((address - segment.address).checked_add(segment.offset)?).ok()?;
-    image.bytes.get(offset..)?.first_chunk().map(|bytes| u64::from_le_bytes(*bytes))
 }
 
 /// `Py_Version` of 3.11 and later.

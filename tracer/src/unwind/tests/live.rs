@@ -125,43 +125,37 @@ fn code_made_at_run_time_is_passed_and_marked() {
     assert!(rescued > 500 && others > 500, "{rescued} rescued, {others} others");
 }
 
+/// Every instruction from the interrupted one through the handler and back.
 #[test]
 fn a_signal_handler_and_what_it_interrupted() {
-    let Some(mut program) = Program::start(&chain(SPIN, HANDLER, TIMER), &[]) else { return };
+    let source = chain(SPIN, &handler(20), &timer(5000, false));
+    let Some(mut program) = Program::start(&source, &[]) else { return };
     let tid = program.pid();
-    let mut in_handler = 0;
-    for _ in 0..300 {
-        std::thread::sleep(std::time::Duration::from_micros(300));
-        program.stop(tid);
-        // Up to the signal and through its handler; more than the handler, so that its return is met as well.
-        for _ in 0..20 {
-            let recorded = program.record(tid);
-            let (names, outcome, _) = program.unwind(&recorded);
-            assert_eq!(outcome.end, StackEnd::Whole, "{outcome:?}: {}: {names:#?}", facts(&recorded));
-            assert_chain(&names, "main", &facts(&recorded));
-            in_handler += usize::from(names.iter().any(|name| name == "handler" || name == "handled"));
-            program.step(tid);
+    let (met, _) = step_through(&mut program, tid, "main", 5000);
+    assert!(met.iter().any(|name| name == "handled"), "{met:?}");
+    program.stop(tid);
+    let mut returns = 0;
+    for _ in 0..5000 {
+        let recorded = program.record(tid);
+        let (names, _, _) = program.unwind(&recorded);
+        if let Some(at) = names.iter().position(|name| name == "handler") {
+            returns += 1;
+            let behind = names.get(at + 1).map(String::as_str);
+            assert!(matches!(behind, Some("__restore_rt" | "[libc.so.6]")), "the handler returns there: {names:?}");
         }
-        program.release(tid);
+        program.step(tid);
     }
-    assert!(in_handler > 0, "no stack was taken in the handler");
-}
-
-#[test]
-fn every_instruction_of_a_signals_way() {
-    let Some(mut program) = Program::start(&chain(SPIN, HANDLER, TIMER), &[]) else { return };
-    let tid = program.pid();
-    let (met, _) = step_through(&mut program, tid, "main", 20_000);
-    assert!(met.len() > 1, "{met:?}");
+    assert!(returns > 100, "{returns} stacks were taken in the handler");
 }
 
 #[test]
 fn a_handler_with_a_stack_of_its_own_says_that_the_rest_was_not_copied() {
-    let Some(mut program) = Program::start(&chain(SPIN, HANDLER, TIMER_OTHER_STACK), &[]) else { return };
+    let source = chain(SPIN, &handler(1_000_000), &timer(500, true));
+    let Some(mut program) = Program::start(&source, &[]) else { return };
     let tid = program.pid();
     let mut in_handler = 0;
-    for _ in 0..3000 {
-        std::thread::sleep(std::time::Duration::from_micros(100));
+    for _ in 0..200 {
+        std::thread::sleep(std::time::Duration::from_micros(300));
         program.stop(tid);
         let recorded = program.record(tid);
         let (names, outcome, _) = program.unwind(&recorded);
@@ -172,11 +166,8 @@ fn a_handler_with_a_stack_of_its_own_says_that_the_rest_was_not_copied() {
             assert_eq!(outcome.end, StackEnd::Whole, "{outcome:?}: {names:#?}");
         }
         program.release(tid);
-        if in_handler > 5 {
-            return;
-        }
     }
-    assert!(in_handler > 0, "no stack was taken in the handler");
+    assert!(in_handler > 20, "{in_handler} of 200 stacks were taken in the handler");
 }
 
 #[test]
@@ -228,4 +219,32 @@ fn a_stack_that_is_not_all_there_says_so() {
         let (_, outcome, _) = program.unwind(&part);
         assert!(matches!(outcome.end, StackEnd::Unreadable | StackEnd::Whole), "{len} bytes: {outcome:?}");
     }
+}
+
+/// Frames and end of a recursion.
+fn recursion(depth: u32, room: u32) -> Option<(usize, usize, StackEnd)> {
+    let mut program = Program::start(&deep(depth, room), &[])?;
+    let tid = program.pid();
+    program.stop(tid);
+    let recorded = program.record(tid);
+    let (names, outcome, _) = program.unwind(&recorded);
+    Some((recorded.stack.len(), names.iter().filter(|name| *name == "down").count(), outcome.end))
+}
+
+#[test]
+fn a_stack_of_sixty_kilobytes_is_whole_and_a_longer_one_is_cut() {
+    let Some((bytes, frames, end)) = recursion(55, 1024) else { return };
+    assert_eq!((frames, end), (55, StackEnd::Whole), "{bytes} bytes");
+    assert!(bytes > 55 * 1024 && bytes < 64 << 10, "{bytes} bytes");
+    let Some((bytes, frames, end)) = recursion(200, 1024) else { return };
+    assert_eq!((bytes, end), (64 << 10, StackEnd::Cut), "{frames} frames");
+    assert!((58..=65).contains(&frames), "{frames} frames of a kilobyte in 64 KiB");
+}
+
+#[test]
+fn a_stack_of_too_many_frames_is_cut() {
+    let Some((bytes, frames, end)) = recursion(900, 16) else { return };
+    // It may still be in the function that wrote the byte.
+    let most = crate::unwind::MAX_FRAMES;
+    assert!((most - 1..=most).contains(&frames) && end == StackEnd::Cut, "{frames} frames, {end:?}, {bytes} bytes");
 }

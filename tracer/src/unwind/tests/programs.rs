@@ -60,13 +60,35 @@ pub(super) const JIT: &str = "static unsigned char code[] = {0x55, 0x53, 0x48, 0
     if (!made) { void *m = mmap(0, 4096, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0); \
     memcpy(m, code, sizeof code); made = m; } ready(); p[0] = x; made(); sink += p[0]; }\n";
 
-/// A handler in mid-computation.
-pub(super) const HANDLER: &str = "NEVER void handled(int s) { ready(); for (int i = 0; i < 500; i++) sink += i * s; }\n\
-    void handler(int s) { handled(s); sink++; }\n";
-/// Its signals, as fast as a timer gives them.
-pub(super) const TIMER: &str = "struct sigaction a = {0}; a.sa_handler = handler; sigaction(SIGPROF, &a, 0); \
-    struct itimerval t = {{0, 1000}, {0, 1000}}; setitimer(ITIMER_PROF, &t, 0);";
-/// The same on a stack of the handler's own.
-pub(super) const TIMER_OTHER_STACK: &str = "static char other[65536]; stack_t s = {.ss_sp = other, .ss_size = sizeof other}; \
-    sigaltstack(&s, 0); struct sigaction a = {0}; a.sa_handler = handler; a.sa_flags = SA_ONSTACK; sigaction(SIGPROF, &a, 0); \
-    struct itimerval t = {{0, 1000}, {0, 1000}}; setitimer(ITIMER_PROF, &t, 0);";
+/// A handler that computes this many rounds.
+pub(super) fn handler(rounds: u32) -> String {
+    format!(
+        "NEVER void handled(int s) {{ ready(); for (int i = 0; i < {rounds}; i++) sink += i * s; }}\n\
+         void handler(int s) {{ handled(s); sink++; }}\n"
+    )
+}
+
+/// Its signals, by a timer of so many microseconds; `own_stack`: on a stack of the handler's own.
+pub(super) fn timer(period_us: u32, own_stack: bool) -> String {
+    let (stack, flags) = match own_stack {
+        true => (
+            "static char other[65536]; stack_t s = {.ss_sp = other, .ss_size = sizeof other}; sigaltstack(&s, 0);",
+            "SA_ONSTACK",
+        ),
+        false => ("", "0"),
+    };
+    format!(
+        "{stack} struct sigaction a = {{0}}; a.sa_handler = handler; a.sa_flags = {flags}; sigaction(SIGALRM, &a, 0); \
+         struct itimerval t = {{{{0, {period_us}}}, {{0, {period_us}}}}}; setitimer(ITIMER_REAL, &t, 0);"
+    )
+}
+
+/// A recursion: `depth` frames with `room` bytes in each.
+pub(super) fn deep(depth: u32, room: u32) -> String {
+    format!(
+        "{}NEVER void down(unsigned long n) {{ volatile char room[{room}]; room[n % {room}] = n; \
+         if (n == 0) {{ ready(); for (;;) sink += room[0]; }} down(n - 1); sink += room[1]; }}\n\
+         int main(void) {{ down({depth} - 1); }}\n",
+        chain(SPIN, "", "").split("NEVER void leaf").next().unwrap_or_default()
+    )
+}
