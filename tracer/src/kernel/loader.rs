@@ -1,14 +1,11 @@
-//! Loads the embedded eBPF object, sizes its maps, attaches what the chosen families need, and says what could not attach.
+//! Loads the embedded eBPF object with its configuration and map sizes, and hands over what user space works with. Not here:
+//! attaching (`attach`), dividing the memory for rings (`ring_sizes`).
 
-use std::{io, time::Duration};
+use std::io;
 
 use aya::{
     Ebpf, EbpfLoader,
     maps::{Array, HashMap, MapData, PerCpuArray, RingBuf},
-    programs::{
-        BtfTracePoint, PerfEvent, Program as AyaProgram, TracePoint,
-        perf_event::{PerfEventConfig, PerfEventScope, SamplePolicy, SoftwareEvent},
-    },
 };
 use thiserror::Error;
 use tracer_common::{
@@ -18,32 +15,27 @@ use tracer_common::{
     python::PythonProcess,
 };
 
-use super::host::HostFacts;
+use super::{
+    attach::{self, chain},
+    host::HostFacts,
+    ring_sizes::{PAGE_BYTES, RingSizes, SHARD_NAMES},
+};
 use crate::{
-    families::{Family, Hook, Program, Readiness, Settings},
+    families::{Family, Readiness, Settings},
     model::meta::FamilyRecord,
 };
 
 /// The object that `cargo xtask build` made, or nothing.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/tracer-ebpf.o"));
 
-/// Rings for frequent records in the object.
-const SHARDS: u32 = 8;
 /// Threads that can be traced at once when not all are.
 pub const TRACKED_THREADS: u32 = 1 << 16;
 /// Most thread slots; 32 bytes each.
 const MOST_SLOTS: u32 = 1 << 17;
 /// Python processes known at once.
 pub const PYTHON_PROCESSES: u32 = 4096;
-/// Part of all rings that stacks get: a quarter.
-const STACKS_PART: u64 = 4;
-/// Least bytes of the stacks' ring: its largest record fits.
-const LEAST_STACKS_BYTES: u32 = 128 << 10;
-/// The clocks of the CPUs start within this time, each at another moment.
-const MOST_SPREAD_NS: u64 = 20_000_000;
 /// The reader is woken early after this many records of one CPU.
 const WAKEUP_EVERY: u32 = 1 << 13;
-const PAGE_BYTES: u32 = 4096;
 
 /// Why tracing could not start.
 #[derive(Debug, Error)]
@@ -173,45 +165,6 @@ struct SlotValue {
 
 // SAFETY: plain numbers without padding: 4 + 1 + 27 bytes, any bit pattern is valid.
 unsafe impl aya::Pod for SlotValue {}
-
-fn power_of_two_below(value: u64) -> u32 {
-    let value = value.clamp(u64::from(PAGE_BYTES), 1 << 30);
-    1 << (63 - value.leading_zeros())
-}
-
-/// Sizes of the rings.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RingSizes {
-    /// Rings for frequent records.
-    pub shards: u32,
-    /// Bytes of each.
-    pub shard_bytes: u32,
-    /// Bytes of the ring for rare records.
-    pub rare_bytes: u32,
-    /// Bytes of the ring for stacks; 0: none are taken.
-    pub stacks_bytes: u32,
-}
-
-impl RingSizes {
-    /// Divides `total`: a quarter for stacks if there are any, an eighth of the rest for rare records, the rest for frequent ones.
-    /// Together at most `total`, but for the least possible sizes.
-    pub fn divide(total: u64, cpus: u32, stacks: bool) -> Self {
-        let stacks_bytes = if stacks { power_of_two_below(total / STACKS_PART).max(LEAST_STACKS_BYTES) } else { 0 };
-        let total = total.saturating_sub(u64::from(stacks_bytes));
-        let rare_bytes = power_of_two_below(total / 8);
-        let rest = total.saturating_sub(u64::from(rare_bytes));
-        let mut shards = cpus.next_power_of_two().min(SHARDS);
-        while shards > 1 && rest / u64::from(shards) < u64::from(PAGE_BYTES) {
-            shards /= 2;
-        }
-        Self { shards, shard_bytes: power_of_two_below(rest / u64::from(shards)), rare_bytes, stacks_bytes }
-    }
-
-    /// All together.
-    pub fn total_bytes(&self) -> u64 {
-        u64::from(self.rare_bytes) + u64::from(self.shards) * u64::from(self.shard_bytes) + u64::from(self.stacks_bytes)
-    }
-}
 
 fn config_for(plan: &Plan, families: &[&'static dyn Family], slots: u32) -> Config {
     let mut config = Config::NONE;
@@ -356,38 +309,7 @@ fn map_error(name: &'static str, error: &dyn std::error::Error) -> LoadError {
     LoadError::Map(name, chain(error))
 }
 
-/// An error with its causes, in one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text = format!("{text}: {cause_text}");
-        }
-        source = cause.source();
-    }
-    text.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" | ")
-}
-
-/// An error without the verifier's log but its last word.
-fn brief(text: &str) -> String {
-    let Some((error, log)) = text.split_once(" Verifier output:") else { return text.to_owned() };
-    let verdict = log
-        .split(" | ")
-        .filter(|line| !line.starts_with("verification time"))
-        .take_while(|line| !line.starts_with("stack depth") && !line.starts_with("processed "));
-    match verdict.last() {
-        Some(verdict) => format!("{error} the verifier says: {}", verdict.trim()),
-        None => error.to_owned(),
-    }
-}
-
 type Attached = (Ebpf, Vec<Running>, Vec<FamilyRecord>);
-
-/// The rings for frequent records.
-const SHARD_NAMES: [&str; SHARDS as usize] =
-    ["RING_0", "RING_1", "RING_2", "RING_3", "RING_4", "RING_5", "RING_6", "RING_7"];
 
 fn attempt(
     plan: &Plan,
@@ -415,117 +337,9 @@ fn attempt(
     let mut running = Vec::new();
     let mut families = Vec::new();
     for family in able {
-        families.push(attach_family(*family, plan, config, &mut ebpf, btf, &mut running)?);
+        families.push(attach::family(*family, plan, config, &mut ebpf, btf, &mut running)?);
     }
     Ok((ebpf, running, families))
-}
-
-/// Attaches a family's programs and says what is missing.
-fn attach_family(
-    family: &'static dyn Family,
-    plan: &Plan,
-    config: &Config,
-    ebpf: &mut Ebpf,
-    btf: Option<&aya::Btf>,
-    running: &mut Vec<Running>,
-) -> Result<FamilyRecord, LoadError> {
-    let readiness = family.can_run(plan.host);
-    let mut reasons: Vec<String> = readiness.reason().map(str::to_owned).into_iter().collect();
-    // Whatever writes records about threads must be there before the switches that mention them: rare programs first.
-    let (first, last): (Vec<&Program>, Vec<&Program>) = family.programs().iter().partition(|program| !program.required);
-    for program in first.into_iter().chain(last) {
-        if plan.without.iter().any(|name| name == program.name) {
-            reasons.push(format!("{} is switched off", program.name));
-            continue;
-        }
-        let mut outcome = attach(ebpf, program.name, program.hook, btf, config);
-        let mut name = program.name;
-        if let (Err(_), Some(fallback)) = (&outcome, program.fallback) {
-            if plan.without.iter().any(|name| name == fallback.name) {
-                reasons.push(format!("{} is switched off", fallback.name));
-                continue;
-            }
-            let second = attach(ebpf, fallback.name, fallback.hook, btf, config);
-            if second.is_ok() || btf.is_none() {
-                name = fallback.name;
-                outcome = second;
-            }
-        }
-        match outcome {
-            Ok(fd) => running.push(Running { name, family: family.name(), fd }),
-            Err(reason) if program.required => {
-                return Err(LoadError::Unavailable {
-                    family: family.name().to_owned(),
-                    reason: format!("{name} does not attach: {reason}"),
-                });
-            }
-            Err(reason) => reasons.push(format!("{name} does not attach ({reason}): lost is {}", program.purpose)),
-        }
-    }
-    let status = match () {
-        () if reasons.is_empty() => "ready",
-        () if running.iter().any(|program| program.family == family.name()) => "degraded",
-        () => "unavailable",
-    };
-    if !reasons.is_empty() && plan.insisted.contains(&family.name()) {
-        tracing::info!("family {} is degraded: {}", family.name(), reasons.join("; "));
-    }
-    Ok(FamilyRecord {
-        family: family.name().to_owned(),
-        status: status.to_owned(),
-        reason: (!reasons.is_empty()).then(|| reasons.join("; ")),
-    })
-}
-
-fn attach(
-    ebpf: &mut Ebpf,
-    name: &'static str,
-    hook: Hook,
-    btf: Option<&aya::Btf>,
-    config: &Config,
-) -> Result<aya::programs::ProgramFd, String> {
-    let program = ebpf.program_mut(name).ok_or_else(|| format!("the object has no program {name}"))?;
-    let text = |error: aya::programs::ProgramError| {
-        tracing::debug!("{name}: {}", chain(&error));
-        brief(&chain(&error))
-    };
-    match hook {
-        Hook::TpBtf { name } => {
-            let btf = btf.ok_or_else(|| "the kernel has no BTF".to_owned())?;
-            let program: &mut BtfTracePoint = program.try_into().map_err(text)?;
-            program.load(name, btf).map_err(text)?;
-            program.attach().map_err(text)?;
-        }
-        Hook::Tracepoint { category, name } => {
-            let program: &mut TracePoint = program.try_into().map_err(text)?;
-            program.load().map_err(text)?;
-            program.attach(category, name).map_err(text)?;
-        }
-        Hook::PerfEvent => {
-            let program: &mut PerfEvent = program.try_into().map_err(text)?;
-            program.load().map_err(text)?;
-            attach_clocks(program, config.sample_period_ns)?;
-        }
-    }
-    let program: &AyaProgram = ebpf.program(name).ok_or_else(|| format!("the object has no program {name}"))?;
-    program.fd().map_err(text)?.try_clone().map_err(|error| error.to_string())
-}
-
-/// Starts a clock on each CPU that is online now. One that comes online later is not sampled.
-fn attach_clocks(program: &mut PerfEvent, period_ns: u64) -> Result<(), String> {
-    let cpus = aya::util::online_cpus().map_err(|(what, error)| format!("{what}: {error}"))?;
-    // All at the same moment would get in each other's way, and would see what happens at the same moment on all of them.
-    let step_ns = period_ns.min(MOST_SPREAD_NS) / cpus.len().max(1) as u64;
-    let clock = PerfEventConfig::Software(SoftwareEvent::CpuClock);
-    for (index, cpu) in cpus.into_iter().enumerate() {
-        if index > 0 {
-            std::thread::sleep(Duration::from_nanos(step_ns));
-        }
-        program
-            .attach(clock, PerfEventScope::AllProcessesOneCpu { cpu }, SamplePolicy::Period(period_ns), false)
-            .map_err(|error| format!("clock of CPU {cpu}: {}", chain(&error)))?;
-    }
-    Ok(())
 }
 
 /// Before 5.11 eBPF memory counts against this limit. Failing to raise it matters only there, and shows as a refused map.
@@ -593,24 +407,5 @@ mod tests {
             .collect();
         listed.sort();
         assert_eq!(programs_in(OBJECT), listed);
-    }
-
-    #[test]
-    fn rings_stay_within_their_budget() {
-        for total in [64 << 10, 1 << 20, 16 << 20, 100 << 20] {
-            for (cpus, stacks) in [1, 2, 6, 64].into_iter().flat_map(|cpus| [(cpus, false), (cpus, true)]) {
-                let sizes = RingSizes::divide(total, cpus, stacks);
-                let least = if stacks { u64::from(LEAST_STACKS_BYTES) + 2 * u64::from(PAGE_BYTES) } else { 0 };
-                assert!(sizes.total_bytes() <= total.max(least), "{sizes:?} of {total} for {cpus} CPUs");
-                let all = [sizes.shard_bytes, sizes.rare_bytes, sizes.shards];
-                assert!(all.into_iter().all(u32::is_power_of_two), "{sizes:?}");
-                assert!(sizes.shard_bytes >= PAGE_BYTES && sizes.rare_bytes >= PAGE_BYTES, "{sizes:?}");
-                assert_eq!(stacks, sizes.stacks_bytes >= LEAST_STACKS_BYTES, "{sizes:?}");
-            }
-        }
-        let sizes = RingSizes::divide(16 << 20, 2, true);
-        assert_eq!(sizes.stacks_bytes, 4 << 20, "a quarter of the default");
-        let record = tracer_common::stack::RAW_STACK_BYTES + tracer_common::stack::MAX_STACK_BYTES;
-        assert!(record + 8 < LEAST_STACKS_BYTES as usize, "the largest record fits the least ring");
     }
 }

@@ -1,6 +1,7 @@
 //! The running kernel: host facts, type information, loading and attaching, rings, counters, /proc, child processes. The only
 //! place with I/O on the kernel and the only one with `unsafe`. Nothing here judges what an event means.
 
+pub mod attach;
 pub mod btf;
 pub mod clock;
 pub mod file_map;
@@ -13,6 +14,7 @@ pub mod loader;
 pub mod offsets;
 pub mod proc;
 pub mod progstats;
+pub mod ring_sizes;
 pub mod tracefs;
 
 pub use btf::Btf;
