@@ -299,9 +299,10 @@ unsafe fn user_stack(
             if bpf_probe_read_user(to.cast(), len as u32, from as *const c_void) != 0 {
                 failed = 1;
                 // A piece lies in two pages: each may be there without the other. Bytes that are not are zeroes by now.
-                let first = PIECE - (from & (PIECE - 1));
+                let second = from & (PIECE - 1);
+                // Volatile: the compiler would add it to a pointer as 4096 less the rest, and the verifier refuses what is taken off.
+                let first = ptr::read_volatile(&(PIECE - second));
                 if first < len {
-                    let second = (len - first) & (PIECE - 1);
                     let lost = bpf_probe_read_user(to.cast(), first as u32, from as *const c_void);
                     if goes_on {
                         let rest = from.wrapping_add(first) as *const c_void;
