@@ -13,6 +13,7 @@ use crate::{
     kernel::{
         clock,
         host::{HostFacts, Pretend},
+        ksyms,
         live::{self, Live, push_meta},
         loader::{self, Filter, Loaded, Plan},
     },
@@ -72,6 +73,8 @@ pub struct Prepared {
     /// The host, without its type information: that is large.
     pub host: HostFacts,
     started: Instant,
+    /// Addresses of the kernel's scheduler.
+    scheduler: Option<std::ops::Range<u64>>,
 }
 
 /// Loads and attaches.
@@ -91,7 +94,10 @@ pub fn prepare(
         sample_hz: args.sample_hz,
         host: &host,
     };
+    // Meanwhile the kernel's symbols are looked through: each takes its tenths of a second.
+    let scheduler = std::thread::spawn(|| ksyms::range("__schedule"));
     let loaded = loader::load(&plan).map_err(|error| error.to_string())?;
+    let scheduler = scheduler.join().ok().flatten();
     host.btf = None;
     crate::kernel::trim_memory();
     let mut first = Batch::new();
@@ -101,7 +107,7 @@ pub fn prepare(
     for family in &loaded.families {
         push_meta(&mut first, now_ns, meta::FAMILIES, family);
     }
-    Ok(Prepared { loaded, first, host, started })
+    Ok(Prepared { loaded, first, host, started, scheduler })
 }
 
 impl Prepared {
@@ -115,7 +121,7 @@ impl Prepared {
     /// Starts to read the rings.
     pub fn spawn(self, capture: Option<Writer>, progress: Progress) -> Result<Session, String> {
         let error = |error: std::io::Error| format!("cannot start to read events: {error}");
-        let (live, batches, give_back) = live::spawn(self.loaded, progress).map_err(error)?;
+        let (live, batches, give_back) = live::spawn(self.loaded, self.scheduler, progress).map_err(error)?;
         let core = core::spawn(capture, self.first, batches, give_back).map_err(error)?;
         Ok(Session { live, core })
     }

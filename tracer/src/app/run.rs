@@ -122,8 +122,10 @@ fn attach(
     if let Some(seed) = Scanner::new(prepared.host.known_arch()).seed(pid, pid) {
         push_meta(&mut prepared.first, start_ns, meta::SEED, &seed);
     }
+    // Before CMD runs, so that what lives for a moment only is looked at in that moment.
+    let session = prepared.spawn(capture, progress::naming(args.talk.quiet)).map_err(failure)?;
     held.release().map_err(|error| launch_failure(&error))?;
-    prepared.spawn(capture, progress::naming(args.talk.quiet)).map_err(failure)
+    Ok(session)
 }
 
 /// Waits for the command, the duration or a second thought. Gives the command's exit code, if it has ended, and the report.

@@ -40,8 +40,9 @@ fn scan<const N: usize>(mut lines: impl BufRead, names: [&str; N], found: &mut [
 /// The addresses of one function: from its symbol to the next one. `None` when they are hidden or it is not there.
 pub fn range(name: &str) -> Option<std::ops::Range<u64>> {
     let [start] = addresses([name]);
+    let start = start?;
     let file = File::open("/proc/kallsyms").ok()?;
-    next_after(BufReader::with_capacity(1 << 16, file), start?).map(|end| start.unwrap_or(end)..end)
+    next_after(BufReader::with_capacity(1 << 16, file), start).map(|end| start..end)
 }
 
 /// The least address above this one.

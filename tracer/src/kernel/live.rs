@@ -69,14 +69,18 @@ pub struct Live {
 }
 
 /// Starts draining. Batches arrive at the receiver; used ones can be given back through the sender that comes with it.
-pub fn spawn(mut loaded: Loaded, progress: stacks::Progress) -> io::Result<(Live, Receiver<Batch>, SyncSender<Batch>)> {
+pub fn spawn(
+    mut loaded: Loaded,
+    scheduler: Option<std::ops::Range<u64>>,
+    progress: stacks::Progress,
+) -> io::Result<(Live, Receiver<Batch>, SyncSender<Batch>)> {
     let (stopped, stop) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK).map_err(io::Error::from)?;
     let (send, receive) = sync_channel(BATCHES);
     let (give_back, spare) = sync_channel(BATCHES);
     let (end, ended) = sync_channel(1);
     let stacks = match loaded.stacks.take() {
         Some(ring) => {
-            let worker = stacks::Worker::new(loaded.python.take());
+            let worker = stacks::Worker::new(loaded.python.take(), scheduler);
             Some(stacks::spawn(ring, worker, send.clone(), progress)?)
         }
         None => None,

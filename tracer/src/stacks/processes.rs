@@ -19,6 +19,8 @@ const MAX_PROCESSES: usize = 2048;
 const FRESH_NS: u64 = 10_000_000_000;
 /// Or after this one, while its Python interpreter is not initialised.
 const READY_NS: u64 = 10_000_000;
+/// Or after this one, when they could not be read.
+const AGAIN_NS: u64 = 1_000_000;
 /// But not more often than this, however many addresses are unknown.
 const PAUSE_NS: u64 = 10_000_000;
 /// PF_KTHREAD (linux/sched.h).
@@ -85,7 +87,12 @@ impl Processes {
             None => true,
             Some(process) => {
                 let another = address_space != 0 && process.address_space != address_space;
-                let fresh_ns = if matches!(process.python, Python::NotReady) { READY_NS } else { FRESH_NS };
+                let fresh_ns = match (&process.space, &process.python) {
+                    // It could not be read, perhaps because it was about to execute another program.
+                    (None, _) if address_space != 0 => AGAIN_NS,
+                    (_, Python::NotReady) => READY_NS,
+                    _ => FRESH_NS,
+                };
                 another || now_ns.saturating_sub(process.read_ns) > fresh_ns
             }
         };

@@ -12,9 +12,9 @@ use super::intern::{FrameKey, Interner};
 use super::processes::{Process, Processes, Python};
 use super::raw::Raw;
 use super::thread::Progress;
+use crate::kernel::clock;
 use crate::kernel::live::push_meta;
 use crate::kernel::loader::PythonProcessValue;
-use crate::kernel::{clock, ksyms};
 use crate::model::meta::{StackEnd, StackRecord, SymbolRecord};
 use crate::pipeline::batch::{Batch, header_bytes};
 use crate::process::ModuleId;
@@ -53,10 +53,13 @@ struct User {
 
 impl Worker {
     /// Nothing seen yet.
-    pub fn new(python: Option<BpfMap<MapData, u32, PythonProcessValue>>) -> Self {
+    pub fn new(
+        python: Option<BpfMap<MapData, u32, PythonProcessValue>>,
+        schedule: Option<std::ops::Range<u64>>,
+    ) -> Self {
         Worker {
             arch: own_arch(),
-            schedule: ksyms::range("__schedule"),
+            schedule,
             processes: Processes::new(python),
             unwinder: Unwinder::new(),
             interner: Interner::default(),

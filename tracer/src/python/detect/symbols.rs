@@ -106,8 +106,7 @@ pub(super) fn from_text(name: &str, bytes: &[u8]) -> Result<Version, String> {
     let minor: u8 = digits.parse().map_err(|_| unknown())?;
     let start = format!("3.{minor}.");
     let mut micro = None;
-    let places = bytes.iter().enumerate().filter(|(_, byte)| **byte == b'3').map(|(at, _)| at);
-    for at in places.filter(|at| bytes[*at..].starts_with(start.as_bytes())) {
+    for at in memchr::memmem::find_iter(bytes, start.as_bytes()) {
         let before = at.checked_sub(1).and_then(|before| bytes.get(before)).copied().unwrap_or(0);
         let rest = &bytes[at + start.len()..];
         let len = rest.iter().take(3).take_while(|byte| byte.is_ascii_digit()).count();
