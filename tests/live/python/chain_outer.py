@@ -42,6 +42,8 @@ def run(mode, seconds):
 
 def main():
     mode, seconds = sys.argv[1], float(sys.argv[2])
+    # Frames of Python are read from the moment at which the tracer has seen that there is an interpreter, so not from its first one.
+    time.sleep(0.3)
     thread = threading.Thread(target=run, args=(mode, seconds))
     thread.start()
     run(mode, seconds)

@@ -21,8 +21,9 @@ const FRESH_NS: u64 = 10_000_000_000;
 const READY_NS: u64 = 10_000_000;
 /// Or after this one, when they could not be read.
 const AGAIN_NS: u64 = 1_000_000;
-/// But not more often than this, however many addresses are unknown.
-const PAUSE_NS: u64 = 10_000_000;
+/// When an address lies in nothing known they are read again at once; if that was in vain, not before this time, and each further
+/// time in vain doubles it, up to [`FRESH_NS`].
+const PAUSE_NS: u64 = 1_000_000;
 /// PF_KTHREAD (linux/sched.h).
 const KERNEL_THREAD: u64 = 0x0020_0000;
 
@@ -51,6 +52,8 @@ pub struct Process {
     /// Number of its address space when it was read.
     address_space: u64,
     read_ns: u64,
+    /// See [`PAUSE_NS`].
+    pause_ns: u64,
 }
 
 /// See the file's head.
@@ -110,12 +113,25 @@ impl Processes {
     /// Reads the mappings again, because an address lies in none of them. False when that was done a moment ago.
     pub fn read_again(&mut self, pid: u32, address_space: u64) -> bool {
         let now_ns = clock::monotonic_ns();
-        let since_ns = self.known.get(&pid).map_or(u64::MAX, |process| now_ns.saturating_sub(process.read_ns));
-        if since_ns < PAUSE_NS {
+        let (since_ns, pause_ns) = self
+            .known
+            .get(&pid)
+            .map_or((u64::MAX, 0), |process| (now_ns.saturating_sub(process.read_ns), process.pause_ns));
+        if since_ns < pause_ns {
             return false;
         }
         self.read(pid, address_space, now_ns);
+        if let Some(process) = self.known.get_mut(&pid) {
+            process.pause_ns = pause_ns;
+        }
         true
+    }
+
+    /// Says whether reading again has helped.
+    pub fn read_helped(&mut self, pid: u32, helped: bool) {
+        if let Some(process) = self.known.get_mut(&pid) {
+            process.pause_ns = if helped { 0 } else { (process.pause_ns * 2).clamp(PAUSE_NS, FRESH_NS) };
+        }
     }
 
     fn read(&mut self, pid: u32, address_space: u64, now_ns: u64) {
@@ -142,7 +158,7 @@ impl Processes {
         self.tell_programs(pid, &python);
         let perf_map = if has_anonymous_code(&space) { PerfMap::read(pid, ns_pid(pid)).ok().flatten() } else { None };
         let process =
-            Process { space: Some(space), python, perf_map, kernel_thread: false, address_space, read_ns: now_ns };
+            Process { space: Some(space), python, perf_map, kernel_thread: false, address_space, read_ns: now_ns, pause_ns: 0 };
         self.known.insert(pid, process);
     }
 
@@ -205,6 +221,7 @@ impl Process {
             kernel_thread: false,
             address_space: 0,
             read_ns: clock::monotonic_ns(),
+            pause_ns: 0,
         }
     }
 }

@@ -174,14 +174,21 @@ impl Worker {
         let Some(mut outcome) = self.unwind(pid, space_id, &snapshot) else {
             return User { end: StackEnd::ProcessGone, ..User::default() };
         };
-        if outcome.end == StackEnd::Unknown && raw.has(raw_flags::UNREADABLE) {
-            outcome.end = StackEnd::Unreadable;
-        }
         if outcome.unknown_address.is_some()
             && self.processes.read_again(pid, space_id)
             && let Some(better) = self.unwind(pid, space_id, &snapshot)
         {
+            self.processes.read_helped(pid, better.unknown_address.is_none());
             outcome = better;
+        }
+        if outcome.unknown_address.is_some() && outcome.rescued {
+            // A search that began at nothing known may have found anything.
+            let found = self.native.iter().position(|frame| frame.rescued).unwrap_or(self.native.len());
+            self.native.truncate(found);
+            (outcome.end, outcome.rescued) = (StackEnd::Unknown, false);
+        }
+        if outcome.end == StackEnd::Unknown && raw.has(raw_flags::UNREADABLE) {
+            outcome.end = StackEnd::Unreadable;
         }
         self.assemble(pid, raw, &outcome)
     }
