@@ -24,8 +24,8 @@ use crate::unwind::{Arch, Outcome, Snapshot, Unwinder, UserFrame};
 
 /// Places whose last stack is remembered, to count how many change.
 const MAX_PLACES: usize = 1 << 16;
-/// Addresses of a file that are named at once: this many, or an eighth of them if that is more, since each time its whole symbol table is
-/// read.
+/// Addresses of a file that are named at once: this many, or an eighth of them if that is more, since each time its whole symbol
+/// table is read.
 const LEAST_NAMED: usize = 512;
 
 /// See the file's head.
@@ -99,7 +99,8 @@ impl Worker {
         );
     }
 
-    /// Bits of [`Sampled::refreshed`]: the place was captured before; and had another stack then. When the table is full all are forgotten.
+    /// Bits of [`Sampled::refreshed`]: the place was captured before; and had another stack then. When the table is full, all
+    /// places are forgotten.
     fn refreshed(&mut self, tgid: u32, place: u32, stack: u64) -> u8 {
         if self.places.len() >= MAX_PLACES && !self.places.contains_key(&(tgid, place)) {
             self.places.clear();
