@@ -1,9 +1,9 @@
 //! Numbers for modules, frames and stacks, and the records that define them: each is written once, before its first use.
 //!
-//! Bounded: beyond [`MAX_FRAMES`] frames or [`MAX_STACKS`] stacks nothing new is added; a sample whose stack found no room has
-//! stack 0, which the report counts. Names are not known here.
+//! Bounded: beyond [`MAX_FRAMES`] frames, [`MAX_TEXT_BYTES`] bytes of their names or [`MAX_STACKS`] stacks nothing new is added; a
+//! sample whose stack found no room has stack 0, which the report counts. Names of native and kernel code are not known here.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::hash::Hasher;
 use std::sync::Arc;
 
@@ -14,8 +14,10 @@ use crate::model::meta::{FrameKind, FrameRecord, ModuleRecord, StackRecord};
 use crate::pipeline::batch::Batch;
 use crate::process::{Module, ModuleId};
 
-/// Most distinct frames of a run; about 150 bytes each.
+/// Most distinct frames of a run; about 150 bytes each, without names.
 pub const MAX_FRAMES: usize = 1 << 18;
+/// Most bytes of names that frames hold: functions and files of Python, functions of JITs. One name in two frames counts twice.
+pub const MAX_TEXT_BYTES: usize = 64 << 20;
 /// Most distinct stacks of a run; about 40 bytes each, their frames are kept by whoever reads the records.
 pub const MAX_STACKS: usize = 1 << 16;
 
@@ -53,12 +55,24 @@ pub enum FrameKey {
     Nowhere,
 }
 
+impl FrameKey {
+    fn text_bytes(&self) -> usize {
+        match self {
+            FrameKey::Python { function, file, .. } => function.len() + file.len(),
+            FrameKey::Jit { name: Some(name), .. } => name.len(),
+            _ => 0,
+        }
+    }
+}
+
 /// See the file's head.
 #[derive(Default)]
 pub struct Interner {
-    modules: HashMap<ModuleId, ()>,
+    /// As many as there are modules, which are bounded.
+    modules: HashSet<ModuleId>,
     frames: HashMap<FrameKey, u32>,
-    stacks: HashMap<u64, ()>,
+    text_bytes: usize,
+    stacks: HashSet<u64>,
     /// Frames and stacks that found no room.
     pub refused: u64,
 }
@@ -69,10 +83,12 @@ impl Interner {
         if let Some(id) = self.frames.get(&key) {
             return Some(*id);
         }
-        if self.frames.len() >= MAX_FRAMES {
+        let text_bytes = self.text_bytes + key.text_bytes();
+        if self.frames.len() >= MAX_FRAMES || text_bytes > MAX_TEXT_BYTES {
             self.refused += 1;
             return None;
         }
+        self.text_bytes = text_bytes;
         // Numbers start at 1, so that 0 in a damaged record is nobody's.
         let id = self.frames.len() as u32 + 1;
         push_meta(batch, ts_ns, meta::FRAME, &describe(id, &key));
@@ -82,7 +98,7 @@ impl Interner {
 
     /// Defines a module if that has not been done.
     pub fn module(&mut self, ts_ns: u64, module: &Module, batch: &mut Batch) {
-        if self.modules.insert(module.id, ()).is_some() {
+        if !self.modules.insert(module.id) {
             return;
         }
         let record = ModuleRecord {
@@ -97,14 +113,14 @@ impl Interner {
     /// The id of a stack, defined in `batch` if it is new; 0: there is no room.
     pub fn stack(&mut self, ts_ns: u64, mut record: StackRecord, batch: &mut Batch) -> u64 {
         record.id = hash(&record);
-        if self.stacks.contains_key(&record.id) {
+        if self.stacks.contains(&record.id) {
             return record.id;
         }
         if self.stacks.len() >= MAX_STACKS {
             self.refused += 1;
             return 0;
         }
-        self.stacks.insert(record.id, ());
+        self.stacks.insert(record.id);
         push_meta(batch, ts_ns, meta::STACK, &record);
         record.id
     }
@@ -147,13 +163,13 @@ fn describe(id: u32, key: &FrameKey) -> FrameRecord {
 /// A hash of everything but the id. Equal stacks of one run have equal ids; 64 bits make a collision among 65,536 stacks a matter of
 /// 1 in 10 billion.
 fn hash(record: &StackRecord) -> u64 {
-    // The standard hasher with its fixed keys: the same in every run.
+    // The standard hasher with its fixed keys: the same in every run of this build.
     let mut hasher = std::hash::DefaultHasher::new();
     for frame in &record.frames {
         hasher.write_u32(*frame);
     }
     hasher.write_u8(record.end as u8);
-    hasher.write_u32(record.at_module.map_or(u32::MAX, |module| module));
+    hasher.write_u32(record.at_module.unwrap_or(u32::MAX));
     hasher.write_u8(u8::from(record.rescued) | u8::from(record.python_misfit) << 1);
     hasher.write(record.python_end.as_deref().unwrap_or_default().as_bytes());
     hasher.finish().max(1)
@@ -196,6 +212,16 @@ mod tests {
             .collect();
         assert_eq!(kinds, ["frame", "frame", "stack", "stack"]);
         assert_eq!(interner.unnamed().iter().map(|(id, _)| *id).collect::<Vec<_>>(), [1, 2]);
+    }
+
+    #[test]
+    fn names_without_end_find_no_room() {
+        let (mut interner, mut batch) = (Interner::default(), Batch::new());
+        let key = |bytes: usize| FrameKey::Jit { name: Some("x".repeat(bytes)), mapping: (0, 0) };
+        assert_eq!(interner.frame(1, key(MAX_TEXT_BYTES + 1), &mut batch), None);
+        assert_eq!(interner.frame(1, key(10), &mut batch), Some(1), "a small one has room");
+        assert_eq!(interner.frame(1, key(MAX_TEXT_BYTES - 9), &mut batch), None, "the two together have not");
+        assert_eq!((interner.refused, interner.text_bytes, batch.len()), (2, 10, 1));
     }
 
     #[test]

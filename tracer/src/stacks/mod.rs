@@ -3,6 +3,8 @@
 pub mod intern;
 mod processes;
 pub mod raw;
+#[cfg(test)]
+mod tests;
 mod thread;
 mod worker;
 

@@ -1,7 +1,9 @@
 //! What is known of each process whose stacks come in: its mappings, its Python interpreter, the map of its JIT.
 //!
-//! Read when its first stack comes, again after an exec, when an address lies in nothing known, and every [`FRESH_NS`]: a library that is
-//! unloaded and replaced by another one at the same address within that time is taken for the first. Bounded to [`MAX_PROCESSES`].
+//! Read when its first stack comes, again after an exec, when an address lies in nothing known, and when its next stack comes after
+//! [`FRESH_NS`]: a library that is unloaded and replaced by another one at the same address within that time is taken for the first.
+//! Bounded: [`MAX_PROCESSES`] processes, and [`MAX_PERF_MAP_BYTES`] of all their JITs' maps. The mappings of each are bounded by
+//! `process`, but not those of all together.
 
 use std::collections::HashMap;
 
@@ -13,8 +15,10 @@ use crate::process::{AddressSpace, Backing, Modules};
 use crate::python::{Codes, Detected, Detector, Interpreter, ProcessMemory};
 use crate::symbol::perf_map::PerfMap;
 
-/// Most processes known at once; those that are gone are forgotten first. About 20 KB each.
+/// Most processes known at once; those that are gone are forgotten first. About 20 KB each, more for one with many mappings.
 const MAX_PROCESSES: usize = 2048;
+/// Most memory for the maps of JITs, all processes together. Code of further ones has no names.
+const MAX_PERF_MAP_BYTES: usize = 256 << 20;
 /// Mappings are read again after this time.
 const FRESH_NS: u64 = 10_000_000_000;
 /// Or after this one, while its Python interpreter is not initialised.
@@ -45,11 +49,11 @@ pub struct Process {
     pub space: Option<AddressSpace>,
     /// Its Python interpreter, if it runs one.
     pub python: Python,
-    /// What its JIT wrote down.
-    pub perf_map: Option<PerfMap>,
+    /// What its JIT wrote down, and when that was read.
+    pub perf_map: Option<(PerfMap, u64)>,
     /// It is a kernel thread.
     pub kernel_thread: bool,
-    /// Number of its address space when it was read.
+    /// Number of its address space when it was read; 0: not known.
     address_space: u64,
     read_ns: u64,
     /// See [`PAUSE_NS`].
@@ -66,7 +70,7 @@ pub struct Processes {
     /// Names of Python code.
     pub codes: Codes,
     detector: Detector,
-    /// When a process was first seen last, or became another program.
+    /// When the newest process was first seen, or a process became another program.
     pub newest_ns: u64,
 }
 
@@ -150,20 +154,57 @@ impl Processes {
             entry.read_ns = now_ns;
             return;
         };
-        if self.known.get(&pid).is_none_or(|process| process.address_space != address_space) {
+        let before = self.known.get(&pid).map(|process| process.address_space);
+        // A thread that is ending has none, which says nothing of its process.
+        let address_space = if address_space == 0 { before.unwrap_or(0) } else { address_space };
+        let same_program = before == Some(address_space);
+        if !same_program {
             self.codes.forget(pid);
             self.newest_ns = now_ns;
         }
         let python = self.python(pid, &space);
         self.tell_programs(pid, &python);
-        let perf_map = if has_anonymous_code(&space) { PerfMap::read(pid, ns_pid(pid)).ok().flatten() } else { None };
-        let process =
-            Process { space: Some(space), python, perf_map, kernel_thread: false, address_space, read_ns: now_ns, pause_ns: 0 };
+        let perf_map = if has_anonymous_code(&space) { self.perf_map(pid, same_program, now_ns) } else { None };
+        let process = Process {
+            space: Some(space),
+            python,
+            perf_map,
+            kernel_thread: false,
+            address_space,
+            read_ns: now_ns,
+            pause_ns: 0,
+        };
         self.known.insert(pid, process);
     }
 
+    /// What its JIT wrote down. It may be large, so it is read less often than mappings may be.
+    fn perf_map(&mut self, pid: u32, same_program: bool, now_ns: u64) -> Option<(PerfMap, u64)> {
+        let known = self.known.get_mut(&pid).and_then(|process| process.perf_map.take());
+        if let Some((map, read_ns)) =
+            known.filter(|(_, read_ns)| same_program && now_ns.saturating_sub(*read_ns) < FRESH_NS)
+        {
+            return Some((map, read_ns));
+        }
+        let map = PerfMap::read(pid, ns_pid(pid)).ok().flatten()?;
+        let others = self.known.values().filter_map(|process| process.perf_map.as_ref());
+        let others_bytes: usize = others.map(|(map, _)| map.byte_len()).sum();
+        if others_bytes + map.byte_len() > MAX_PERF_MAP_BYTES {
+            tracing::info!(
+                "process {pid}: code made at run time has no names: the maps of all processes are too large"
+            );
+            return None;
+        }
+        Some((map, now_ns))
+    }
+
     fn python(&mut self, pid: u32, space: &AddressSpace) -> Python {
-        let Ok(mut memory) = ProcessMemory::open(pid) else { return Python::No };
+        let mut memory = match ProcessMemory::open(pid) {
+            Ok(memory) => memory,
+            Err(error) => {
+                tracing::debug!("process {pid}: not looked at for Python: {error}");
+                return Python::No;
+            }
+        };
         match self.detector.detect(space, &mut memory) {
             Detected::NotPython => Python::No,
             Detected::NotReady => Python::NotReady,
@@ -244,4 +285,60 @@ fn ns_pid(pid: u32) -> u32 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
     line.and_then(|ids| ids.split_whitespace().last()).and_then(|id| id.parse().ok()).unwrap_or(pid)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Command, Stdio};
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn this_process_is_read_once_and_is_no_python() {
+        let (mut processes, pid) = (Processes::new(None), std::process::id());
+        let process = processes.get(pid, 9);
+        let read_ns = process.read_ns;
+        assert!(process.space.is_some() && matches!(process.python, Python::No) && !process.kernel_thread);
+        assert_eq!(processes.get(pid, 9).read_ns, read_ns, "nothing has changed");
+        assert_ne!(processes.get(pid, 10).read_ns, read_ns, "it has executed another program");
+        assert!(!processes.read_again(pid, 10), "that was a moment ago");
+        assert_eq!(processes.known.len(), 1);
+    }
+
+    #[test]
+    fn a_thread_that_is_ending_says_nothing_of_its_process() {
+        let (mut processes, pid) = (Processes::new(None), std::process::id());
+        processes.get(pid, 9);
+        let newest_ns = processes.newest_ns;
+        std::thread::sleep(Duration::from_nanos(PAUSE_NS + 1_000_000));
+        assert!(processes.read_again(pid, 0));
+        assert_eq!((processes.known[&pid].address_space, processes.newest_ns), (9, newest_ns), "the same program");
+    }
+
+    #[test]
+    fn what_was_read_of_a_process_outlives_it_but_not_its_next_program() {
+        let mut child = Command::new("sleep").arg("60").stdout(Stdio::null()).spawn().expect("sleep");
+        let (mut processes, pid) = (Processes::new(None), child.id());
+        std::thread::sleep(Duration::from_millis(50));
+        assert!(processes.get(pid, 9).space.is_some(), "it lives");
+        child.kill().expect("a child");
+        child.wait().expect("a child");
+        std::thread::sleep(Duration::from_nanos(PAUSE_NS + 1_000_000));
+        assert!(processes.read_again(pid, 9));
+        assert!(processes.get(pid, 9).space.is_some(), "its last stacks are still to come");
+        assert!(processes.get(pid, 10).space.is_none(), "what ran at its end was never seen");
+    }
+
+    #[test]
+    fn those_that_are_gone_are_forgotten_when_room_is_needed() {
+        let mut processes = Processes::new(None);
+        let first = (1 << 22) + 1;
+        for pid in first..first + MAX_PROCESSES as u32 {
+            assert!(processes.get(pid, 9).space.is_none(), "there is no process {pid}");
+        }
+        assert_eq!(processes.known.len(), MAX_PROCESSES);
+        processes.get(std::process::id(), 9);
+        assert_eq!(processes.known.len(), 1, "all others are gone");
+    }
 }

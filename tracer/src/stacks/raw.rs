@@ -103,37 +103,23 @@ const _: () = assert!(HEADER_BYTES == 16);
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::raw::RawRecord;
     use tracer_common::stack::{origin, raw_flags};
 
     fn record() -> Vec<u8> {
-        let mut raw = RawStack {
-            header: Header { ts_ns: 5, kind: tracer_common::record::cpu::RAW_STACK, cpu: 1, lost: 0 },
-            tid: 11,
-            tgid: 10,
-            origin: origin::WAIT,
-            python_frames: 1,
-            python_end: 1,
-            kernel_frames: 2,
-            flags: raw_flags::CUT,
-            syscall: 202,
-            stack_bytes: 8,
-            stack_wanted: 100,
-            weight_ns: 0,
-            place: 77,
-            thread_pointer: 3,
-            address_space: 9,
-            registers: [0; REGISTER_WORDS],
-            kernel: [0; KERNEL_FRAMES],
-            python: [PythonFrame::default(); PYTHON_FRAMES],
-        };
-        raw.registers[16] = 0x1234;
-        raw.kernel[..2].copy_from_slice(&[1, 2]);
-        raw.python[0] = PythonFrame { code: 8, instruction: 9, owner: 3, reserved: [0; 7] };
-        // SAFETY: plain numbers without padding (the layout's size is asserted beside it).
-        let bytes = unsafe { std::slice::from_raw_parts((&raw const raw).cast::<u8>(), RAW_STACK_BYTES) };
-        let mut record = bytes.to_vec();
-        record.extend_from_slice(&[7; 16]);
-        record
+        RawRecord::new(5, origin::WAIT, 11, 10)
+            .python_end(1)
+            .flags(raw_flags::CUT)
+            .syscall(202)
+            .stack_wanted(100)
+            .place(77)
+            .address_space(9)
+            .register(16, 0x1234)
+            .kernel(&[1, 2])
+            .python(&[PythonFrame { code: 8, instruction: 9, owner: 3, reserved: [0; 7] }])
+            .stack(&[7; 8])
+            .room(&[7; 8])
+            .bytes()
     }
 
     #[test]

@@ -114,8 +114,11 @@ impl Reader {
         while let Some(record) = self.ring.next() {
             self.worker.take(&record, &mut batch);
             self.popped.fetch_add(1, Ordering::Release);
-            if batch.byte_len() >= BATCH_BYTES && self.send.send(std::mem::take(&mut batch)).is_err() {
-                return false;
+            if batch.byte_len() >= BATCH_BYTES {
+                if self.send.send(std::mem::take(&mut batch)).is_err() {
+                    return false;
+                }
+                self.worker.begin_batch();
             }
         }
         batch.is_empty() || self.send.send(batch).is_ok()

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, HashMap};
 use aya::maps::{HashMap as BpfMap, MapData};
 use tracer_common::python::{PythonFrame, walk};
 use tracer_common::record::{Header, cpu, meta};
-use tracer_common::stack::{PLACE_BITS, Sampled, origin, raw_flags};
+use tracer_common::stack::{KERNEL_FRAMES, PLACE_BITS, Sampled, origin, raw_flags};
 
 use super::intern::{FrameKey, Interner};
 use super::processes::{Process, Processes, Python};
@@ -16,7 +16,7 @@ use crate::kernel::clock;
 use crate::kernel::live::push_meta;
 use crate::kernel::loader::PythonProcessValue;
 use crate::model::meta::{StackEnd, StackRecord, SymbolRecord};
-use crate::pipeline::batch::{Batch, header_bytes};
+use crate::pipeline::batch::{Batch, header, header_bytes};
 use crate::process::ModuleId;
 use crate::python::{Codes, Merged, Missing, merge};
 use crate::symbol::{Limits, Named, Symboliser};
@@ -24,18 +24,19 @@ use crate::unwind::{Arch, Outcome, Snapshot, Unwinder, UserFrame};
 
 /// Places whose last stack is remembered, to count how many change.
 const MAX_PLACES: usize = 1 << 16;
-/// Names that are handed over at once.
-const NAMES_PER_BATCH: usize = 512;
+/// Addresses of a file that are named at once: this many, or an eighth of them if that is more, since each time its whole symbol
+/// table is read.
+const LEAST_NAMED: usize = 512;
 
 /// See the file's head.
 pub struct Worker {
     arch: Option<Arch>,
-    /// The kernel's scheduler function; none: its address is hidden.
+    /// Addresses of the kernel's scheduler function; none: they are hidden.
     schedule: Option<std::ops::Range<u64>>,
     processes: Processes,
     unwinder: Unwinder,
     interner: Interner,
-    /// The stack that was captured last at each place.
+    /// The stack that was captured last at each (process, place). Bounded by [`MAX_PLACES`].
     places: HashMap<(u32, u32), u64>,
     native: Vec<UserFrame>,
 }
@@ -71,8 +72,10 @@ impl Worker {
     /// Takes one raw record. Whatever it holds, exactly one record of family `cpu` is written.
     pub fn take(&mut self, record: &[u8], batch: &mut Batch) {
         let Some(raw) = Raw::new(record) else {
-            // Written as it is, cut to its header: it is counted as one that could not be decoded.
-            batch.push(record.get(..16).unwrap_or(record));
+            // A header and nothing behind it: counted as one of this family that could not be decoded.
+            let unknown = Header { ts_ns: clock::monotonic_ns(), kind: cpu::SAMPLED, cpu: 0, lost: 0 };
+            let header = header(record).unwrap_or(unknown);
+            batch.push(&header_bytes(Header { kind: cpu::SAMPLED, ..header }));
             return;
         };
         let user = self.user(&raw);
@@ -96,7 +99,8 @@ impl Worker {
         );
     }
 
-    /// Whether the place was captured before, and had another stack then.
+    /// Bits of [`Sampled::refreshed`]: the place was captured before; and had another stack then. When the table is full, all
+    /// places are forgotten.
     fn refreshed(&mut self, tgid: u32, place: u32, stack: u64) -> u8 {
         if self.places.len() >= MAX_PLACES && !self.places.contains_key(&(tgid, place)) {
             self.places.clear();
@@ -156,7 +160,11 @@ impl Worker {
         let (pid, space_id) = (raw.tgid(), raw.address_space());
         if raw.has(raw_flags::NO_USER_SPACE) {
             let kernel_thread = self.processes.get(pid, 0).kernel_thread;
-            let end = if kernel_thread { StackEnd::Whole } else { StackEnd::NoUserStack };
+            let end = match kernel_thread {
+                true if raw.kernel().count() < KERNEL_FRAMES => StackEnd::Whole,
+                true => StackEnd::Cut,
+                false => StackEnd::NoUserStack,
+            };
             return User { end, ..User::default() };
         }
         let Some(arch) = self.arch.filter(|_| !raw.has(raw_flags::NO_REGISTERS | raw_flags::COMPAT)) else {
@@ -207,9 +215,12 @@ impl Worker {
             User { end: outcome.end, at_module: outcome.at_module, rescued: outcome.rescued, ..User::default() };
         let Some((process, codes)) = self.processes.with_codes(pid) else { return user };
         let python = raw.python();
+        if matches!(process.python, Python::Yes(..)) {
+            // Also where no frame was found, if some may be missing.
+            user.python_end = python_end(raw.python_end());
+        }
         let merged = match &process.python {
             Python::Yes(interpreter, _) if !python.is_empty() => {
-                user.python_end = python_end(raw.python_end());
                 let whole = outcome.end == StackEnd::Whole;
                 let (merged, misfit) = merge(&self.native, whole, &python, raw.python_end(), interpreter);
                 user.misfit = misfit;
@@ -240,7 +251,7 @@ impl Worker {
         user
     }
 
-    /// When a process was first seen last.
+    /// When the newest process was first seen.
     pub fn newest_ns(&self) -> u64 {
         self.processes.newest_ns
     }
@@ -270,7 +281,7 @@ impl Worker {
         let mut symboliser = Symboliser::new(Limits::default());
         let mut done = 0;
         for (module, frames) in by_module {
-            for part in frames.chunks(NAMES_PER_BATCH.max(frames.len() / 8)) {
+            for part in frames.chunks(LEAST_NAMED.max(frames.len() / 8)) {
                 let addresses: Vec<u64> = part.iter().map(|(_, address)| *address).collect();
                 let names = match module {
                     None => symboliser.kernel(&addresses),
@@ -310,7 +321,7 @@ fn native(pid: u32, process: &Process, frame: &UserFrame) -> FrameKey {
         process.space.as_ref().and_then(|space| space.find(frame.address)).filter(|mapping| mapping.executable);
     match mapping {
         Some(mapping) => {
-            let name = process.perf_map.as_ref().and_then(|map| map.find(frame.address)).map(str::to_owned);
+            let name = process.perf_map.as_ref().and_then(|(map, _)| map.find(frame.address)).map(str::to_owned);
             let place = if name.is_some() { (0, 0) } else { (pid, mapping.start) };
             FrameKey::Jit { name, mapping: place }
         }

@@ -141,6 +141,12 @@ impl PerfMap {
         self.entries.is_empty()
     }
 
+    /// Memory that it takes, about.
+    pub fn byte_len(&self) -> usize {
+        const ENTRY_BYTES: usize = 40;
+        self.names.capacity() + self.entries.len() * ENTRY_BYTES
+    }
+
     /// Lines that are not entries.
     pub fn bad_lines(&self) -> u64 {
         self.bad_lines

@@ -1,5 +1,6 @@
 //! For tests only: makes the bytes of records as the kernel and the live source write them, and streams of them.
 
+pub mod raw;
 pub mod stacks;
 
 use tracer_common::record::{Header, meta, sched as kind};
