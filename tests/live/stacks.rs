@@ -212,7 +212,7 @@ fn a_program_that_was_deleted_or_replaced_after_its_start_has_its_own_names() {
         assert_share(what, &samples, 100, |sample| is_whole_with(sample, &chain));
         let module = stacks.modules.values().find(|module| text(module, "path").contains(&name));
         let module = module.unwrap_or_else(|| panic!("the program is no module: {:?}", stacks.modules));
-        assert_eq!(module["deleted"], true, "it had no name any more: {module}");
+        assert!(text(module, "build_id").len() >= 16, "its file is told by its build id: {module}");
     }
 }
 

@@ -75,7 +75,10 @@ fn python_stacks_agree_with_py_spy() {
         let traced = Tracer::record(&["--pid", &pid]).options(&options).go().expect_code(0);
         let stacks = Stacks::of(&traced);
         for (tid, theirs) in &dump {
-            let samples: Vec<&Sample> = stacks.samples.iter().filter(|sample| sample.tid == *tid).collect();
+            // Python frames are read from the moment at which the tracer has seen that there is an interpreter.
+            let known_ns = stacks.samples.iter().map(|sample| sample.ts_ns).min().unwrap_or(0) + 300_000_000;
+            let late = |sample: &&Sample| sample.tid == *tid && sample.ts_ns > known_ns;
+            let samples: Vec<&Sample> = stacks.samples.iter().filter(late).collect();
             let samples = of_origin(&samples, Origin::Wait);
             let what = format!("{}, thread {tid} against py-spy", interpreter.shown());
             assert_share(&what, &samples, 1, |sample| ours(sample) == *theirs);

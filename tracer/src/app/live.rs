@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tracer_common::record::meta;
+use tracer_common::{FamilyId, record::meta};
 
 use super::{Failure, core, output};
 use crate::{
@@ -73,8 +73,8 @@ pub struct Prepared {
     /// The host, without its type information: that is large.
     pub host: HostFacts,
     started: Instant,
-    /// Addresses of the kernel's scheduler.
-    scheduler: Option<std::ops::Range<u64>>,
+    /// Finds the addresses of the kernel's scheduler.
+    scheduler: Option<std::thread::JoinHandle<Option<std::ops::Range<u64>>>>,
 }
 
 /// Loads and attaches.
@@ -94,10 +94,10 @@ pub fn prepare(
         sample_hz: args.sample_hz,
         host: &host,
     };
-    // Meanwhile the kernel's symbols are looked through: each takes its tenths of a second.
-    let scheduler = std::thread::spawn(|| ksyms::range("__schedule"));
+    // Meanwhile the kernel's symbols are looked through: either takes its tenths of a second.
+    let takes_stacks = plan.families.iter().any(|family| family.id() == FamilyId::Cpu);
+    let scheduler = takes_stacks.then(|| std::thread::spawn(|| ksyms::range("__schedule")));
     let loaded = loader::load(&plan).map_err(|error| error.to_string())?;
-    let scheduler = scheduler.join().ok().flatten();
     host.btf = None;
     crate::kernel::trim_memory();
     let mut first = Batch::new();
@@ -121,7 +121,8 @@ impl Prepared {
     /// Starts to read the rings.
     pub fn spawn(self, capture: Option<Writer>, progress: Progress) -> Result<Session, String> {
         let error = |error: std::io::Error| format!("cannot start to read events: {error}");
-        let (live, batches, give_back) = live::spawn(self.loaded, self.scheduler, progress).map_err(error)?;
+        let scheduler = self.scheduler.and_then(|found| found.join().ok().flatten());
+        let (live, batches, give_back) = live::spawn(self.loaded, scheduler, progress).map_err(error)?;
         let core = core::spawn(capture, self.first, batches, give_back).map_err(error)?;
         Ok(Session { live, core })
     }
