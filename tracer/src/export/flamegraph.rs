@@ -63,7 +63,9 @@ fn flames(stacks: &[(Vec<&str>, u64)]) -> (Vec<Flame>, u64) {
 }
 
 fn picture(flames: &[Flame], all_ns: u64, of: Of) -> String {
-    let rows = flames.iter().map(|flame| flame.row + 1).max().unwrap_or(1);
+    let scale = (WIDTH - 2.0 * MARGIN) / all_ns as f64;
+    let seen = |flame: &&Flame| (flame.to_ns - flame.from_ns) as f64 * scale >= LEAST_WIDTH;
+    let rows = flames.iter().filter(seen).map(|flame| flame.row + 1).max().unwrap_or(1);
     let height = HEAD + rows * ROW + ROW;
     let title = match of {
         Of::OnCpu => "On-CPU time",
@@ -81,16 +83,13 @@ fn picture(flames: &[Flame], all_ns: u64, of: Of) -> String {
         WIDTH / 2.0,
         WIDTH / 2.0,
     );
-    let scale = (WIDTH - 2.0 * MARGIN) / all_ns as f64;
-    for flame in flames {
+    for flame in flames.iter().filter(seen) {
         let ns = flame.to_ns - flame.from_ns;
         let (x, width) = (MARGIN + flame.from_ns as f64 * scale, ns as f64 * scale);
-        if width < LEAST_WIDTH {
-            continue;
-        }
         let y = height - ROW - (flame.row + 1) * ROW;
         let (label, time) = (escaped(&shortened(&flame.name, width)), duration(ns as f64 / 1e9));
-        let share = percent(ns as f64 / all_ns as f64);
+        // It may begin with `<`.
+        let share = escaped(&percent(ns as f64 / all_ns as f64));
         // A String takes all that is written to it.
         let _ = writeln!(
             svg,

@@ -62,6 +62,12 @@ fn a_hostile_name_neither_adds_frames_nor_lines_nor_markup() {
     let svg = String::from_utf8(svg).expect("UTF-8");
     assert!(!svg.contains("<script>alert") && svg.contains("&lt;script&gt;"), "escaped");
     assert!(!svg.contains('\u{1b}'));
+    assert!(svg.contains("&lt;0.1 %"), "a share may begin with markup");
+    let markup = svg.split("<![CDATA[").next().unwrap_or_default();
+    let tags = |rest: &str| rest.starts_with(|next: char| next.is_ascii_alphabetic() || "/?!".contains(next));
+    for rest in markup.split('<').skip(1) {
+        assert!(tags(rest), "no element begins like this: <{}", rest.chars().take(60).collect::<String>());
+    }
 }
 
 #[test]

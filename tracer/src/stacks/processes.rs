@@ -302,7 +302,11 @@ mod tests {
         assert!(process.space.is_some() && matches!(process.python, Python::No) && !process.kernel_thread);
         assert_eq!(processes.get(pid, 9).read_ns, read_ns, "nothing has changed");
         assert_ne!(processes.get(pid, 10).read_ns, read_ns, "it has executed another program");
-        assert!(!processes.read_again(pid, 10), "that was a moment ago");
+        assert!(processes.read_again(pid, 10), "an address is unknown for the first time");
+        (0..12).for_each(|_| processes.read_helped(pid, false));
+        assert!(!processes.read_again(pid, 10), "that was in vain, and a moment ago");
+        processes.read_helped(pid, true);
+        assert!(processes.read_again(pid, 10));
         assert_eq!(processes.known.len(), 1);
     }
 
