@@ -80,6 +80,26 @@ fn install_what_can_be(survey: &Survey) -> Result<()> {
     install_linker(&after, has_apt)
 }
 
+/// Programs that the live tests start, and Debian's package of each.
+const TEST_PROGRAMS: [(&str, &str); 3] = [("cc", "gcc"), ("c++", "g++"), ("python3", "python3")];
+
+/// Installs what the live tests need and this machine lacks. Where that cannot be, the tests that miss it say so themselves.
+pub fn test_programs() -> Result<()> {
+    let missing: Vec<String> = TEST_PROGRAMS
+        .iter()
+        .filter(|(program, _)| sh::which(program).is_none())
+        .map(|(_, package)| (*package).to_owned())
+        .collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    if sh::which("apt-get").is_none() {
+        println!("the live tests need what is called {} elsewhere: install it", missing.join(", "));
+        return Ok(());
+    }
+    apt_install(missing)
+}
+
 /// As bpf-linker's own instructions have it: its release where cargo-binstall is there, else from source against the LLVM of the
 /// first compiler for which there is one. Debian's compiler always has one, so it comes in where a nightly's LLVM is too new.
 fn install_linker(survey: &Survey, has_apt: bool) -> Result<()> {

@@ -9,7 +9,7 @@ use clap::ValueEnum;
 use crate::{
     build,
     needs::{self, Needs},
-    sh,
+    setup, sh,
     sh::Cmd,
     workspace::{self, Binaries},
 };
@@ -80,6 +80,7 @@ pub fn offline(arguments: &[String]) -> Result<()> {
 /// The live tests, as root.
 pub fn live(arguments: &[String]) -> Result<()> {
     sh::can_be_root().context("the live tests attach eBPF programs")?;
+    setup::test_programs()?;
     let live = Live::build()?;
     ensure!(!live.list()?.is_empty(), "tests/live holds no test");
     live.command()?.arg("--test-threads=1").args(arguments).privileged().run()
