@@ -35,7 +35,7 @@ pub struct WaiterTally {
     pub total_ns: u64,
     /// Whether it waits at the end of the window.
     pub open: bool,
-    /// Where in its code, and how long; at most [`MAX_WAITER_PLACES`].
+    /// Where in its code, and how long; at most `MAX_WAITER_PLACES`.
     pub places: Vec<(u32, u64)>,
 }
 

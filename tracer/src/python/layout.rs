@@ -121,7 +121,7 @@ pub enum Runs {
 }
 
 impl Interpreter {
-    /// See [`Lines`].
+    /// See `Lines`.
     pub fn lines(&self) -> Lines {
         match self.version.minor {
             ..=9 => Lines::Lnotab,
@@ -130,7 +130,7 @@ impl Interpreter {
         }
     }
 
-    /// See [`Runs`].
+    /// See `Runs`.
     pub fn runs(&self) -> Runs {
         match self.version.minor {
             ..=10 => Runs::Single,

@@ -75,7 +75,7 @@ pub struct Named {
     pub missing: Option<String>,
 }
 
-/// Words of [`Named::missing`].
+/// Words of `Named::missing`.
 pub mod missing {
     /// The file has no symbols at all.
     pub const NO_SYMBOLS: &str = "no-symbols";
