@@ -2,6 +2,7 @@
 
 use std::cell::UnsafeCell;
 use std::mem::MaybeUninit;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 /// The kinds of mutex that a role can ask for.
@@ -95,6 +96,15 @@ impl Mutex {
                 }
             }
         }
+    }
+
+    /// Who holds it, by glibc's own record (x86-64 layout); for a priority-inheritance mutex by the word that the kernel hands over
+    /// itself, maybe to a waiter that has not run yet.
+    pub fn holder(&self) -> Option<u32> {
+        let word = if self.kind == MutexKind::Pi { 0 } else { 2 };
+        // SAFETY: the words lie inside of the initialised mutex; others write them meanwhile, so they are read as atomics.
+        let value = unsafe { AtomicU32::from_ptr(self.raw.get().cast::<u32>().add(word)) }.load(Ordering::Relaxed);
+        Some(value & libc::FUTEX_TID_MASK).filter(|tid| *tid != 0)
     }
 
     /// Gives it back.

@@ -1,5 +1,6 @@
 //! `mutex`: threads fight for one glibc mutex, or each has its own.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -45,8 +46,12 @@ impl Part {
     fn work(&self, truth: &mut ThreadTruth) {
         let (mut waited, mut held, mut longest, mut turns) =
             (sys::Waited::default(), Duration::ZERO, Duration::ZERO, 0_u64);
+        let mut holders = BTreeMap::<String, u64>::new();
         while Instant::now() < self.end {
             let asked = Instant::now();
+            if let Some(holder) = self.mutex.holder() {
+                *holders.entry(holder.to_string()).or_default() += 1;
+            }
             waited.in_call(|| self.mutex.lock());
             let got = Instant::now();
             longest = longest.max(got - asked);
@@ -66,6 +71,7 @@ impl Part {
         truth.set("longest_wait_s", longest.as_secs_f64());
         truth.set("held_s", held.as_secs_f64());
         truth.set("turns", turns);
+        truth.set("found_held_by", json!(holders));
         truth.set("lock", self.mutex.address());
     }
 }
