@@ -66,6 +66,7 @@ impl Aggregate {
             threads: writer.rows(&finished, &rest),
             cpu: sched.then(|| writer.cpu()),
             locks: sched.then(|| writer.locks()),
+            critical_path: if sched { self.critical_path(writer.stacks.as_ref()) } else { None },
             stacks: writer.stacks.as_ref().map(|stacks| stacks.section(&self.measured(sched))),
             coverage: self.coverage_part(),
             overhead: self.cost.as_ref().map(|cost| overhead(cost, self.startup_cpu_s, self.window_ns())),
@@ -91,6 +92,22 @@ impl Aggregate {
             *sum = sum.saturating_add(process.sums.of(State::OnCpu));
         }
         Measured { on_cpu_ns: sched.then(|| self.processes.ended_sums.of(State::OnCpu)), on_cpu_ns_of }
+    }
+
+    /// What tells a wait further: its system call, or what stands for it.
+    pub(super) fn wait_detail(&self, reason: Reason) -> Option<String> {
+        if reason.syscall >= 0 {
+            Some(self.calls.name(reason.syscall))
+        } else {
+            self.calls.detail_name(reason.detail, reason.syscall)
+        }
+    }
+
+    /// The name of a process that is not traced, by one of its threads.
+    pub(super) fn stranger(&self, tid: u32) -> Option<String> {
+        let (tgid, name) = self.strangers.get(&tid)?;
+        let leader = self.strangers.get(tgid).and_then(|(_, name)| self.names.text(*name));
+        leader.or_else(|| self.names.text(*name))
     }
 
     fn window_ns(&self) -> u64 {
@@ -246,7 +263,7 @@ impl Writer<'_> {
         let row = |wait: &WaitStat| Wait {
             state: wait.reason.state.id().to_owned(),
             object: object(wait.reason, wait.object),
-            detail: self.wait_detail(wait.reason),
+            detail: self.aggregate.wait_detail(wait.reason),
             count: wait.count,
             total_s: seconds(wait.total_ns),
             max_s: seconds(wait.max_ns),
@@ -258,14 +275,6 @@ impl Writer<'_> {
             places: self.places(tgid, &wait.places),
         };
         waits.into_iter().map(row).collect()
-    }
-
-    fn wait_detail(&self, reason: Reason) -> Option<String> {
-        if reason.syscall >= 0 {
-            Some(self.aggregate.calls.name(reason.syscall))
-        } else {
-            self.aggregate.calls.detail_name(reason.detail, reason.syscall)
-        }
     }
 
     /// The last name that a thread met earlier had, or the one it had then, or what NAME records tell of strangers.
@@ -392,7 +401,7 @@ impl Writer<'_> {
 }
 
 /// 0 stands for "not known" in ids.
-fn known(id: u32) -> Option<u32> {
+pub(super) fn known(id: u32) -> Option<u32> {
     (id != 0).then_some(id)
 }
 
@@ -409,7 +418,7 @@ fn blind(ns: [u64; Blind::ALL.len()]) -> BTreeMap<String, f64> {
     known.map(|why| (why.id().to_owned(), seconds(ns[why as usize]))).collect()
 }
 
-fn object(reason: Reason, object: u64) -> Option<String> {
+pub(super) fn object(reason: Reason, object: u64) -> Option<String> {
     if object == 0 {
         return None;
     }
