@@ -7,7 +7,7 @@ use tracer_common::sched::WakeContext;
 
 use super::Aggregate;
 use super::classify::{Detail, Reason, State};
-use super::locks::Lock;
+use super::locks::{Lock, WaiterTally};
 use super::names::NameId;
 use super::stacks::report::{Measured, Named};
 use super::table::{Finished, Rest};
@@ -25,6 +25,8 @@ const MAX_WAIT_PARTIES: usize = 8;
 const MAX_FUTEXES: usize = 64;
 const MAX_FUTEX_PARTIES: usize = 16;
 const MAX_PROCESSES: usize = 32;
+/// Locks whose waits are explained, which costs a walk each.
+const MAX_EXPLAINED: usize = 6;
 
 /// A difference of clocks under this is the noise of reading them.
 const SUSPEND_NOISE_NS: i64 = 1_000_000;
@@ -362,8 +364,26 @@ impl Writer<'_> {
         Locks {
             seen: self.aggregate.locks.seen,
             waits_not_itemised: self.aggregate.locks.waits_not_itemised,
-            futexes: locks.into_iter().map(|lock| self.futex(lock)).collect(),
+            futexes: self.futexes(&locks),
         }
+    }
+
+    fn futexes(&self, locks: &[&Lock]) -> Vec<Futex> {
+        let mut to_explain = MAX_EXPLAINED;
+        let mut row = |lock: &&Lock| {
+            let mut futex = self.futex(lock);
+            if !futex.owners.is_empty() && to_explain > 0 {
+                to_explain -= 1;
+                let longest =
+                    |waiter: &&WaiterTally| (waiter.total_ns, Reverse((waiter.party.tid, waiter.party.serial)));
+                let waiter = lock.waiters.iter().max_by_key(longest);
+                futex.explanation = waiter.and_then(|waiter| {
+                    self.aggregate.explanation(waiter.party.serial, lock.address, self.stacks.as_ref())
+                });
+            }
+            futex
+        };
+        locks.iter().map(&mut row).collect()
     }
 
     fn futex(&self, lock: &Lock) -> Futex {
@@ -372,7 +392,7 @@ impl Writer<'_> {
         waiters.sort_by_key(|waiter| (Reverse(waiter.total_ns), waiter.party.tid, waiter.party.serial));
         let process = waiters.first().and_then(|waiter| self.party_names(waiter.party).2);
         waiters.truncate(MAX_FUTEX_PARTIES);
-        let row = |waiter: &super::locks::WaiterTally| Waiter {
+        let row = |waiter: &WaiterTally| Waiter {
             tid: waiter.party.tid,
             ns_tid: known(waiter.party.ns_tid),
             thread: self.party_names(waiter.party).1,
@@ -396,6 +416,7 @@ impl Writer<'_> {
             waits_with_owner: lock.waits_with_owner,
             woken_by_owner: lock.woken_by_owner,
             wakers: self.wakers(&lock.wakers, MAX_FUTEX_PARTIES),
+            explanation: None,
         }
     }
 }

@@ -95,7 +95,7 @@ impl Aggregate {
         Aggregate {
             calls: Calls::new(None),
             names: Names::default(),
-            span: Span { start_ns: u64::MAX, now_ns: 0, gaps: Default::default(), keeps_trails: false },
+            span: Span { start_ns: u64::MAX, now_ns: 0, gaps: Default::default() },
             cpus: Vec::new(),
             threads: Threads::new(bounds),
             processes: Processes::default(),
@@ -166,8 +166,9 @@ impl Aggregate {
                 self.host = Some(host.clone());
             }
             Meta::Target(target) => {
-                // Only then there is a thread whose path it is.
-                self.span.keeps_trails = target.mode == "run";
+                if target.mode != "run" {
+                    self.history = History::new(History::ATTACHED_BOUND_BYTES);
+                }
                 self.target = Some(target.clone());
             }
             Meta::Families(family) => {

@@ -18,8 +18,6 @@ pub struct Span {
     pub now_ns: u64,
     /// Times in which records were lost.
     pub gaps: Gaps,
-    /// Whether threads keep what they did, for the critical path.
-    pub keeps_trails: bool,
 }
 
 impl Span {
@@ -259,7 +257,7 @@ impl Thread {
             let told = self.phase == Phase::Waiting && self.reason.state == State::Unknown;
             self.blind_ns[if told { Blind::Unread } else { Blind::Unseen } as usize] += measured_ns;
         }
-        if span.keeps_trails && length_ns > 0 {
+        if length_ns > 0 {
             self.leave_trail(state, until_ns - length_ns, hidden_ns, until_ns);
         }
         self.since_ns = until_ns;

@@ -137,3 +137,50 @@ pub struct PathWait {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub object: Option<String>,
 }
+
+/// What explains the waits of one thread for one thing.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct Explanation {
+    /// The thread that waited: the one that waited longest.
+    pub of_tid: u32,
+    /// Its waits that another traced thread ended; what was done meanwhile sums to it, but for what is left out of the list.
+    pub total_s: f64,
+    /// The last so many seconds of the thread were looked at.
+    pub looked_at_s: f64,
+    /// What those did who ended its waits, from each wait's start to its end. Most time first; at most 8.
+    pub did: Vec<Explained>,
+}
+
+/// What threads of one name did while another one waited for them.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct Explained {
+    /// Of the waits.
+    pub share: f64,
+    /// How long.
+    pub s: f64,
+    /// In how many pieces.
+    pub pieces: u64,
+    /// How many threads.
+    pub threads: u64,
+    /// The thread; absent where there are several.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tid: Option<u32>,
+    /// Its name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub thread: Option<String>,
+    /// Its process's name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub process: Option<String>,
+    /// What it did: a state of the thread table.
+    pub state: String,
+    /// Of a wait: the system call, or what tells it further.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub detail: Option<String>,
+    /// Of a wait: what for; absent where there are several.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub object: Option<String>,
+    /// In which functions; at most 4.
+    pub functions: Vec<FunctionTime>,
+}

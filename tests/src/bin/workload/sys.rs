@@ -245,3 +245,10 @@ pub fn one_malloc_arena() -> bool {
     // SAFETY: mallopt takes two numbers.
     unsafe { libc::mallopt(libc::M_ARENA_MAX, 1) == 1 }
 }
+
+/// A new file in a folder, to read and write, that has no name and so is gone with this process.
+pub fn unnamed_file(folder: &std::path::Path) -> std::io::Result<std::fs::File> {
+    let mut options = std::fs::OpenOptions::new();
+    std::os::unix::fs::OpenOptionsExt::custom_flags(&mut options, libc::O_TMPFILE);
+    options.read(true).write(true).open(folder)
+}

@@ -1,5 +1,5 @@
 //! What every traced thread did, kept until the end of the run so that the critical path can be walked backwards. Bounded by
-//! [`History::BOUND_BYTES`]: over it the oldest blocks go, and from when on everything is there is said. Recording is one append
+//! [`History::BOUND_BYTES`] or [`History::ATTACHED_BOUND_BYTES`]: over it the oldest blocks go, and from when on everything is there is said. Recording is one append
 //! per interval; nothing here judges.
 
 use std::cmp::Reverse;
@@ -58,6 +58,9 @@ const THREAD_BYTES: usize = size_of::<Thread>() + 32;
 impl History {
     /// Some 14 million rounds of running, waiting and queueing.
     pub const BOUND_BYTES: usize = 192 << 20;
+
+    /// The same where tracing may go on for long and no thread's whole path is asked for.
+    pub const ATTACHED_BOUND_BYTES: usize = 64 << 20;
 
     /// An empty one.
     pub fn new(bound_bytes: usize) -> Self {

@@ -55,13 +55,11 @@ struct Writer<'a> {
 impl Aggregate {
     /// The critical path of CMD's main thread; none when there is no CMD or nothing of it was seen.
     pub(in crate::aggregate) fn critical_path(&self, stacks: Option<&Named<'_>>) -> Option<CriticalPath> {
-        if !self.span.keeps_trails {
-            return None;
-        }
-        let serial = self.history.leader(*self.target.as_ref()?.pids.first()?)?;
+        let target = self.target.as_ref().filter(|target| target.mode == "run")?;
+        let serial = self.history.leader(*target.pids.first()?)?;
         let life = *self.history.life(serial)?;
         let mut reader = Reader::new(&self.history);
-        let path = walk(&mut reader, &self.stacks.timeline, serial, life.start_ns, life.end_ns);
+        let path = walk(&mut reader, &self.stacks.timeline, serial, (life.start_ns, life.end_ns), u64::MAX);
         let total_ns = life.end_ns.saturating_sub(life.start_ns);
         let writer = Writer { aggregate: self, stacks, path: &path, reader: &reader, total_ns };
         let complete_from_ns = self.history.complete_from_ns();
@@ -200,7 +198,7 @@ impl Writer<'_> {
 }
 
 /// Times of the same function together, most first.
-fn merge(times: impl Iterator<Item = FunctionTime>) -> Vec<FunctionTime> {
+pub(super) fn merge(times: impl Iterator<Item = FunctionTime>) -> Vec<FunctionTime> {
     let mut merged: Vec<FunctionTime> = Vec::new();
     for time in times {
         match merged.iter_mut().find(|known| known.location == time.location) {

@@ -63,7 +63,7 @@ fn history(threads: Vec<Made>) -> History {
 fn path_of(threads: Vec<Made>) -> Path {
     let history = history(threads);
     let life = *history.life(1).expect("the first thread");
-    let path = walk(&mut Reader::new(&history), &Timeline::default(), 1, life.start_ns, life.end_ns);
+    let path = walk(&mut Reader::new(&history), &Timeline::default(), 1, (life.start_ns, life.end_ns), u64::MAX);
     let sum: u64 = path.parts.values().map(|sum| sum.ns).sum();
     assert_eq!(sum, life.end_ns - life.start_ns, "the parts sum to the wall time: {path:?}");
     path
@@ -169,6 +169,33 @@ fn of_waits_for_one_lock_within_each_other_the_outer_one_counts() {
 }
 
 #[test]
+fn what_the_holder_did_under_a_lock_explains_the_waits_for_it() {
+    let device = Ending::Woken(WakeContext::Device, Waker::None);
+    let waiter = Made::new(1, 0).runs(5 * MS).waits(95 * MS, State::Futex, 0xaa, by_task(2));
+    let holder = Made::new(2, 0).runs(10 * MS).waits(60 * MS, State::File, 3, device).waits(
+        20 * MS,
+        State::Futex,
+        0xbb,
+        by_task(3),
+    );
+    let path = path_of(vec![waiter, holder.runs(10 * MS), Made::new(3, 0).runs(95 * MS)]);
+    let under = |object: u64| {
+        let of = path.under.iter().filter(|((wait, _), _)| wait.object == object);
+        of.map(|((_, under), sum)| ((under.serial, under.state.id()), sum.ns / MS)).collect::<BTreeMap<_, _>>()
+    };
+    let first = [((2, "file"), 60), ((2, "futex"), 20), ((2, "on_cpu"), 5 + 10)];
+    assert_eq!(under(0xaa), first.into(), "what the holder did, its own wait included, sums to the wait");
+    assert_eq!(under(0xbb), [((3, "on_cpu"), 20)].into(), "and that wait has its own");
+}
+
+#[test]
+fn a_walk_of_few_steps_says_how_far_it_came() {
+    let history = history(vec![Made::new(1, 0).runs(10 * MS).queues(10 * MS).runs(10 * MS)]);
+    let path = walk(&mut Reader::new(&history), &Timeline::default(), 1, (0, 30 * MS), 2);
+    assert_eq!(path.from_ns, 10 * MS);
+}
+
+#[test]
 fn over_the_bound_the_oldest_goes_and_the_report_can_say_from_when_on_all_is_there() {
     let (mut history, mut trail) = (History::new(64 << 10), Trail::default());
     for round in 0..100_000u64 {
@@ -181,7 +208,7 @@ fn over_the_bound_the_oldest_goes_and_the_report_can_say_from_when_on_all_is_the
     history.end(1, Life { tid: 1, tgid: 1, start_ns: 0, end_ns, ..Life::default() }, &mut trail);
     let from_ns = history.complete_from_ns();
     assert!(0 < from_ns && from_ns < end_ns, "complete from {from_ns} on");
-    let path = walk(&mut Reader::new(&history), &Timeline::default(), 1, 0, end_ns);
+    let path = walk(&mut Reader::new(&history), &Timeline::default(), 1, (0, end_ns), u64::MAX);
     let by_state: BTreeMap<&str, u64> = path.parts.iter().map(|(key, sum)| (key.state.id(), sum.ns)).collect();
     assert_eq!(by_state, [("on_cpu", end_ns - from_ns), ("unknown", from_ns)].into());
 }
@@ -196,7 +223,7 @@ fn samples_on_the_path_are_told_from_the_others() {
         timeline.add(102, ms * MS, 2);
     }
     timeline.sort();
-    let path = walk(&mut Reader::new(&history), &timeline, 1, 0, 70 * MS);
+    let path = walk(&mut Reader::new(&history), &timeline, 1, (0, 70 * MS), u64::MAX);
     let mut seen: Vec<(u32, bool, u64, u64)> = path
         .samples
         .iter()

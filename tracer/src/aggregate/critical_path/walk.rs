@@ -110,6 +110,29 @@ pub struct Path {
     pub waits: FastMap<WaitKey, Sum>,
     /// Samples on the path by thread, wait of the path's own thread, and stack.
     pub samples: FastMap<(u32, Option<Within>, u64), u64>,
+    /// What a wait was ended by doing: the pieces that explain it, where those are waits that were followed themselves these.
+    pub under: FastMap<(WaitKey, Under), Sum>,
+    /// Samples among them.
+    pub samples_under: FastMap<(WaitKey, u32, u64), u64>,
+    /// Down to where it was walked.
+    pub from_ns: u64,
+}
+
+/// What a thread did while another one waited for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Under {
+    /// The thread.
+    pub serial: u32,
+    /// What it did.
+    pub state: State,
+    /// Of a wait.
+    pub detail: Detail,
+    /// Of a wait; -1: none.
+    pub syscall: i16,
+    /// Of a wait: address or inode number.
+    pub object: u64,
+    /// Of a wait: where in the thread's code.
+    pub place: u32,
 }
 
 /// A thread whose doings explain a time.
@@ -130,13 +153,23 @@ struct Walk<'a, 'b> {
     path: Path,
 }
 
-/// Walks the path of a thread from `end_ns` back to `start_ns`.
-pub fn walk(reader: &mut Reader<'_>, timeline: &Timeline, serial: u32, start_ns: u64, end_ns: u64) -> Path {
+/// Walks the path of a thread from `end_ns` back to `start_ns`, in at most so many steps.
+pub fn walk(
+    reader: &mut Reader<'_>,
+    timeline: &Timeline,
+    serial: u32,
+    (start_ns, end_ns): (u64, u64),
+    max_steps: u64,
+) -> Path {
     let levels = vec![Level { serial, from_ns: start_ns, wait: None }];
     let mut walk = Walk { reader, timeline, levels, within: None, path: Path::default() };
-    let mut at_ns = end_ns;
+    let (mut at_ns, mut steps) = (end_ns, 0);
     while let Some(level) = walk.levels.last().copied() {
         if at_ns > level.from_ns {
+            if steps >= max_steps {
+                break;
+            }
+            steps += 1;
             at_ns = walk.step(level, at_ns);
             continue;
         }
@@ -145,6 +178,7 @@ pub fn walk(reader: &mut Reader<'_>, timeline: &Timeline, serial: u32, start_ns:
             walk.within = None;
         }
     }
+    walk.path.from_ns = at_ns;
     walk.path
 }
 
@@ -226,6 +260,7 @@ impl Walk<'_, '_> {
     /// Goes on with the thread that ended a wait.
     fn follow(&mut self, level: Level, wait: Wait, waker: u32, (from_ns, to_ns): (u64, u64)) {
         let key = self.note(level.serial, wait, to_ns - from_ns);
+        self.explain(level.serial, wait.reason.state, Some(wait), (from_ns, to_ns));
         if self.levels.len() == 1 {
             self.within = Some(Within { state: wait.reason.state, syscall: wait.reason.syscall });
         }
@@ -252,6 +287,7 @@ impl Walk<'_, '_> {
         if let Some(wait) = wait {
             self.note(serial, wait, ns);
         }
+        self.explain(serial, state, wait, (from_ns, to_ns));
         if state == State::OnCpu {
             self.count_samples(serial, from_ns, to_ns);
         }
@@ -274,12 +310,29 @@ impl Walk<'_, '_> {
         self.path.parts.entry(key).or_default().add(ns);
     }
 
+    /// Adds a piece to what explains the wait that is being explained.
+    fn explain(&mut self, serial: u32, state: State, wait: Option<Wait>, (from_ns, to_ns): (u64, u64)) {
+        let Some(explained) = self.levels.last().and_then(|level| level.wait) else { return };
+        let (detail, syscall) = wait.map_or((Detail::None, -1), |wait| (wait.reason.detail, wait.reason.syscall));
+        let (object, place) = wait.map_or((0, 0), |wait| (wait.object, wait.place));
+        let key = (explained, Under { serial, state, detail, syscall, object, place });
+        if self.path.under.len() < MAX_PARTS || self.path.under.contains_key(&key) {
+            self.path.under.entry(key).or_default().add(to_ns.saturating_sub(from_ns));
+        }
+    }
+
     fn count_samples(&mut self, serial: u32, from_ns: u64, to_ns: u64) {
         let Some(life) = self.reader.life(serial) else { return };
+        let explained = self.levels.last().and_then(|level| level.wait);
         for stack in self.timeline.within(life.tid, from_ns, to_ns) {
             let key = (serial, self.within, stack);
             if self.path.samples.len() < MAX_KEYS || self.path.samples.contains_key(&key) {
                 *self.path.samples.entry(key).or_default() += 1;
+            }
+            let Some(explained) = explained else { continue };
+            let key = (explained, serial, stack);
+            if self.path.samples_under.len() < MAX_KEYS || self.path.samples_under.contains_key(&key) {
+                *self.path.samples_under.entry(key).or_default() += 1;
             }
         }
     }
