@@ -19,7 +19,7 @@ fn pipe(arguments: &str) -> (Value, harness::Report) {
 }
 
 fn names(part: &Value, function: &str) -> bool {
-    list(part, "functions").iter().any(|known| known["function"] == function)
+    part["functions"].as_array().is_some_and(|functions| functions.iter().any(|known| known["function"] == function))
 }
 
 #[test]

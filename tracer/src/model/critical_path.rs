@@ -89,6 +89,7 @@ pub struct PathPart {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub within: Option<PathWithin>,
     /// On a CPU: functions of the samples taken on the path, in proportion. In a wait: where it waited. At most 4.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub functions: Vec<FunctionTime>,
 }
 
@@ -182,5 +183,6 @@ pub struct Explained {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub object: Option<String>,
     /// In which functions; at most 4.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub functions: Vec<FunctionTime>,
 }
