@@ -1,7 +1,12 @@
 //! Attaches the programs of a family and says what is lost with those that cannot attach. Not here: loading the object (`loader`),
 //! nor what a family consists of (`families`).
 
-use std::time::Duration;
+use std::{
+    collections::HashMap,
+    sync::{Mutex, PoisonError},
+    thread,
+    time::{Duration, Instant},
+};
 
 use aya::{
     Ebpf,
@@ -21,13 +26,63 @@ use crate::{
 /// The clocks of the CPUs start within this time, each at another moment.
 const MOST_SPREAD_NS: u64 = 20_000_000;
 
+/// The object's programs, and how loading those that were loaded ended.
+pub struct Programs<'a> {
+    ebpf: &'a mut Ebpf,
+    btf: Option<&'a aya::Btf>,
+    loaded: HashMap<&'static str, Result<(), String>>,
+}
+
+impl<'a> Programs<'a> {
+    /// Loads these programs, several at once: what the kernel's verifier takes for them is most of the time until tracing starts.
+    pub fn load(ebpf: &'a mut Ebpf, btf: Option<&'a aya::Btf>, wanted: &[(&'static str, Hook)]) -> Self {
+        let hooks: HashMap<&str, (&'static str, Hook)> =
+            wanted.iter().map(|(name, hook)| (*name, (*name, *hook))).collect();
+        // The last families' programs are the longest, and are taken first.
+        let mut jobs: Vec<(&'static str, Hook, &mut AyaProgram)> = ebpf
+            .programs_mut()
+            .filter_map(|(name, program)| hooks.get(name).map(|(name, hook)| (*name, *hook, program)))
+            .collect();
+        jobs.sort_by_key(|(name, ..)| wanted.iter().position(|(other, _)| other == name));
+        let workers = thread::available_parallelism().map_or(1, usize::from).min(jobs.len());
+        let (jobs, loaded) = (Mutex::new(jobs), Mutex::new(HashMap::new()));
+        let work = || {
+            while let Some((name, hook, program)) = jobs.lock().unwrap_or_else(PoisonError::into_inner).pop() {
+                let outcome = load(program, name, hook, btf);
+                loaded.lock().unwrap_or_else(PoisonError::into_inner).insert(name, outcome);
+            }
+        };
+        thread::scope(|scope| {
+            for _ in 1..workers {
+                // Where no thread can be had, this one does the work.
+                let _ = thread::Builder::new().spawn_scoped(scope, work);
+            }
+            work();
+        });
+        let loaded = loaded.into_inner().unwrap_or_else(PoisonError::into_inner);
+        Self { ebpf, btf, loaded }
+    }
+
+    /// Attaches a program; loads it before, if that was not tried yet.
+    fn attach(
+        &mut self,
+        name: &'static str,
+        hook: Hook,
+        config: &Config,
+    ) -> Result<aya::programs::ProgramFd, String> {
+        let program = self.ebpf.program_mut(name).ok_or_else(|| format!("the object has no program {name}"))?;
+        self.loaded.entry(name).or_insert_with(|| load(program, name, hook, self.btf)).clone()?;
+        attach(program, name, hook, config)?;
+        program.fd().map_err(|error| text(name, &error))?.try_clone().map_err(|error| error.to_string())
+    }
+}
+
 /// Attaches a family's programs and says what is missing.
 pub fn family(
     family: &'static dyn Family,
     plan: &Plan,
     config: &Config,
-    ebpf: &mut Ebpf,
-    btf: Option<&aya::Btf>,
+    programs: &mut Programs,
     running: &mut Vec<Running>,
 ) -> Result<FamilyRecord, LoadError> {
     let readiness = family.can_run(plan.host);
@@ -39,15 +94,15 @@ pub fn family(
             reasons.push(format!("{} is switched off", program.name));
             continue;
         }
-        let mut outcome = attach(ebpf, program.name, program.hook, btf, config);
+        let mut outcome = programs.attach(program.name, program.hook, config);
         let mut name = program.name;
         if let (Err(_), Some(fallback)) = (&outcome, program.fallback) {
             if plan.without.iter().any(|name| name == fallback.name) {
                 reasons.push(format!("{} is switched off", fallback.name));
                 continue;
             }
-            let second = attach(ebpf, fallback.name, fallback.hook, btf, config);
-            if second.is_ok() || btf.is_none() {
+            let second = programs.attach(fallback.name, fallback.hook, config);
+            if second.is_ok() || programs.btf.is_none() {
                 name = fallback.name;
                 outcome = second;
             }
@@ -78,38 +133,43 @@ pub fn family(
     })
 }
 
-fn attach(
-    ebpf: &mut Ebpf,
-    name: &'static str,
-    hook: Hook,
-    btf: Option<&aya::Btf>,
-    config: &Config,
-) -> Result<aya::programs::ProgramFd, String> {
-    let program = ebpf.program_mut(name).ok_or_else(|| format!("the object has no program {name}"))?;
-    let text = |error: aya::programs::ProgramError| {
-        tracing::debug!("{name}: {}", chain(&error));
-        brief(&chain(&error))
-    };
+/// Hands a program to the kernel, which verifies it.
+fn load(program: &mut AyaProgram, name: &str, hook: Hook, btf: Option<&aya::Btf>) -> Result<(), String> {
+    let started = Instant::now();
     match hook {
-        Hook::TpBtf { name } => {
+        Hook::TpBtf { name: tracepoint } => {
             let btf = btf.ok_or_else(|| "the kernel has no BTF".to_owned())?;
-            let program: &mut BtfTracePoint = program.try_into().map_err(text)?;
-            program.load(name, btf).map_err(text)?;
-            program.attach().map_err(text)?;
+            <&mut BtfTracePoint>::try_from(&mut *program).and_then(|program| program.load(tracepoint, btf))
         }
-        Hook::Tracepoint { category, name } => {
-            let program: &mut TracePoint = program.try_into().map_err(text)?;
-            program.load().map_err(text)?;
-            program.attach(category, name).map_err(text)?;
+        Hook::Tracepoint { .. } => <&mut TracePoint>::try_from(&mut *program).and_then(TracePoint::load),
+        Hook::PerfEvent => <&mut PerfEvent>::try_from(&mut *program).and_then(PerfEvent::load),
+    }
+    .map_err(|error| text(name, &error))?;
+    if tracing::enabled!(tracing::Level::DEBUG) {
+        let steps = program.info().ok().and_then(|info| info.verified_instruction_count()).unwrap_or(0);
+        tracing::debug!("{name}: loaded in {:?}, {steps} instructions verified", started.elapsed());
+    }
+    Ok(())
+}
+
+fn attach(program: &mut AyaProgram, name: &str, hook: Hook, config: &Config) -> Result<(), String> {
+    match hook {
+        Hook::TpBtf { .. } => <&mut BtfTracePoint>::try_from(program).and_then(|program| program.attach().map(drop)),
+        Hook::Tracepoint { category, name: tracepoint } => {
+            <&mut TracePoint>::try_from(program).and_then(|program| program.attach(category, tracepoint).map(drop))
         }
         Hook::PerfEvent => {
-            let program: &mut PerfEvent = program.try_into().map_err(text)?;
-            program.load().map_err(text)?;
-            attach_clocks(program, config.sample_period_ns)?;
+            let program: &mut PerfEvent = program.try_into().map_err(|error| text(name, &error))?;
+            return attach_clocks(program, config.sample_period_ns);
         }
     }
-    let program: &AyaProgram = ebpf.program(name).ok_or_else(|| format!("the object has no program {name}"))?;
-    program.fd().map_err(text)?.try_clone().map_err(|error| error.to_string())
+    .map_err(|error| text(name, &error))
+}
+
+fn text(name: &str, error: &aya::programs::ProgramError) -> String {
+    let whole = chain(error);
+    tracing::debug!("{name}: {whole}");
+    brief(&whole)
 }
 
 /// Starts a clock on each CPU that is online now. One that comes online later is not sampled.
