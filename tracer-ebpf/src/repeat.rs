@@ -21,7 +21,8 @@ pub fn repeat<const HELPER: bool, S: Step>(most: u32, state: &mut S) {
         unsafe { bpf_loop(most, step as *mut _, (&raw mut *state).cast(), 0) };
     } else {
         let mut turn = 0;
-        while turn < u64::from(most) && !state.step(turn) {
+        // Volatile: the compiler would count something else, from below zero, and the verifier refuses that where it becomes an address.
+        while turn < u64::from(most) && !state.step(seen(&turn)) {
             turn += 1;
         }
     }
@@ -32,4 +33,10 @@ pub fn repeat<const HELPER: bool, S: Step>(most: u32, state: &mut S) {
 unsafe extern "C" fn turn_of<S: Step>(turn: u64, state: *mut S) -> u64 {
     // SAFETY: the state that was given to `repeat`, which nobody else uses meanwhile.
     u64::from(unsafe { (*state).step(turn) })
+}
+
+#[inline(always)]
+fn seen(turn: &u64) -> u64 {
+    // SAFETY: a reference.
+    unsafe { core::ptr::read_volatile(turn) }
 }
