@@ -141,8 +141,7 @@ impl Step for Search {
     fn step(&mut self, _turn: u64) -> bool {
         let process = self.process;
         let thread = self.thread;
-        if thread == 0
-            || word(thread.wrapping_add(layout!(process.thread_id)), &mut self.failed) == self.thread_pointer
+        if thread == 0 || word(thread.wrapping_add(layout!(process.thread_id)), &mut self.failed) == self.thread_pointer
         {
             return true;
         }

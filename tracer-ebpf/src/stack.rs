@@ -169,7 +169,9 @@ pub fn take<const HELPER: bool>(
         } else if present(config!(offsets.regs_bytes)) {
             bpf_probe_read_kernel(registers.cast(), config!(offsets.regs_bytes), side.registers.cast());
         }
-        (*head).kernel_frames = kernel_frames(ctx, head);
+        // A sample that interrupts user code has none.
+        let has_none = drafted!(draft.head.flags) & (flags::NO_KERNEL_FRAMES | flags::IN_USER_CODE) != 0;
+        (*head).kernel_frames = if has_none { 0 } else { kernel_frames(ctx, head) };
         python_frames::<HELPER>(head);
         deliver::<HELPER>(state, draft);
     }

@@ -3,11 +3,11 @@
 
 use aya_ebpf::{
     EbpfContext,
-    helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_ns},
+    helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_ns, generated::bpf_get_prandom_u32},
     macros::{btf_tracepoint, perf_event},
     programs::{BtfTracePointContext, PerfEventContext},
 };
-use tracer_common::stack::{origin, raw_flags as flags};
+use tracer_common::stack::{kernel_side, origin, raw_flags as flags};
 
 use crate::{
     access::config,
@@ -145,9 +145,17 @@ fn wait<const HELPER: bool>(ctx: BtfTracePointContext) -> i32 {
         tgid,
         weight_ns: 0,
         place,
-        flags: if state.due_again == 1 { flags::REFRESHED } else { 0 },
+        flags: if state.due_again == 0 { 0 } else { flags::REFRESHED },
     };
-    let side = stack::user_side(tid, tgid);
+    let mut side = stack::user_side(tid, tgid);
+    let in_syscall = side.flags & (flags::NO_USER_SPACE | flags::NO_REGISTERS) == 0 && side.syscall >= 0;
+    // SAFETY: no arguments.
+    if in_syscall
+        && state.due_again >= kernel_side::FIRST
+        && unsafe { bpf_get_prandom_u32() } & (kernel_side::ONE_OF - 1) != 0
+    {
+        side.flags |= flags::NO_KERNEL_FRAMES;
+    }
     stack::take::<HELPER>(state, ctx.as_ptr(), request, side, |_| ());
     0
 }

@@ -25,6 +25,8 @@ use crate::{
 
 /// The clocks of the CPUs start within this time, each at another moment.
 const MOST_SPREAD_NS: u64 = 20_000_000;
+/// No kernel has a CPU with a higher number.
+const MOST_CPUS: u32 = 8192;
 
 /// The object's programs, and how loading those that were loaded ended.
 pub struct Programs<'a> {
@@ -63,16 +65,17 @@ impl<'a> Programs<'a> {
         Self { ebpf, btf, loaded }
     }
 
-    /// Attaches a program; loads it before, if that was not tried yet.
+    /// Attaches a program; loads it before, if that was not tried yet. Where it attaches in part, the reasons say what is missing.
     fn attach(
         &mut self,
         name: &'static str,
         hook: Hook,
         config: &Config,
+        reasons: &mut Vec<String>,
     ) -> Result<aya::programs::ProgramFd, String> {
         let program = self.ebpf.program_mut(name).ok_or_else(|| format!("the object has no program {name}"))?;
         self.loaded.entry(name).or_insert_with(|| load(program, name, hook, self.btf)).clone()?;
-        attach(program, name, hook, config)?;
+        reasons.extend(attach(program, name, hook, config)?);
         program.fd().map_err(|error| text(name, &error))?.try_clone().map_err(|error| error.to_string())
     }
 }
@@ -94,14 +97,14 @@ pub fn family(
             reasons.push(format!("{} is switched off", program.name));
             continue;
         }
-        let mut outcome = programs.attach(program.name, program.hook, config);
+        let mut outcome = programs.attach(program.name, program.hook, config, &mut reasons);
         let mut name = program.name;
         if let (Err(_), Some(fallback)) = (&outcome, program.fallback) {
             if plan.without.iter().any(|name| name == fallback.name) {
                 reasons.push(format!("{} is switched off", fallback.name));
                 continue;
             }
-            let second = programs.attach(fallback.name, fallback.hook, config);
+            let second = programs.attach(fallback.name, fallback.hook, config, &mut reasons);
             if second.is_ok() || programs.btf.is_none() {
                 name = fallback.name;
                 outcome = second;
@@ -152,7 +155,7 @@ fn load(program: &mut AyaProgram, name: &str, hook: Hook, btf: Option<&aya::Btf>
     Ok(())
 }
 
-fn attach(program: &mut AyaProgram, name: &str, hook: Hook, config: &Config) -> Result<(), String> {
+fn attach(program: &mut AyaProgram, name: &str, hook: Hook, config: &Config) -> Result<Option<String>, String> {
     match hook {
         Hook::TpBtf { .. } => <&mut BtfTracePoint>::try_from(program).and_then(|program| program.attach().map(drop)),
         Hook::Tracepoint { category, name: tracepoint } => {
@@ -163,7 +166,8 @@ fn attach(program: &mut AyaProgram, name: &str, hook: Hook, config: &Config) -> 
             return attach_clocks(program, config.sample_period_ns);
         }
     }
-    .map_err(|error| text(name, &error))
+    .map_err(|error| text(name, &error))?;
+    Ok(None)
 }
 
 fn text(name: &str, error: &aya::programs::ProgramError) -> String {
@@ -172,21 +176,52 @@ fn text(name: &str, error: &aya::programs::ProgramError) -> String {
     brief(&whole)
 }
 
-/// Starts a clock on each CPU that is online now. One that comes online later is not sampled.
-fn attach_clocks(program: &mut PerfEvent, period_ns: u64) -> Result<(), String> {
+/// Starts a clock on each CPU that is online now. One that comes online later is not sampled. Gives a sentence about CPUs without.
+fn attach_clocks(program: &mut PerfEvent, period_ns: u64) -> Result<Option<String>, String> {
     let cpus = aya::util::online_cpus().map_err(|(what, error)| format!("{what}: {error}"))?;
+    let offline = present_cpus().into_iter().filter(|cpu| !cpus.contains(cpu)).collect();
     // All at the same moment would get in each other's way, and would see what happens at the same moment on all of them.
     let step_ns = period_ns.min(MOST_SPREAD_NS) / cpus.len().max(1) as u64;
     let clock = PerfEventConfig::Software(SoftwareEvent::CpuClock);
-    for (index, cpu) in cpus.into_iter().enumerate() {
+    let (mut failed, mut first_error) = (Vec::new(), None);
+    for (index, cpu) in cpus.iter().copied().enumerate() {
         if index > 0 {
-            std::thread::sleep(Duration::from_nanos(step_ns));
+            thread::sleep(Duration::from_nanos(step_ns));
         }
-        program
-            .attach(clock, PerfEventScope::AllProcessesOneCpu { cpu }, SamplePolicy::Period(period_ns), false)
-            .map_err(|error| format!("clock of CPU {cpu}: {}", chain(&error)))?;
+        let scope = PerfEventScope::AllProcessesOneCpu { cpu };
+        if let Err(error) = program.attach(clock, scope, SamplePolicy::Period(period_ns), false) {
+            // One that has gone offline just now must not end the run.
+            failed.push(cpu);
+            first_error.get_or_insert_with(|| format!("clock of CPU {cpu}: {}", chain(&error)));
+        }
     }
-    Ok(())
+    match first_error {
+        Some(error) if failed.len() == cpus.len() => Err(error),
+        first_error => Ok(unsampled(&failed, first_error.as_deref(), offline)),
+    }
+}
+
+/// What is not sampled, if anything.
+fn unsampled(failed: &[u32], first_error: Option<&str>, offline: Vec<u32>) -> Option<String> {
+    let list = |cpus: &[u32]| cpus.iter().map(u32::to_string).collect::<Vec<_>>().join(", ");
+    let mut parts = Vec::new();
+    if let Some(error) = first_error {
+        parts.push(format!("code on CPU {} is not sampled ({error})", list(failed)));
+    }
+    if !offline.is_empty() {
+        parts.push(format!("CPU {} is offline; should it come online, its code is not sampled", list(&offline)));
+    }
+    (!parts.is_empty()).then(|| parts.join("; "))
+}
+
+/// CPUs that are plugged in, whether online or not.
+fn present_cpus() -> Vec<u32> {
+    let text = std::fs::read_to_string("/sys/devices/system/cpu/present").unwrap_or_default();
+    let numbers = |range: &str| {
+        let (first, last) = range.split_once('-').unwrap_or((range, range));
+        Some(first.parse::<u32>().ok()?..=last.parse::<u32>().ok()?.min(MOST_CPUS))
+    };
+    text.trim().split(',').filter_map(numbers).flatten().collect()
 }
 
 /// An error with its causes, in one line.
@@ -213,5 +248,22 @@ fn brief(text: &str) -> String {
     match verdict.last() {
         Some(verdict) => format!("{error} the verifier says: {}", verdict.trim()),
         None => error.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_sampled_is_said() {
+        assert_eq!(unsampled(&[], None, Vec::new()), None);
+        let said = unsampled(&[1, 3], Some("clock of CPU 1: no such device"), vec![5]).expect("a sentence");
+        assert_eq!(
+            said,
+            "code on CPU 1, 3 is not sampled (clock of CPU 1: no such device); \
+             CPU 5 is offline; should it come online, its code is not sampled"
+        );
+        assert!(present_cpus().contains(&0), "{:?}", present_cpus());
     }
 }

@@ -66,7 +66,8 @@ mod tests {
 
     #[test]
     fn where_the_list_is_in_order_it_is_read_no_further_than_the_function() {
-        let text = "ffffffff81000000 T wanted\nffffffff81000000 t alias\nffffffff81000020 t next\nffffffff81000010 t x\n";
+        let text =
+            "ffffffff81000000 T wanted\nffffffff81000000 t alias\nffffffff81000020 t next\nffffffff81000010 t x\n";
         let mut rest = text.as_bytes();
         assert_eq!(range_in(&mut rest, "wanted"), Some(0xffff_ffff_8100_0000..0xffff_ffff_8100_0020));
         assert_eq!(rest, b"ffffffff81000010 t x\n");
