@@ -15,11 +15,14 @@ const MAX_PLACES: usize = 1 << 16;
 /// Different lists of kernel frames, of half a KiB each; likewise.
 const MAX_SIDES: usize = 1 << 13;
 
+/// A system call and the kernel frames that were taken in it.
+type Side = (i16, Arc<[u64]>);
+
 /// See the file's head.
 #[derive(Default)]
 pub struct KernelSides {
-    /// System call and kernel frames at each (process, place).
-    places: HashMap<(u32, u32), (i16, Arc<[u64]>)>,
+    /// By (process, place).
+    places: HashMap<(u32, u32), Side>,
     /// Each list once.
     sides: HashSet<Arc<[u64]>>,
 }
