@@ -149,12 +149,12 @@ fn wait<const HELPER: bool>(ctx: BtfTracePointContext) -> i32 {
     };
     let mut side = stack::user_side(tid, tgid);
     let in_syscall = side.flags & (flags::NO_USER_SPACE | flags::NO_REGISTERS) == 0 && side.syscall >= 0;
-    // SAFETY: no arguments.
-    if in_syscall
-        && state.due_again >= kernel_side::FIRST
-        && unsafe { bpf_get_prandom_u32() } & (kernel_side::ONE_OF - 1) != 0
-    {
-        side.flags |= flags::NO_KERNEL_FRAMES;
+    if in_syscall && state.due_again >= kernel_side::FIRST {
+        // SAFETY: no arguments.
+        let random = unsafe { bpf_get_prandom_u32() };
+        if random & (kernel_side::ONE_OF - 1) != 0 {
+            side.flags |= flags::NO_KERNEL_FRAMES;
+        }
     }
     stack::take::<HELPER>(state, ctx.as_ptr(), request, side, |_| ());
     0
