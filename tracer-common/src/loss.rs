@@ -74,7 +74,7 @@ pub struct CpuState {
     pub due_ts_ns: u64,
     /// Its place; 0: none is due.
     pub due_place: u32,
-    /// 1: the place was captured before.
+    /// How many stacks were asked for at this place before, up to 255.
     pub due_again: u32,
     /// Zero.
     pub reserved: u64,

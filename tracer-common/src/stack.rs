@@ -45,6 +45,8 @@ pub mod raw_flags {
     pub const REFRESHED: u16 = 1 << 6;
     /// The end of the stack is not known: what was copied ends after [`super::MAX_STACK_BYTES`] or at the first unreadable page.
     pub const NO_STACK_END: u16 = 1 << 7;
+    /// The kernel frames were left out: see [`super::kernel_side`].
+    pub const NO_KERNEL_FRAMES: u16 = 1 << 8;
 }
 
 /// The copy, in front of `stack_bytes` bytes of stack from the stack pointer upwards. 3,928 bytes.
@@ -126,6 +128,17 @@ pub mod budget {
     pub const PER_SECOND: u64 = 1000;
     /// Stacks in a row.
     pub const BURST: u64 = 64;
+}
+
+/// Which waits' kernel frames are taken: finding them costs more than all the rest. They are taken of the first stacks of a place and
+/// then of some, by chance. A stack without them has those that were taken last at its place in the same system call: chance knows
+/// nothing of them, so each kind stands for its share. Always taken are those of waits outside system calls (page faults) and of
+/// threads without user code.
+pub mod kernel_side {
+    /// The first stacks of a place.
+    pub const FIRST: u32 = 8;
+    /// Then one of so many; a power of two.
+    pub const ONE_OF: u32 = 8;
 }
 
 /// Bits that a place has: it travels in [`crate::sched::Switch::place`].

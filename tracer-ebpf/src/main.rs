@@ -14,6 +14,7 @@ mod places;
 mod probes;
 mod python;
 mod python_processes;
+mod repeat;
 mod stack;
 mod task;
 mod wake;

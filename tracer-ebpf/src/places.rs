@@ -10,7 +10,7 @@ use aya_ebpf::helpers::generated::bpf_get_prandom_u32;
 use tracer_common::{
     FamilyId,
     loss::CpuState,
-    stack::{budget, place},
+    stack::{PLACE_BITS, budget, place},
 };
 
 use crate::{
@@ -28,7 +28,7 @@ const NS_PER_STACK: u64 = 1_000_000_000 / budget::PER_SECOND;
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct Place {
-    /// Which place; 0: none.
+    /// Which place, in the low bits; above them how many stacks were asked for here, up to 255. 0: none.
     pub place: u32,
     /// Mean duration of its waits, in units of 16 ns: up to 68 seconds.
     pub mean: u32,
@@ -37,6 +37,25 @@ pub struct Place {
 }
 
 const _: () = assert!(size_of::<Place>() == 16);
+
+impl Place {
+    #[inline(always)]
+    fn is(&self, place: u32) -> bool {
+        self.place & ((1 << PLACE_BITS) - 1) == place
+    }
+
+    #[inline(always)]
+    fn stacks(&self) -> u32 {
+        self.place >> PLACE_BITS
+    }
+
+    #[inline(always)]
+    fn count_stack(&mut self) {
+        if self.stacks() < u32::MAX >> PLACE_BITS {
+            self.place += 1 << PLACE_BITS;
+        }
+    }
+}
 
 #[inline(always)]
 fn entry(index: u32) -> Option<&'static mut Place> {
@@ -51,10 +70,10 @@ pub fn begin(state: &mut CpuState, slot: &mut Slot, tgid: u32, at: [u64; 2], ts_
     let place = place(tgid, at[0], at[1]);
     let mut index = place & (maps::PLACES_ENTRIES - 1);
     let Some(first) = entry(index) else { return place };
-    let mut known = first.place == place;
+    let mut known = first.is(place);
     let mut chosen = first;
     if !known && let Some(second) = entry(index ^ 1) {
-        known = second.place == place;
+        known = second.is(place);
         if known || second.used_ts_ns < chosen.used_ts_ns {
             chosen = second;
             index ^= 1;
@@ -68,12 +87,14 @@ pub fn begin(state: &mut CpuState, slot: &mut Slot, tgid: u32, at: [u64; 2], ts_
     slot.place = place;
     slot.place_index = index as u16;
     if !known {
-        if !due(state, place, false, ts_ns) {
+        if due(state, place, 0, ts_ns) {
+            chosen.count_stack();
+        } else {
             // Nobody looked: it stays new.
             chosen.place = 0;
         }
-    } else if drawn(chosen.mean) {
-        due(state, place, true, ts_ns);
+    } else if drawn(chosen.mean) && due(state, place, chosen.stacks(), ts_ns) {
+        chosen.count_stack();
     }
     place
 }
@@ -88,7 +109,7 @@ fn drawn(mean: u32) -> bool {
 
 /// Asks for the stack, if the budget allows: time is paid in advance, and no more than a burst of it. False: it does not.
 #[inline(always)]
-fn due(state: &mut CpuState, place: u32, again: bool, ts_ns: u64) -> bool {
+fn due(state: &mut CpuState, place: u32, stacks_before: u32, ts_ns: u64) -> bool {
     let mut paid_ts_ns = state.budget_ts_ns;
     if paid_ts_ns < ts_ns {
         paid_ts_ns = ts_ns;
@@ -99,7 +120,7 @@ fn due(state: &mut CpuState, place: u32, again: bool, ts_ns: u64) -> bool {
     }
     state.budget_ts_ns = paid_ts_ns + NS_PER_STACK;
     state.due_ts_ns = ts_ns;
-    state.due_again = again as u32;
+    state.due_again = stacks_before;
     state.due_place = place;
     true
 }
@@ -113,7 +134,7 @@ pub fn end(slot: &mut Slot, ts_ns: u64) {
     }
     slot.place = 0;
     if let Some(entry) = entry(u32::from(slot.place_index))
-        && entry.place == place
+        && entry.is(place)
     {
         let mut waited = ts_ns.saturating_sub(slot.wait_ts_ns) >> UNIT_SHIFT;
         if waited > u64::from(u32::MAX) {

@@ -19,6 +19,8 @@ use tracer_common::{
     stack::PYTHON_FRAMES,
 };
 
+use crate::repeat::{Step, repeat};
+
 /// A thread state is not larger; without frames it points to a cframe inside itself.
 const THREAD_STATE_BYTES: u64 = 4096;
 /// A code object is not larger (asked of frames that are in doubt only).
@@ -42,12 +44,12 @@ const BYTE_MASK: u64 = (FRAME_BUFFER_BYTES - 1) as u64;
 ///
 /// `out` is room for [`PYTHON_FRAMES`] frames, in a ring's record or a map, never on the program's stack.
 #[inline(always)]
-pub fn walk(process: &PythonProcess, thread_pointer: u64, out: *mut PythonFrame) -> (u8, u8) {
+pub fn walk<const HELPER: bool>(process: &PythonProcess, thread_pointer: u64, out: *mut PythonFrame) -> (u8, u8) {
     if thread_pointer == 0 {
         return (0, end::NO_THREAD_STATE);
     }
-    match first_frame(process, thread_pointer) {
-        Ok(start) => frames(process, start, out),
+    match first_frame::<HELPER>(process, thread_pointer) {
+        Ok(start) => frames::<HELPER>(process, start, out),
         Err(end) => (0, end),
     }
 }
@@ -56,7 +58,7 @@ pub fn walk(process: &PythonProcess, thread_pointer: u64, out: *mut PythonFrame)
 macro_rules! layout {
     ($process:ident.$field:ident) => {
         // SAFETY: a field of a value in a map, which stays readable while the program runs.
-        unsafe { ptr::read_volatile(&raw const $process.$field) as u64 }
+        unsafe { ptr::read_volatile(&raw const (*$process).$field) as u64 }
     };
 }
 
@@ -72,20 +74,17 @@ struct Start {
 }
 
 /// The innermost frame of the thread.
-///
-/// The inner loop has no branch but those that leave it: the verifier compares each state at a branch with all that it has seen there,
-/// and more branches made loading a program take half a second.
 #[inline(always)]
-fn first_frame(process: &PythonProcess, thread_pointer: u64) -> Result<Start, u8> {
+fn first_frame<const HELPER: bool>(process: *const PythonProcess, thread_pointer: u64) -> Result<Start, u8> {
     let mut failed = 0;
     // SAFETY: as in `layout`.
-    let head = unsafe { ptr::read_volatile(&raw const process.interpreters_head) };
+    let head = unsafe { ptr::read_volatile(&raw const (*process).interpreters_head) };
     let mut interpreter = word(head, &mut failed);
     let (mut without_frames, mut too_many) = (0u64, 0u64);
     let mut interpreters = 0;
     while interpreters < WALKED_INTERPRETERS && interpreter != 0 {
         interpreters += 1;
-        let thread = thread_of(process, interpreter, thread_pointer, &mut failed);
+        let thread = thread_of::<HELPER>(process, interpreter, thread_pointer, &mut failed);
         if thread != 0 {
             if word(thread.wrapping_add(layout!(process.thread_id)), &mut failed) == thread_pointer {
                 let start = start_of(process, thread, &mut failed);
@@ -113,21 +112,46 @@ fn first_frame(process: &PythonProcess, thread_pointer: u64) -> Result<Start, u8
 
 /// The thread's state in an interpreter; 0: it has none there; another thread's: there are too many to look at.
 #[inline(always)]
-fn thread_of(process: &PythonProcess, interpreter: u64, thread_pointer: u64, failed: &mut u64) -> u64 {
-    let mut thread = word(interpreter.wrapping_add(layout!(process.interpreter_threads)), failed);
-    let mut threads = 0;
-    while threads < WALKED_THREADS {
-        threads += 1;
-        if thread == 0 || word(thread.wrapping_add(layout!(process.thread_id)), failed) == thread_pointer {
-            break;
+fn thread_of<const HELPER: bool>(
+    process: *const PythonProcess,
+    interpreter: u64,
+    thread_pointer: u64,
+    failed: &mut u64,
+) -> u64 {
+    let thread = word(interpreter.wrapping_add(layout!(process.interpreter_threads)), failed);
+    let mut search = Search { process, thread_pointer, thread, failed: 0 };
+    repeat::<HELPER, Search>(WALKED_THREADS, &mut search);
+    *failed |= search.failed;
+    search.thread
+}
+
+/// Looks for a thread among an interpreter's.
+struct Search {
+    process: *const PythonProcess,
+    thread_pointer: u64,
+    /// The state to look at; at the end that which was found.
+    thread: u64,
+    failed: u64,
+}
+
+impl Step for Search {
+    /// No branch but that which leaves: where the verifier follows each turn, it compares each state at a branch with all that it has
+    /// seen there, and more branches made loading a program take half a second.
+    #[inline(always)]
+    fn step(&mut self, _turn: u64) -> bool {
+        let process = self.process;
+        let thread = self.thread;
+        if thread == 0 || word(thread.wrapping_add(layout!(process.thread_id)), &mut self.failed) == self.thread_pointer
+        {
+            return true;
         }
-        thread = word(thread.wrapping_add(layout!(process.thread_next)), failed);
+        self.thread = word(thread.wrapping_add(layout!(process.thread_next)), &mut self.failed);
+        false
     }
-    thread
 }
 
 #[inline(always)]
-fn start_of(process: &PythonProcess, thread: u64, failed: &mut u64) -> Start {
+fn start_of(process: *const PythonProcess, thread: u64, failed: &mut u64) -> Start {
     let frame = word(thread.wrapping_add(layout!(process.thread_frame)), failed);
     let of_cframe = layout!(process.cframe_frame);
     if frame == 0 || of_cframe == u64::from(NONE) {
@@ -142,50 +166,94 @@ fn start_of(process: &PythonProcess, thread: u64, failed: &mut u64) -> Start {
 }
 
 #[inline(always)]
-fn frames(process: &PythonProcess, start: Start, out: *mut PythonFrame) -> (u8, u8) {
-    let wide: u64 = if layout!(process.frame_instruction_bytes) == 4 { u64::from(u32::MAX) } else { u64::MAX };
+fn frames<const HELPER: bool>(process: *const PythonProcess, start: Start, out: *mut PythonFrame) -> (u8, u8) {
+    let is_wide = layout!(process.frame_instruction_bytes) != 4;
     let all_are_entries = layout!(process.frame_owner) == u64::from(NONE);
-    let owner_mask: u64 = if all_are_entries { 0 } else { 0xff };
-    let mut frame = start.frame;
-    let mut doubted = start.doubted;
-    let mut count = 0;
-    while count < FRAMES {
-        if frame == 0 {
+    let mut walk = Walk {
+        process,
+        out,
+        instruction_mask: if is_wide { u64::MAX } else { u64::from(u32::MAX) },
+        owner_mask: if all_are_entries { 0 } else { 0xff },
+        before: start.before,
+        frame: start.frame,
+        doubted: start.doubted,
+        count: 0,
+        end: end::CUT,
+    };
+    repeat::<HELPER, Walk>(FRAMES as u32, &mut walk);
+    let ended_at_the_limit = walk.end == end::CUT && walk.frame == 0;
+    (walk.count as u8, if ended_at_the_limit { end::WHOLE } else { walk.end })
+}
+
+/// Goes from frame to frame.
+struct Walk {
+    process: *const PythonProcess,
+    out: *mut PythonFrame,
+    instruction_mask: u64,
+    owner_mask: u64,
+    /// See [`Start::before`].
+    before: u64,
+    /// The frame to be read; 0: there is none.
+    frame: u64,
+    /// See [`Start::doubted`].
+    doubted: u64,
+    /// Frames that were written.
+    count: u64,
+    end: u8,
+}
+
+impl Walk {
+    #[inline(always)]
+    fn ends(&mut self, end: u8) -> bool {
+        self.end = end;
+        true
+    }
+}
+
+impl Step for Walk {
+    #[inline(always)]
+    fn step(&mut self, turn: u64) -> bool {
+        let process = self.process;
+        if turn >= FRAMES as u64 {
+            return true;
+        }
+        if self.frame == 0 {
             // A state that is not set yet may hold nothing, too.
-            return (count as u8, if doubted == 1 { end::UNREADABLE } else { end::WHOLE });
+            return self.ends(if self.doubted == 1 { end::UNREADABLE } else { end::WHOLE });
         }
         // SAFETY: `out` has room for PYTHON_FRAMES frames, and the buffer lies in the last six of them.
-        let buffer = unsafe { out.add(FRAME_BUFFER_AT) }.cast::<u8>();
+        let buffer = unsafe { self.out.add(FRAME_BUFFER_AT) }.cast::<u8>();
         let bytes = (layout!(process.frame_bytes) & BYTE_MASK) as u32;
         // SAFETY: `bytes` is at most the buffer's size. The helper checks the address and, where it fails, leaves zeroes.
-        unsafe { bpf_probe_read_user(buffer.cast(), bytes, frame as *const core::ffi::c_void) };
+        unsafe { bpf_probe_read_user(buffer.cast(), bytes, self.frame as *const core::ffi::c_void) };
         let code = word_at(buffer, layout!(process.frame_code));
-        let instruction = word_at(buffer, layout!(process.frame_instruction)) & wide;
+        let instruction = word_at(buffer, layout!(process.frame_instruction)) & self.instruction_mask;
         let previous = word_at(buffer, layout!(process.frame_previous));
-        let owner = byte_at(buffer, layout!(process.frame_owner)) & owner_mask;
+        let owner = byte_at(buffer, layout!(process.frame_owner)) & self.owner_mask;
         let is_outermost = u64::from(owner >= layout!(process.cframe_entry));
         // The frames of a cframe end at its outermost one, and each runs instructions that lie in its code object.
         let is_elsewhere = instruction.wrapping_sub(code) >= MOST_CODE_BYTES;
-        let is_unset = if is_outermost == 1 { previous != start.before } else { previous == 0 || is_elsewhere };
-        if doubted & u64::from(is_unset) == 1 {
-            return (0, end::UNREADABLE);
+        let is_unset = if is_outermost == 1 { previous != self.before } else { previous == 0 || is_elsewhere };
+        if self.doubted & u64::from(is_unset) == 1 {
+            self.count = 0;
+            return self.ends(end::UNREADABLE);
         }
         // No frame is without code, not even one that is no function.
         if code == 0 {
-            return (count as u8, end::UNREADABLE);
+            return self.ends(end::UNREADABLE);
         }
-        doubted &= !is_outermost;
-        // SAFETY: `count` is below FRAMES, which is at most PYTHON_FRAMES; what was in the buffer is not needed any more.
+        self.doubted &= !is_outermost;
+        // SAFETY: `turn` is below FRAMES, which is at most PYTHON_FRAMES; what was in the buffer is not needed any more.
         unsafe {
-            let place = out.add(count);
+            let place = self.out.add(turn as usize);
             (&raw mut (*place).code).write_volatile(code);
             (&raw mut (*place).instruction).write_volatile(instruction);
             (&raw mut (*place).owner).cast::<u64>().write_volatile(owner);
         }
-        frame = previous;
-        count += 1;
+        self.frame = previous;
+        self.count = turn + 1;
+        false
     }
-    (count as u8, if frame == 0 { end::WHOLE } else { end::CUT })
 }
 
 /// Eight bytes of the buffer.

@@ -19,7 +19,9 @@ use tracer_common::{
 
 use crate::{
     access::{config, present, typed},
-    emit, maps, python, task,
+    emit, maps, python,
+    repeat::{Step, repeat},
+    task,
 };
 
 /// A stack whose end lies further away than this is not the one that the stack pointer is on (a coroutine's, a signal's).
@@ -145,9 +147,16 @@ macro_rules! drafted {
     };
 }
 
-/// Takes the stack of the current thread. `context` writes the user registers when the kernel's own copy of them is not known.
+/// Takes the stack of the current thread. `context` writes the user registers when the kernel's own copy of them is not
+/// known. HELPER: see `repeat`.
 #[inline(always)]
-pub fn take(state: &mut CpuState, ctx: *mut c_void, request: Request, side: UserSide, context: impl Fn(*mut u64)) {
+pub fn take<const HELPER: bool>(
+    state: &mut CpuState,
+    ctx: *mut c_void,
+    request: Request,
+    side: UserSide,
+    context: impl Fn(*mut u64),
+) {
     let Some(draft) = maps::DRAFTS.get_ptr_mut(0) else { return };
     emit::see(state, FamilyId::Cpu);
     // SAFETY: a per-CPU value; the programs that use it run with interrupts off, so none interrupts another.
@@ -160,16 +169,18 @@ pub fn take(state: &mut CpuState, ctx: *mut c_void, request: Request, side: User
         } else if present(config!(offsets.regs_bytes)) {
             bpf_probe_read_kernel(registers.cast(), config!(offsets.regs_bytes), side.registers.cast());
         }
-        (*head).kernel_frames = kernel_frames(ctx, head);
-        python_frames(head);
-        deliver(state, draft);
+        // A sample that interrupts user code has none.
+        let has_none = drafted!(draft.head.flags) & (flags::NO_KERNEL_FRAMES | flags::IN_USER_CODE) != 0;
+        (*head).kernel_frames = if has_none { 0 } else { kernel_frames(ctx, head) };
+        python_frames::<HELPER>(head);
+        deliver::<HELPER>(state, draft);
     }
 }
 
 /// Copies the draft and the stack into a ring. Whatever takes time was done before: a reader waits for every record that is reserved
 /// and not yet submitted.
 #[inline(always)]
-unsafe fn deliver(state: &mut CpuState, draft: *mut Draft) {
+unsafe fn deliver<const HELPER: bool>(state: &mut CpuState, draft: *mut Draft) {
     // SAFETY: the draft is a value in a map.
     let copied = unsafe { drafted!(draft.copied) };
     let entry = emit::reserve_stack(copied);
@@ -186,7 +197,7 @@ unsafe fn deliver(state: &mut CpuState, draft: *mut Draft) {
         bpf_probe_read_kernel(record.cast(), bytes as u32, draft.cast());
         let goes_on = drafted!(draft.head.stack_wanted) != 0;
         let (stack_bytes, has_holes) =
-            user_stack(record, entry.room_bytes, drafted!(draft.stack_pointer), copied, goes_on);
+            user_stack::<HELPER>(record, entry.room_bytes, drafted!(draft.stack_pointer), copied, goes_on);
         (*record).stack_bytes = stack_bytes as u32;
         if goes_on && has_holes {
             (*record).flags = drafted!(draft.head.flags) | flags::UNREADABLE;
@@ -252,7 +263,7 @@ unsafe fn kernel_frames(ctx: *mut c_void, record: *mut RawStack) -> u8 {
 
 /// Python frames, if the process is known to run Python.
 #[inline(always)]
-unsafe fn python_frames(head: *mut RawStack) {
+unsafe fn python_frames<const HELPER: bool>(head: *mut RawStack) {
     let mut walked = (0, walk::NOT_PYTHON);
     // SAFETY: the head is a value in a map; the entry lives while the program runs.
     unsafe {
@@ -260,7 +271,7 @@ unsafe fn python_frames(head: *mut RawStack) {
             && let Some(process) = maps::PYTHON.get_ptr(drafted!(head.tgid))
         {
             let out = (&raw mut (*head).python).cast::<PythonFrame>();
-            walked = python::walk(&*process, drafted!(head.thread_pointer), out);
+            walked = python::walk::<HELPER>(&*process, drafted!(head.thread_pointer), out);
         }
         (&raw mut (*head).python_frames).write_volatile(walked.0);
         (&raw mut (*head).python_end).write_volatile(walked.1);
@@ -271,7 +282,7 @@ unsafe fn python_frames(head: *mut RawStack) {
 /// whether pages among them could not be read: they are zeroes then. That is no rarity, since a large variable that nobody has
 /// touched yet has no pages. Where the end of the stack is not known, the first such page is taken for it.
 #[inline(always)]
-unsafe fn user_stack(
+unsafe fn user_stack<const HELPER: bool>(
     record: *mut RawStack,
     room_bytes: usize,
     stack_pointer: u64,
@@ -279,45 +290,64 @@ unsafe fn user_stack(
     goes_on: bool,
 ) -> (u64, bool) {
     let pieces = (room_bytes / STACK_PIECE_BYTES) as u64;
-    let mut piece = 0;
-    let mut read = 0;
-    let mut failed = 0;
-    while piece < pieces && piece < (MAX_STACK_BYTES / STACK_PIECE_BYTES) as u64 {
-        let at = piece * PIECE;
-        if at >= wanted {
-            break;
+    let mut copy = Copy { record, pieces, stack_pointer, wanted, goes_on: u64::from(goes_on), read: 0, failed: 0 };
+    repeat::<HELPER, Copy>((MAX_STACK_BYTES / STACK_PIECE_BYTES) as u32, &mut copy);
+    (copy.read, copy.failed != 0)
+}
+
+/// Copies a stack piece by piece.
+struct Copy {
+    record: *mut RawStack,
+    /// For which the record has room.
+    pieces: u64,
+    stack_pointer: u64,
+    /// Bytes to copy.
+    wanted: u64,
+    /// 1: pages that cannot be read are zeroes; 0: they end the stack.
+    goes_on: u64,
+    /// Bytes that were copied.
+    read: u64,
+    /// 1: there were pages that could not be read.
+    failed: u64,
+}
+
+impl Step for Copy {
+    #[inline(always)]
+    fn step(&mut self, turn: u64) -> bool {
+        let at = turn * PIECE;
+        if turn >= self.pieces || at >= self.wanted {
+            return true;
         }
-        let mut len = wanted - at;
+        let mut len = self.wanted - at;
         if len > PIECE {
             len = PIECE;
         }
-        let from = stack_pointer.wrapping_add(at);
-        // SAFETY: piece `piece` lies within the room behind the head, and so does what it may be
+        let from = self.stack_pointer.wrapping_add(at);
+        // SAFETY: piece `turn` lies within the room behind the head, and so does what it may be
         // overrun by (`emit::reserve_stack` adds one piece); the helper checks the user address.
         unsafe {
-            let to = record.cast::<u8>().add(RAW_STACK_BYTES).add(at as usize);
+            let to = self.record.cast::<u8>().add(RAW_STACK_BYTES).add(at as usize);
             if bpf_probe_read_user(to.cast(), len as u32, from as *const c_void) != 0 {
-                failed = 1;
+                self.failed = 1;
                 // A piece lies in two pages: each may be there without the other. Bytes that are not are zeroes by now.
                 let second = from & (PIECE - 1);
                 // Volatile: the compiler would add it to a pointer as 4096 less the rest, and the verifier refuses what is taken off.
                 let first = ptr::read_volatile(&(PIECE - second));
                 if first < len {
                     let lost = bpf_probe_read_user(to.cast(), first as u32, from as *const c_void);
-                    if goes_on {
+                    if self.goes_on == 1 {
                         let rest = from.wrapping_add(first) as *const c_void;
                         bpf_probe_read_user(to.add(first as usize).cast(), second as u32, rest);
                     } else if lost == 0 {
-                        read = at + first;
+                        self.read = at + first;
                     }
                 }
-                if !goes_on {
-                    break;
+                if self.goes_on == 0 {
+                    return true;
                 }
             }
         }
-        read = at + len;
-        piece += 1;
+        self.read = at + len;
+        false
     }
-    (read, failed != 0)
 }

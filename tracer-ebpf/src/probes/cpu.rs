@@ -3,11 +3,11 @@
 
 use aya_ebpf::{
     EbpfContext,
-    helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_ns},
+    helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_ns, generated::bpf_get_prandom_u32},
     macros::{btf_tracepoint, perf_event},
     programs::{BtfTracePointContext, PerfEventContext},
 };
-use tracer_common::stack::{origin, raw_flags as flags};
+use tracer_common::stack::{kernel_side, origin, raw_flags as flags};
 
 use crate::{
     access::config,
@@ -25,6 +25,17 @@ const ARM_WORDS: usize = 34;
 /// The clock of a CPU ticks.
 #[perf_event]
 pub fn cpu_sample(ctx: PerfEventContext) -> i32 {
+    sample::<true>(ctx)
+}
+
+/// The same for kernels before 5.17.
+#[perf_event]
+pub fn cpu_sample_old(ctx: PerfEventContext) -> i32 {
+    sample::<false>(ctx)
+}
+
+#[inline(always)]
+fn sample<const HELPER: bool>(ctx: PerfEventContext) -> i32 {
     let ids = bpf_get_current_pid_tgid();
     let (tid, tgid) = (ids as u32, (ids >> 32) as u32);
     let Some(state) = emit::cpu_state() else { return 0 };
@@ -48,7 +59,7 @@ pub fn cpu_sample(ctx: PerfEventContext) -> i32 {
         place: 0,
         flags: if in_user_code { flags::IN_USER_CODE } else { 0 },
     };
-    stack::take(state, ctx.as_ptr(), request, side, |to| copy_context(&ctx, to));
+    stack::take::<HELPER>(state, ctx.as_ptr(), request, side, |to| copy_context(&ctx, to));
     0
 }
 
@@ -108,6 +119,17 @@ fn copy_context(ctx: &PerfEventContext, to: *mut u64) {
 /// A thread leaves the CPU. Runs after the program that counts switches and decides whether this one is looked at.
 #[btf_tracepoint(function = "sched_switch")]
 pub fn wait_stack(ctx: BtfTracePointContext) -> i32 {
+    wait::<true>(ctx)
+}
+
+/// The same for kernels before 5.17.
+#[btf_tracepoint(function = "sched_switch")]
+pub fn wait_stack_old(ctx: BtfTracePointContext) -> i32 {
+    wait::<false>(ctx)
+}
+
+#[inline(always)]
+fn wait<const HELPER: bool>(ctx: BtfTracePointContext) -> i32 {
     let Some(state) = emit::cpu_state() else { return 0 };
     let place = state.due_place;
     if place == 0 {
@@ -123,9 +145,17 @@ pub fn wait_stack(ctx: BtfTracePointContext) -> i32 {
         tgid,
         weight_ns: 0,
         place,
-        flags: if state.due_again == 1 { flags::REFRESHED } else { 0 },
+        flags: if state.due_again == 0 { 0 } else { flags::REFRESHED },
     };
-    let side = stack::user_side(tid, tgid);
-    stack::take(state, ctx.as_ptr(), request, side, |_| ());
+    let mut side = stack::user_side(tid, tgid);
+    let in_syscall = side.flags & (flags::NO_USER_SPACE | flags::NO_REGISTERS) == 0 && side.syscall >= 0;
+    if in_syscall && state.due_again >= kernel_side::FIRST {
+        // SAFETY: no arguments.
+        let random = unsafe { bpf_get_prandom_u32() };
+        if random & (kernel_side::ONE_OF - 1) != 0 {
+            side.flags |= flags::NO_KERNEL_FRAMES;
+        }
+    }
+    stack::take::<HELPER>(state, ctx.as_ptr(), request, side, |_| ());
     0
 }

@@ -3,13 +3,13 @@
 use std::time::Instant;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tracer_common::{FamilyId, record::meta};
+use tracer_common::record::meta;
 
 use super::{Failure, core, output};
 use crate::{
     capture::Writer,
     cli::{Format, OutputArgs, TraceArgs},
-    families::{self, FAMILIES, Family},
+    families::{self, FAMILIES, Family, Ring},
     kernel::{
         clock,
         host::{HostFacts, Pretend},
@@ -95,7 +95,7 @@ pub fn prepare(
         host: &host,
     };
     // Meanwhile the kernel's symbols are looked through: either takes its tenths of a second.
-    let takes_stacks = plan.families.iter().any(|family| family.id() == FamilyId::Cpu);
+    let takes_stacks = plan.families.iter().any(|family| family.ring() == Ring::Stacks);
     let scheduler = takes_stacks.then(|| std::thread::spawn(|| ksyms::range("__schedule")));
     let loaded = loader::load(&plan).map_err(|error| error.to_string())?;
     host.btf = None;

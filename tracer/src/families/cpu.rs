@@ -7,7 +7,7 @@ use tracer_common::{
     config::{ABSENT, Config},
 };
 
-use super::{CostClass, Family, Hook, Program, Readiness, Settings};
+use super::{CostClass, Fallback, Family, Hook, Program, Readiness, Ring, Settings};
 use crate::kernel::{host::HostFacts, offsets};
 
 /// See the module.
@@ -19,7 +19,7 @@ const PROGRAMS: &[Program] = &[
         hook: Hook::PerfEvent,
         required: false,
         purpose: "which code runs while threads are on a CPU",
-        fallback: None,
+        fallback: Some(Fallback { name: "cpu_sample_old", hook: Hook::PerfEvent }),
     },
     Program {
         name: "wait_stack",
@@ -27,7 +27,7 @@ const PROGRAMS: &[Program] = &[
         hook: Hook::TpBtf { name: "sched_switch" },
         required: false,
         purpose: "which code threads wait in",
-        fallback: None,
+        fallback: Some(Fallback { name: "wait_stack_old", hook: Hook::TpBtf { name: "sched_switch" } }),
     },
 ];
 
@@ -81,6 +81,10 @@ impl Family for Cpu {
     fn builds_on(&self) -> &'static [FamilyId] {
         // Its set of traced threads, and its switches, which say where threads wait and for how long.
         &[FamilyId::Sched]
+    }
+
+    fn ring(&self) -> Ring {
+        Ring::Stacks
     }
 
     fn programs(&self) -> &'static [Program] {

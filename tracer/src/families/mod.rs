@@ -70,6 +70,15 @@ pub enum CostClass {
     Rare,
 }
 
+/// Where a family's records go, and who reads them there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ring {
+    /// The rings that families share, whose records go into the stream as they are.
+    Shared,
+    /// The ring of stacks, whose records go through the unwinder.
+    Stacks,
+}
+
 /// Whether a family can run here.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "status", rename_all = "kebab-case")]
@@ -131,6 +140,10 @@ pub trait Family: Sync {
     /// Families without which it has nothing to work with.
     fn builds_on(&self) -> &'static [FamilyId] {
         &[]
+    }
+    /// Where its records go.
+    fn ring(&self) -> Ring {
+        Ring::Shared
     }
     /// Its programs, in the order in which programs on the same hook run.
     fn programs(&self) -> &'static [Program];

@@ -1,7 +1,12 @@
 //! Attaches the programs of a family and says what is lost with those that cannot attach. Not here: loading the object (`loader`),
 //! nor what a family consists of (`families`).
 
-use std::time::Duration;
+use std::{
+    collections::HashMap,
+    sync::{Mutex, PoisonError},
+    thread,
+    time::{Duration, Instant},
+};
 
 use aya::{
     Ebpf,
@@ -20,14 +25,67 @@ use crate::{
 
 /// The clocks of the CPUs start within this time, each at another moment.
 const MOST_SPREAD_NS: u64 = 20_000_000;
+/// No kernel has a CPU with a higher number.
+const MOST_CPUS: u32 = 8192;
+
+/// The object's programs, and how loading those that were loaded ended.
+pub struct Programs<'a> {
+    ebpf: &'a mut Ebpf,
+    btf: Option<&'a aya::Btf>,
+    loaded: HashMap<&'static str, Result<(), String>>,
+}
+
+impl<'a> Programs<'a> {
+    /// Loads these programs, several at once: what the kernel's verifier takes for them is most of the time until tracing starts.
+    pub fn load(ebpf: &'a mut Ebpf, btf: Option<&'a aya::Btf>, wanted: &[(&'static str, Hook)]) -> Self {
+        let hooks: HashMap<&str, (&'static str, Hook)> =
+            wanted.iter().map(|(name, hook)| (*name, (*name, *hook))).collect();
+        // The last families' programs are the longest, and are taken first.
+        let mut jobs: Vec<(&'static str, Hook, &mut AyaProgram)> = ebpf
+            .programs_mut()
+            .filter_map(|(name, program)| hooks.get(name).map(|(name, hook)| (*name, *hook, program)))
+            .collect();
+        jobs.sort_by_key(|(name, ..)| wanted.iter().position(|(other, _)| other == name));
+        let workers = thread::available_parallelism().map_or(1, usize::from).min(jobs.len());
+        let (jobs, loaded) = (Mutex::new(jobs), Mutex::new(HashMap::new()));
+        let work = || {
+            while let Some((name, hook, program)) = jobs.lock().unwrap_or_else(PoisonError::into_inner).pop() {
+                let outcome = load(program, name, hook, btf);
+                loaded.lock().unwrap_or_else(PoisonError::into_inner).insert(name, outcome);
+            }
+        };
+        thread::scope(|scope| {
+            for _ in 1..workers {
+                // Where no thread can be had, this one does the work.
+                let _ = thread::Builder::new().spawn_scoped(scope, work);
+            }
+            work();
+        });
+        let loaded = loaded.into_inner().unwrap_or_else(PoisonError::into_inner);
+        Self { ebpf, btf, loaded }
+    }
+
+    /// Attaches a program; loads it before, if that was not tried yet. Where it attaches in part, the reasons say what is missing.
+    fn attach(
+        &mut self,
+        name: &'static str,
+        hook: Hook,
+        config: &Config,
+        reasons: &mut Vec<String>,
+    ) -> Result<aya::programs::ProgramFd, String> {
+        let program = self.ebpf.program_mut(name).ok_or_else(|| format!("the object has no program {name}"))?;
+        self.loaded.entry(name).or_insert_with(|| load(program, name, hook, self.btf)).clone()?;
+        reasons.extend(attach(program, name, hook, config)?);
+        program.fd().map_err(|error| text(name, &error))?.try_clone().map_err(|error| error.to_string())
+    }
+}
 
 /// Attaches a family's programs and says what is missing.
 pub fn family(
     family: &'static dyn Family,
     plan: &Plan,
     config: &Config,
-    ebpf: &mut Ebpf,
-    btf: Option<&aya::Btf>,
+    programs: &mut Programs,
     running: &mut Vec<Running>,
 ) -> Result<FamilyRecord, LoadError> {
     let readiness = family.can_run(plan.host);
@@ -39,15 +97,15 @@ pub fn family(
             reasons.push(format!("{} is switched off", program.name));
             continue;
         }
-        let mut outcome = attach(ebpf, program.name, program.hook, btf, config);
+        let mut outcome = programs.attach(program.name, program.hook, config, &mut reasons);
         let mut name = program.name;
         if let (Err(_), Some(fallback)) = (&outcome, program.fallback) {
             if plan.without.iter().any(|name| name == fallback.name) {
                 reasons.push(format!("{} is switched off", fallback.name));
                 continue;
             }
-            let second = attach(ebpf, fallback.name, fallback.hook, btf, config);
-            if second.is_ok() || btf.is_none() {
+            let second = programs.attach(fallback.name, fallback.hook, config, &mut reasons);
+            if second.is_ok() || programs.btf.is_none() {
                 name = fallback.name;
                 outcome = second;
             }
@@ -78,55 +136,92 @@ pub fn family(
     })
 }
 
-fn attach(
-    ebpf: &mut Ebpf,
-    name: &'static str,
-    hook: Hook,
-    btf: Option<&aya::Btf>,
-    config: &Config,
-) -> Result<aya::programs::ProgramFd, String> {
-    let program = ebpf.program_mut(name).ok_or_else(|| format!("the object has no program {name}"))?;
-    let text = |error: aya::programs::ProgramError| {
-        tracing::debug!("{name}: {}", chain(&error));
-        brief(&chain(&error))
-    };
+/// Hands a program to the kernel, which verifies it.
+fn load(program: &mut AyaProgram, name: &str, hook: Hook, btf: Option<&aya::Btf>) -> Result<(), String> {
+    let started = Instant::now();
     match hook {
-        Hook::TpBtf { name } => {
+        Hook::TpBtf { name: tracepoint } => {
             let btf = btf.ok_or_else(|| "the kernel has no BTF".to_owned())?;
-            let program: &mut BtfTracePoint = program.try_into().map_err(text)?;
-            program.load(name, btf).map_err(text)?;
-            program.attach().map_err(text)?;
+            <&mut BtfTracePoint>::try_from(&mut *program).and_then(|program| program.load(tracepoint, btf))
         }
-        Hook::Tracepoint { category, name } => {
-            let program: &mut TracePoint = program.try_into().map_err(text)?;
-            program.load().map_err(text)?;
-            program.attach(category, name).map_err(text)?;
-        }
-        Hook::PerfEvent => {
-            let program: &mut PerfEvent = program.try_into().map_err(text)?;
-            program.load().map_err(text)?;
-            attach_clocks(program, config.sample_period_ns)?;
-        }
+        Hook::Tracepoint { .. } => <&mut TracePoint>::try_from(&mut *program).and_then(TracePoint::load),
+        Hook::PerfEvent => <&mut PerfEvent>::try_from(&mut *program).and_then(PerfEvent::load),
     }
-    let program: &AyaProgram = ebpf.program(name).ok_or_else(|| format!("the object has no program {name}"))?;
-    program.fd().map_err(text)?.try_clone().map_err(|error| error.to_string())
+    .map_err(|error| text(name, &error))?;
+    if tracing::enabled!(tracing::Level::DEBUG) {
+        let steps = program.info().ok().and_then(|info| info.verified_instruction_count()).unwrap_or(0);
+        tracing::debug!("{name}: loaded in {:?}, {steps} instructions verified", started.elapsed());
+    }
+    Ok(())
 }
 
-/// Starts a clock on each CPU that is online now. One that comes online later is not sampled.
-fn attach_clocks(program: &mut PerfEvent, period_ns: u64) -> Result<(), String> {
+fn attach(program: &mut AyaProgram, name: &str, hook: Hook, config: &Config) -> Result<Option<String>, String> {
+    match hook {
+        Hook::TpBtf { .. } => <&mut BtfTracePoint>::try_from(program).and_then(|program| program.attach().map(drop)),
+        Hook::Tracepoint { category, name: tracepoint } => {
+            <&mut TracePoint>::try_from(program).and_then(|program| program.attach(category, tracepoint).map(drop))
+        }
+        Hook::PerfEvent => {
+            let program: &mut PerfEvent = program.try_into().map_err(|error| text(name, &error))?;
+            return attach_clocks(program, config.sample_period_ns);
+        }
+    }
+    .map_err(|error| text(name, &error))?;
+    Ok(None)
+}
+
+fn text(name: &str, error: &aya::programs::ProgramError) -> String {
+    let whole = chain(error);
+    tracing::debug!("{name}: {whole}");
+    brief(&whole)
+}
+
+/// Starts a clock on each CPU that is online now. One that comes online later is not sampled. Gives a sentence about CPUs without.
+fn attach_clocks(program: &mut PerfEvent, period_ns: u64) -> Result<Option<String>, String> {
     let cpus = aya::util::online_cpus().map_err(|(what, error)| format!("{what}: {error}"))?;
+    let offline = present_cpus().into_iter().filter(|cpu| !cpus.contains(cpu)).collect();
     // All at the same moment would get in each other's way, and would see what happens at the same moment on all of them.
     let step_ns = period_ns.min(MOST_SPREAD_NS) / cpus.len().max(1) as u64;
     let clock = PerfEventConfig::Software(SoftwareEvent::CpuClock);
-    for (index, cpu) in cpus.into_iter().enumerate() {
+    let (mut failed, mut first_error) = (Vec::new(), None);
+    for (index, cpu) in cpus.iter().copied().enumerate() {
         if index > 0 {
-            std::thread::sleep(Duration::from_nanos(step_ns));
+            thread::sleep(Duration::from_nanos(step_ns));
         }
-        program
-            .attach(clock, PerfEventScope::AllProcessesOneCpu { cpu }, SamplePolicy::Period(period_ns), false)
-            .map_err(|error| format!("clock of CPU {cpu}: {}", chain(&error)))?;
+        let scope = PerfEventScope::AllProcessesOneCpu { cpu };
+        if let Err(error) = program.attach(clock, scope, SamplePolicy::Period(period_ns), false) {
+            // One that has gone offline just now must not end the run.
+            failed.push(cpu);
+            first_error.get_or_insert_with(|| format!("clock of CPU {cpu}: {}", chain(&error)));
+        }
     }
-    Ok(())
+    match first_error {
+        Some(error) if failed.len() == cpus.len() => Err(error),
+        first_error => Ok(unsampled(&failed, first_error.as_deref(), offline)),
+    }
+}
+
+/// What is not sampled, if anything.
+fn unsampled(failed: &[u32], first_error: Option<&str>, offline: Vec<u32>) -> Option<String> {
+    let list = |cpus: &[u32]| cpus.iter().map(u32::to_string).collect::<Vec<_>>().join(", ");
+    let mut parts = Vec::new();
+    if let Some(error) = first_error {
+        parts.push(format!("code on CPU {} is not sampled ({error})", list(failed)));
+    }
+    if !offline.is_empty() {
+        parts.push(format!("CPU {} is offline; should it come online, its code is not sampled", list(&offline)));
+    }
+    (!parts.is_empty()).then(|| parts.join("; "))
+}
+
+/// CPUs that are plugged in, whether online or not.
+fn present_cpus() -> Vec<u32> {
+    let text = std::fs::read_to_string("/sys/devices/system/cpu/present").unwrap_or_default();
+    let numbers = |range: &str| {
+        let (first, last) = range.split_once('-').unwrap_or((range, range));
+        Some(first.parse::<u32>().ok()?..=last.parse::<u32>().ok()?.min(MOST_CPUS))
+    };
+    text.trim().split(',').filter_map(numbers).flatten().collect()
 }
 
 /// An error with its causes, in one line.
@@ -153,5 +248,22 @@ fn brief(text: &str) -> String {
     match verdict.last() {
         Some(verdict) => format!("{error} the verifier says: {}", verdict.trim()),
         None => error.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_sampled_is_said() {
+        assert_eq!(unsampled(&[], None, Vec::new()), None);
+        let said = unsampled(&[1, 3], Some("clock of CPU 1: no such device"), vec![5]).expect("a sentence");
+        assert_eq!(
+            said,
+            "code on CPU 1, 3 is not sampled (clock of CPU 1: no such device); \
+             CPU 5 is offline; should it come online, its code is not sampled"
+        );
+        assert!(present_cpus().contains(&0), "{:?}", present_cpus());
     }
 }

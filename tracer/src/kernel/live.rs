@@ -23,7 +23,7 @@ use tracer_common::{
 
 use super::{clock, loader::Loaded, progstats};
 use crate::{
-    families,
+    families::{self, FAMILIES, Ring},
     model::meta::{CostRecord, CpuLoss, EndRecord, FamilyLoss, LossRecord, ProgramCost, StartRecord, TickRecord},
     pipeline::batch::{Batch, header_bytes},
     stacks,
@@ -239,7 +239,10 @@ impl Drainer {
     }
 
     fn loss(&self, cpus: &[CpuState]) -> LossRecord {
-        let stacks = self.stacks.as_ref().map_or(self.stacks_popped, stacks::Running::popped);
+        let popped = |ring| match ring {
+            Ring::Shared => self.popped,
+            Ring::Stacks => self.stacks.as_ref().map_or(self.stacks_popped, stacks::Running::popped),
+        };
         let families = self
             .loaded
             .families
@@ -256,10 +259,7 @@ impl Drainer {
                     .filter_map(|running| progstats::read(running.fd.as_fd()).ok())
                     .map(|stats| stats.recursion_misses)
                     .sum(),
-                queued: match family.id() {
-                    FamilyId::Cpu => sum_submitted(cpus, FamilyId::Cpu).saturating_sub(stacks),
-                    _ => submitted_to_rings(cpus).saturating_sub(self.popped),
-                },
+                queued: submitted_to(family.ring(), cpus).saturating_sub(popped(family.ring())),
             })
             .collect();
         LossRecord { families }
@@ -292,10 +292,10 @@ impl Drainer {
             let mut batch = self.batch();
             let complete = self.drain(&mut batch);
             let cpus = self.loaded.counters()?;
-            let settled = balanced(&cpus) && submitted_to_rings(&cpus) <= self.popped;
+            let settled = balanced(&cpus) && submitted_to(Ring::Shared, &cpus) <= self.popped;
             if complete && (settled || clock::monotonic_ns() > now_ns + 2_000_000_000) {
                 if let Some(stacks) = self.stacks.take() {
-                    self.stacks_popped = stacks.finish(sum_submitted(&cpus, FamilyId::Cpu))?;
+                    self.stacks_popped = stacks.finish(submitted_to(Ring::Stacks, &cpus))?;
                 }
                 push_meta(&mut batch, now_ns, meta::LOSS, &self.loss(&cpus));
                 push_meta(&mut batch, now_ns, meta::COST, &self.cost(now_ns));
@@ -322,13 +322,10 @@ fn counters(cpu: &CpuState, family: FamilyId) -> tracer_common::loss::FamilyCoun
     cpu.families[family as usize]
 }
 
-fn sum_submitted(cpus: &[CpuState], family: FamilyId) -> u64 {
-    cpus.iter().map(|cpu| counters(cpu, family).submitted).sum()
-}
-
-/// Records of the families that share the rings: all but stacks, which have a ring and a reader of their own.
-fn submitted_to_rings(cpus: &[CpuState]) -> u64 {
-    FamilyId::ALL.iter().filter(|family| **family != FamilyId::Cpu).map(|family| sum_submitted(cpus, *family)).sum()
+/// Records that the programs wrote into this ring.
+fn submitted_to(ring: Ring, cpus: &[CpuState]) -> u64 {
+    let families = FAMILIES.iter().filter(|family| family.ring() == ring);
+    families.map(|family| cpus.iter().map(|cpu| counters(cpu, family.id()).submitted).sum::<u64>()).sum()
 }
 
 /// Whether every event that a program saw has become a record or a counted loss: no program is running.

@@ -21,7 +21,7 @@ use super::{
     ring_sizes::{PAGE_BYTES, RingSizes, SHARD_NAMES},
 };
 use crate::{
-    families::{Family, Readiness, Settings},
+    families::{Family, Hook, Readiness, Ring, Settings},
     model::meta::FamilyRecord,
 };
 
@@ -238,7 +238,8 @@ pub fn load(plan: &Plan) -> Result<Loaded, LoadError> {
     raise_memlock();
     let slots = plan.host.pid_max.next_power_of_two().min(MOST_SLOTS);
     let mut config = config_for(plan, &able, slots);
-    let sizes = RingSizes::divide(plan.ring_bytes, plan.host.cpus_possible, config.sample_period_ns != 0);
+    let takes_stacks = able.iter().any(|family| family.ring() == Ring::Stacks);
+    let sizes = RingSizes::divide(plan.ring_bytes, plan.host.cpus_possible, takes_stacks);
     config.shard_mask = sizes.shards - 1;
     let aya_btf = if plan.host.has_btf { aya::Btf::from_sys_fs().ok() } else { None };
     // Typed loads are one instruction; where a verifier will not have them, the helper reads the same bytes.
@@ -336,8 +337,15 @@ fn attempt(
     let mut ebpf = loader.load(OBJECT).map_err(|error| LoadError::Refused(chain(&error)))?;
     let mut running = Vec::new();
     let mut families = Vec::new();
+    let wanted: Vec<(&'static str, Hook)> = able
+        .iter()
+        .flat_map(|family| family.programs())
+        .filter(|program| plan.without.iter().all(|name| name != program.name))
+        .map(|program| (program.name, program.hook))
+        .collect();
+    let mut programs = attach::Programs::load(&mut ebpf, btf, &wanted);
     for family in able {
-        families.push(attach::family(*family, plan, config, &mut ebpf, btf, &mut running)?);
+        families.push(attach::family(*family, plan, config, &mut programs, &mut running)?);
     }
     Ok((ebpf, running, families))
 }

@@ -1,6 +1,7 @@
 //! The thread that turns copies of stacks into records: unwinds, merges, interns, and at the end names what it has seen.
 
 pub mod intern;
+mod kernel_sides;
 mod processes;
 pub mod raw;
 #[cfg(test)]

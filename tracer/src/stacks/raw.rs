@@ -2,7 +2,7 @@
 
 use tracer_common::python::PythonFrame;
 use tracer_common::record::{HEADER_BYTES, Header};
-use tracer_common::stack::{KERNEL_FRAMES, PYTHON_FRAMES, RAW_STACK_BYTES, REGISTER_WORDS, RawStack};
+use tracer_common::stack::{KERNEL_FRAMES, PLACE_BITS, PYTHON_FRAMES, RAW_STACK_BYTES, REGISTER_WORDS, RawStack};
 
 use crate::pipeline::batch::header;
 
@@ -51,6 +51,11 @@ impl<'a> Raw<'a> {
         u64,
         "A number that changes when the process executes another program; 0: there is no address space."
     );
+
+    /// The place of a wait, without what a hostile record has above it.
+    pub fn wait_place(&self) -> u32 {
+        (self.place() & ((1 << PLACE_BITS) - 1)) as u32
+    }
 
     /// Whether a flag is set.
     pub fn has(&self, flag: u16) -> bool {

@@ -6,9 +6,10 @@ use std::collections::{BTreeMap, HashMap};
 use aya::maps::{HashMap as BpfMap, MapData};
 use tracer_common::python::{PythonFrame, walk};
 use tracer_common::record::{Header, cpu, meta};
-use tracer_common::stack::{KERNEL_FRAMES, PLACE_BITS, Sampled, origin, raw_flags};
+use tracer_common::stack::{KERNEL_FRAMES, Sampled, origin, raw_flags};
 
 use super::intern::{FrameKey, Interner};
+use super::kernel_sides::KernelSides;
 use super::processes::{Process, Processes, Python};
 use super::raw::Raw;
 use super::thread::Progress;
@@ -36,6 +37,7 @@ pub struct Worker {
     processes: Processes,
     unwinder: Unwinder,
     interner: Interner,
+    kernel_sides: KernelSides,
     /// The stack that was captured last at each (process, place). Bounded by [`MAX_PLACES`].
     places: HashMap<(u32, u32), u64>,
     native: Vec<UserFrame>,
@@ -64,6 +66,7 @@ impl Worker {
             processes: Processes::new(python),
             unwinder: Unwinder::new(),
             interner: Interner::default(),
+            kernel_sides: KernelSides::default(),
             places: HashMap::new(),
             native: Vec::new(),
         }
@@ -80,7 +83,7 @@ impl Worker {
         };
         let user = self.user(&raw);
         let stack = self.intern(&raw, user, batch);
-        let place = (raw.place() & ((1 << PLACE_BITS) - 1)) as u32;
+        let place = raw.wait_place();
         let refreshed = if raw.origin() == origin::WAIT { self.refreshed(raw.tgid(), place, stack) } else { 0 };
         let header = Header { kind: cpu::SAMPLED, ..raw.header() };
         push_sampled(
@@ -144,9 +147,12 @@ impl Worker {
     }
 
     /// Kernel frames. In a wait what comes before the scheduler is this tracer's own doing.
-    fn kernel(&self, raw: &Raw) -> Vec<FrameKey> {
+    fn kernel(&mut self, raw: &Raw) -> Vec<FrameKey> {
         let waits = raw.origin() == origin::WAIT;
-        let addresses: Vec<u64> = raw.kernel().collect();
+        let mut addresses: Vec<u64> = raw.kernel().collect();
+        if waits {
+            self.kernel_sides.complete(raw, &mut addresses);
+        }
         let own = match &self.schedule {
             Some(schedule) if waits => addresses.iter().position(|address| schedule.contains(address)).unwrap_or(0),
             _ => 0,
@@ -263,10 +269,10 @@ impl Worker {
 
     /// Names all frames, and hands the names over until nobody takes them.
     pub fn name_all(self, mut progress: Progress, send: &mut dyn FnMut(Batch) -> bool) {
-        let Worker { processes, unwinder, interner, places, native, .. } = self;
+        let Worker { processes, unwinder, interner, kernel_sides, places, native, .. } = self;
         // What they hold is not needed any more, and naming needs memory.
         let modules = processes.modules;
-        drop((processes.codes, unwinder, places, native));
+        drop((processes.codes, unwinder, kernel_sides, places, native));
         let mut by_module: BTreeMap<Option<ModuleId>, Vec<(u32, u64)>> = BTreeMap::new();
         let all = interner.unnamed();
         let total = all.len();

@@ -205,6 +205,11 @@ pub fn number(report: &Value, path: &str) -> Result<f64> {
 
 /// Share of one CPU that all eBPF programs together took while they were measured.
 pub fn bpf_share(report: &Value) -> Result<f64> {
+    bpf_share_of(report, |_| true)
+}
+
+/// The same of the programs whose names are these.
+pub fn bpf_share_of(report: &Value, is_wanted: impl Fn(&str) -> bool) -> Result<f64> {
     let measured_s = number(report, "/overhead/measured_s")?;
     ensure!(measured_s > 0.0, "the tracer measured its programs' run time for {measured_s} s");
     let programs = report.pointer("/overhead/programs").and_then(Value::as_array);
@@ -214,7 +219,8 @@ pub fn bpf_share(report: &Value) -> Result<f64> {
         // Absent for a program that did not run.
         Ok(runs * program["ns_per_run"].as_f64().unwrap_or(0.0))
     };
-    let total_ns = programs.iter().map(ns).sum::<Result<f64>>()?;
+    let wanted = programs.iter().filter(|program| program["name"].as_str().is_some_and(&is_wanted));
+    let total_ns = wanted.map(ns).sum::<Result<f64>>()?;
     Ok(total_ns / 1e9 / measured_s)
 }
 
@@ -228,6 +234,7 @@ mod tests {
             { "name": "a", "runs": 1_000_000, "ns_per_run": 100.0 }, { "name": "b", "runs": 0 } ] } });
         let share = bpf_share(&report).unwrap();
         assert!((share - 0.05).abs() < 1e-12, "0.1 s in 2 s are 5 %, not {share}");
+        assert_eq!(bpf_share_of(&report, |name| name == "b").unwrap(), 0.0, "it did not run");
     }
 
     #[test]

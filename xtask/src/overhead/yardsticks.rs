@@ -4,7 +4,8 @@
 use anyhow::Result;
 use clap::ValueEnum;
 
-use super::measure::{Bench, Rounds, Traced, bpf_share, load, number};
+use super::measure::{Bench, Rounds, Traced, bpf_share, bpf_share_of, load, number};
+use crate::sh::Cmd;
 use crate::stats::{Interval, Verdict, is_steady, median, median_interval, range, ratios, verdict};
 
 /// What can be measured.
@@ -12,8 +13,12 @@ use crate::stats::{Interval, Verdict, is_steady, median, median_interval, range,
 pub enum Yardstick {
     /// Two processes on one CPU throw a byte to and fro: the slowdown, nanoseconds per switch, perf beside it
     Pingpong,
-    /// A program that only computes: eBPF run time times rate, and the program's CPU time
+    /// A program that only computes, sampled at 99 Hz: eBPF run time times rate, and the program's CPU time
     Cpu,
+    /// Stacks of waits: eBPF run time for each stack that was taken
+    Waits,
+    /// The tracer's memory with a Python program
+    Python,
     /// The tracer's own CPU time in 10 s of an idle machine
     Idle,
     /// Time until all probes are attached
@@ -67,6 +72,21 @@ const STEADY: f64 = 0.02;
 
 /// Both ends on one CPU; the same CPU each time, which is what the seed chooses.
 const PINGPONG: [&str; 6] = ["--seed", "1", "pingpong", "--pinned", "--count", "200000"];
+/// Longer than the sampling period, so that every wait's stack is due.
+const WAITS: [&str; 8] = ["--seed", "1", "sleep", "--each-cpu", "--period", "20ms", "--duration", "5s"];
+/// Computes and sleeps for two seconds.
+const PYTHON: &str = "
+import json, time
+try:
+    import numpy
+except ImportError:
+    pass
+start = time.monotonic()
+while time.monotonic() < start + 2:
+    sum(range(100000))
+    time.sleep(0.005)
+print(json.dumps({'elapsed_s': time.monotonic() - start}))
+";
 const RATE_OF_OWN: f64 = 50_000.0;
 
 /// The ping-pong is run once for all yardsticks that read it.
@@ -87,6 +107,8 @@ impl<'a> Session<'a> {
         let rows = match yardstick {
             Yardstick::Pingpong => self.pingpong(),
             Yardstick::Cpu => self.cpu(),
+            Yardstick::Waits => self.waits(),
+            Yardstick::Python => self.python(),
             Yardstick::Idle => self.idle(),
             Yardstick::Attach => self.attach(),
             Yardstick::Bytes => self.bytes(),
@@ -132,7 +154,7 @@ impl<'a> Session<'a> {
     /// Too small an effect for a clock: decided by what the kernel says of the programs' run time, unless the CPU time of the
     /// program itself contradicts it. The wall time stands beside it.
     fn cpu(&mut self) -> Result<Vec<Row>> {
-        const LIMIT: f64 = 1.01;
+        const LIMIT: f64 = 1.005;
         let command = self.calibrated_cpu()?;
         let mut rounds = Rounds::default();
         let mut pairs = FIRST_PAIRS;
@@ -175,6 +197,30 @@ impl<'a> Session<'a> {
             let factor = if took_s < 0.1 { 10.0 } else { 2.0 / took_s };
             work = (work as f64 * factor) as u64;
         }
+    }
+
+    /// Threads that wait for 20 ms at a time, each at a place of its own: the stack of nearly every wait is taken.
+    fn waits(&mut self) -> Result<Vec<Row>> {
+        let command = self.bench.workload(&WAITS)?;
+        let cost = |_| {
+            let report = self.bench.traced(&command, false)?.report;
+            let rate = number(&report, "/stacks/captures")? / number(&report, "/window/duration_s")?;
+            Ok(bpf_share_of(&report, |name| name.starts_with("wait_stack"))? * 1e9 / rate)
+        };
+        let cost_ns = (0..3).map(cost).collect::<Result<Vec<_>>>()?;
+        Ok(vec![shown("waits, eBPF run time per stack taken", "ns", range(&cost_ns), 3)])
+    }
+
+    /// All of the tracer's memory, rings included, while a Python program that has imported NumPy computes and sleeps.
+    fn python(&mut self) -> Result<Vec<Row>> {
+        const MIB: f64 = 1024.0 * 1024.0;
+        let command: Vec<String> = ["python3", "-c", PYTHON].map(str::to_owned).to_vec();
+        let with_numpy = Cmd::new("python3").args(["-c", "import numpy"]).ask().is_some();
+        let what =
+            if with_numpy { "resident memory, Python with NumPy" } else { "resident memory, Python (no NumPy here)" };
+        let resident = |_| Ok(number(&self.bench.traced(&command, false)?.report, "/overhead/tracer_rss_bytes")? / MIB);
+        let resident = (0..3).map(resident).collect::<Result<Vec<_>>>()?;
+        Ok(vec![decided(what, "MiB", range(&resident), 300.0, None, 3)])
     }
 
     fn idle(&mut self) -> Result<Vec<Row>> {
