@@ -172,9 +172,9 @@ pub fn take(state: &mut CpuState, ctx: *mut c_void, request: Request, side: User
 unsafe fn deliver(state: &mut CpuState, draft: *mut Draft) {
     // SAFETY: the draft is a value in a map.
     let copied = unsafe { drafted!(draft.copied) };
-    let entry = emit::reserve_stack(copied);
+    let entry = emit::reserve_stack(state, copied);
     if entry.head.is_null() {
-        emit::lose_stack(state, LossReason::RingFull);
+        emit::lose(state, FamilyId::Cpu, LossReason::RingFull);
         return;
     }
     let record = entry.head;

@@ -7,6 +7,8 @@ pub mod classify;
 mod departed;
 pub mod gaps;
 mod hash;
+mod kernel_locks;
+mod kernel_rows;
 mod keyframe;
 mod ledger;
 mod lifecycle;
@@ -29,6 +31,7 @@ use tracer_common::syscall::Arch;
 use self::classify::Calls;
 use self::departed::{Departed, Ended};
 use self::hash::FastMap;
+use self::kernel_locks::KernelLocks;
 use self::ledger::Ledger;
 use self::locks::Locks;
 use self::names::{NameId, Names};
@@ -45,6 +48,9 @@ const MAX_STRANGERS: usize = 65_536;
 
 /// The family that takes stacks.
 const CPU_FAMILY: &str = "cpu";
+
+/// The family that sees kernel locks.
+const LOCK_FAMILY: &str = "lock";
 
 /// The window has just begun for so long.
 const JUST_BEGUN_NS: u64 = 100_000_000;
@@ -69,6 +75,7 @@ pub struct Aggregate {
     threads: Threads,
     processes: Processes,
     locks: Locks,
+    kernel_locks: KernelLocks,
     stacks: Stacks,
     ledger: Ledger,
     departed: Departed,
@@ -97,6 +104,7 @@ impl Aggregate {
             threads: Threads::new(bounds),
             processes: Processes::default(),
             locks: Locks::default(),
+            kernel_locks: KernelLocks::default(),
             stacks: Stacks::default(),
             ledger: Ledger::default(),
             departed: Departed::default(),
@@ -151,6 +159,7 @@ impl Aggregate {
             Event::Exit(event) => self.exit(event),
             Event::Rename(event) => self.rename(event),
             Event::CgroupMove(event) => self.cgroup_move(event),
+            Event::Contended(event) => self.contended(event),
             Event::Sampled(_) | Event::Meta(..) => {}
         }
     }
@@ -165,6 +174,9 @@ impl Aggregate {
             Meta::Families(family) => {
                 if family.family == CPU_FAMILY {
                     self.stacks.family(&family.status);
+                }
+                if family.family == LOCK_FAMILY {
+                    self.kernel_locks.family(&family.status);
                 }
                 self.ledger.family(family);
             }
@@ -184,6 +196,7 @@ impl Aggregate {
             Meta::Frame(frame) => self.stacks.definitions.frame(frame),
             Meta::Stack(stack) => self.stacks.definitions.stack(stack),
             Meta::Symbol(symbol) => self.stacks.definitions.symbol(symbol),
+            Meta::Locks(locks) => self.kernel_locks.short(locks),
             Meta::End(end) => {
                 self.end = Some(end.clone());
                 self.span.now_ns = self.span.now_ns.max(header.ts_ns);
