@@ -14,6 +14,7 @@ mod doctor;
 mod fallback;
 mod healthy;
 mod ledger;
+mod kernel_locks;
 mod locks;
 mod namespaces;
 mod record;

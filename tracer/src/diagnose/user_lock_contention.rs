@@ -75,7 +75,7 @@ fn claim(report: &Report, index: usize, futex: &Futex) -> Option<Claim> {
     let mut culprit = subject(report, owner.tid, owner.thread.as_ref(), futex);
     culprit.ns_tid = Some(owner.ns_tid);
     culprit.lock = Some(lock.clone());
-    let doing = functions::doing(report, futex.pid, owner.tid, &futex.address);
+    let doing = functions::doing(report, futex.pid, owner.tid, |wait| wait.object.as_ref() == Some(&futex.address));
     if let Some(doing) = &doing {
         functions::point_at(&mut culprit, &doing.time.location);
     }
