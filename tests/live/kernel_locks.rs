@@ -9,7 +9,7 @@ use crate::harness::{
     text, whole, workload,
 };
 
-/// Traces a workload with the family that sees kernel locks.
+/// Traces a workload with families besides that of scheduling.
 fn trace_locks(arguments: &str, families: &str) -> Traced {
     Tracer::run(workload(arguments)).option("--family").option(families).go().expect_code(0)
 }
@@ -49,7 +49,7 @@ fn assert_evidence_is_there(report: &Report, finding: &Value) {
 
 #[test]
 fn the_thread_that_maps_much_is_blamed_for_the_waits_of_those_that_map_a_little() {
-    let traced = trace_locks("mmap-lock --duration 3s", "sched,lock");
+    let traced = trace_locks("mmap-lock --duration 3s", "lock");
     let (truth, report) = (traced.truth(), traced.report());
     let churn = whole(&truth, "churn_tid");
     assert_eq!(report.rule("mmap-lock-contention"), "fired", "{}", report.0["rules"]);
@@ -82,7 +82,7 @@ fn the_thread_that_maps_much_is_blamed_for_the_waits_of_those_that_map_a_little(
 
 #[test]
 fn who_maps_in_another_process_is_in_nobodys_way() {
-    let traced = trace_locks("mmap-lock --healthy --duration 3s", "sched,lock");
+    let traced = trace_locks("mmap-lock --healthy --duration 3s", "lock");
     let (truth, report) = (traced.truth(), traced.report());
     let (churn, rows) = (whole(&truth, "churn_tid"), rows(&report, "mmap_lock"));
     let (by_churn, _) = behind(&rows, churn);
@@ -92,7 +92,7 @@ fn who_maps_in_another_process_is_in_nobodys_way() {
 
 #[test]
 fn a_pipes_mutex_is_told_with_its_holder_and_for_as_long_as_its_callers_say() {
-    let traced = trace_locks("pipe-lock --duration 3s", "sched,lock");
+    let traced = trace_locks("pipe-lock --duration 3s", "lock");
     let (truth, report) = (traced.truth(), traced.report());
     let (hog, rows) = (whole(&truth, "hog_tid"), rows(&report, "mutex"));
     let askers = truths(&truth, "asker");
@@ -125,7 +125,7 @@ fn a_pipes_mutex_is_told_with_its_holder_and_for_as_long_as_its_callers_say() {
 
 #[test]
 fn threads_with_pipes_of_their_own_do_not_wait_for_each_other() {
-    let traced = trace_locks("pipe-lock --healthy --duration 3s", "sched,lock");
+    let traced = trace_locks("pipe-lock --healthy --duration 3s", "lock");
     let (truth, report) = (traced.truth(), traced.report());
     assert_ne!(report.rule("kernel-lock-contention"), "fired", "{}; truth: {truth}", report.0["findings"]);
     let slept: f64 = rows(&report, "mutex").iter().map(|row| number(row, "slept_s")).sum();
@@ -134,7 +134,7 @@ fn threads_with_pipes_of_their_own_do_not_wait_for_each_other() {
 
 #[test]
 fn the_holders_function_is_named() {
-    let traced = trace_locks("mmap-lock --duration 3s", "sched,cpu,lock");
+    let traced = trace_locks("mmap-lock --duration 3s", "cpu,lock");
     let (truth, report) = (traced.truth(), traced.report());
     let findings = report.findings("mmap-lock-contention");
     let finding = findings.first().unwrap_or_else(|| panic!("no finding: {}; truth: {truth}", report.0["rules"]));
@@ -147,7 +147,7 @@ fn the_holders_function_is_named() {
 
 #[test]
 fn a_replay_tells_the_same_of_kernel_locks() {
-    let traced = trace_locks("pipe-lock --duration 500ms", "sched,lock");
+    let traced = trace_locks("pipe-lock --duration 500ms", "lock");
     let (live, replayed) = (traced.report(), Report::parse(&traced.replayed().ended.stdout));
     assert_eq!(live.0["locks"], replayed.0["locks"], "kernel locks in the live report and in the replay");
     assert!(!list(&live.0["locks"], "kernel").is_empty(), "there are some");
@@ -157,7 +157,7 @@ fn a_replay_tells_the_same_of_kernel_locks() {
 fn without_type_information_kinds_are_told_but_neither_owners_nor_whose_memory() {
     let traced = Tracer::run(workload("mmap-lock --duration 1s"))
         .option("--family")
-        .option("sched,lock")
+        .option("lock")
         .options(&["--pretend-no", "btf"])
         .go()
         .expect_code(0);

@@ -246,13 +246,6 @@ pub fn one_malloc_arena() -> bool {
     unsafe { libc::mallopt(libc::M_ARENA_MAX, 1) == 1 }
 }
 
-/// Makes a pipe hold at least so many bytes; returns how many it holds.
-pub fn set_pipe_size(fd: BorrowedFd<'_>, len_bytes: usize) -> io::Result<usize> {
-    // SAFETY: takes a descriptor and numbers.
-    check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETPIPE_SZ, len_bytes as libc::c_int) })
-        .map(|bytes| bytes as usize)
-}
-
 /// How many bytes are in a pipe.
 pub fn bytes_in_pipe(fd: BorrowedFd<'_>) -> io::Result<usize> {
     let mut bytes: libc::c_int = 0;
@@ -261,7 +254,7 @@ pub fn bytes_in_pipe(fd: BorrowedFd<'_>) -> io::Result<usize> {
     Ok(bytes as usize)
 }
 
-/// Anonymous memory, given back when dropped.
+/// Anonymous memory, given back when dropped. Whoever uses its address has to know that.
 pub struct Mapping {
     address: *mut libc::c_void,
     len_bytes: usize,
@@ -277,6 +270,11 @@ impl Mapping {
         if address == libc::MAP_FAILED { Err(io::Error::last_os_error()) } else { Ok(Mapping { address, len_bytes }) }
     }
 
+    /// Where it is.
+    pub fn address(&self) -> *mut libc::c_void {
+        self.address
+    }
+
     /// Writes its first byte.
     pub fn touch(&mut self) {
         // SAFETY: the memory is mapped, writable before `make_read_only`, and nobody else has it.
@@ -289,6 +287,11 @@ impl Mapping {
         check(unsafe { libc::mprotect(self.address, self.len_bytes, libc::PROT_READ) }).map(drop)
     }
 }
+
+// SAFETY: an address and a length; access is by `&mut`, or through the kernel.
+unsafe impl Send for Mapping {}
+// SAFETY: see above.
+unsafe impl Sync for Mapping {}
 
 impl Drop for Mapping {
     fn drop(&mut self) {
