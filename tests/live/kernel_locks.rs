@@ -92,7 +92,7 @@ fn who_maps_in_another_process_is_in_nobodys_way() {
 
 #[test]
 fn a_pipes_mutex_is_told_with_its_holder_and_for_as_long_as_its_callers_say() {
-    let traced = trace_locks("pipe-lock --duration 3s", "lock");
+    let traced = trace_locks("pipe-lock --duration 2s", "lock");
     let (truth, report) = (traced.truth(), traced.report());
     let (hog, rows) = (whole(&truth, "hog_tid"), rows(&report, "mutex"));
     let askers = truths(&truth, "asker");
@@ -118,14 +118,14 @@ fn a_pipes_mutex_is_told_with_its_holder_and_for_as_long_as_its_callers_say() {
     assert!(by_hog >= 0.5 * all && all > 0.1, "{by_hog} of {all} s were behind {hog}: {rows:?}");
     assert_eq!(report.rule("kernel-lock-contention"), "fired", "{}; truth: {truth}", report.0["rules"]);
     let finding = report.findings("kernel-lock-contention")[0];
-    assert_eq!(finding["culprit"]["tid"], hog, "the culprit is the one that moves much: {finding}");
+    assert_eq!(finding["culprit"]["tid"], hog, "the culprit is the one that writes slowly: {finding}");
     assert!(number(finding, "confidence") >= 0.85, "the mutex said who held it: {finding}");
     assert_evidence_is_there(&report, finding);
 }
 
 #[test]
 fn threads_with_pipes_of_their_own_do_not_wait_for_each_other() {
-    let traced = trace_locks("pipe-lock --healthy --duration 3s", "lock");
+    let traced = trace_locks("pipe-lock --healthy --duration 2s", "lock");
     let (truth, report) = (traced.truth(), traced.report());
     assert_ne!(report.rule("kernel-lock-contention"), "fired", "{}; truth: {truth}", report.0["findings"]);
     let slept: f64 = rows(&report, "mutex").iter().map(|row| number(row, "slept_s")).sum();

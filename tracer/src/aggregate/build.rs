@@ -265,11 +265,7 @@ impl Writer<'_> {
         if let Detail::Lock(kind) = reason.detail {
             return Some(call.map_or_else(|| kind.id().to_owned(), |call| format!("{}, {call}", kind.id())));
         }
-        if call.is_some() {
-            call
-        } else {
-            self.aggregate.calls.detail_name(reason.detail, reason.syscall)
-        }
+        if call.is_some() { call } else { self.aggregate.calls.detail_name(reason.detail, reason.syscall) }
     }
 
     /// The last name that a thread met earlier had, or the one it had then, or what NAME records tell of strangers.

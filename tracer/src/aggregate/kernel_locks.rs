@@ -192,13 +192,7 @@ impl Aggregate {
     }
 
     /// A thread has slept for a kernel lock; without `end` it still does.
-    pub(super) fn slept_for_kernel_lock(
-        &mut self,
-        index: u32,
-        kind: Kind,
-        (ns, place): (u64, u32),
-        end: Option<Wake>,
-    ) {
+    pub(super) fn slept_for_kernel_lock(&mut self, index: u32, kind: Kind, (ns, place): (u64, u32), end: Option<Wake>) {
         let Some(party) = self.threads.party(index) else { return };
         let party = self.processes.introduce(party);
         let Some(row) = self.kernel_locks.row(party.tgid, kind as u8) else { return };

@@ -31,7 +31,10 @@ impl Writer<'_> {
         let mut sorted: Vec<_> = all.into_iter().collect();
         sorted.sort_by_key(|(key, (row, _, short_ns))| (Reverse(lost_ns(&row.times)), Reverse(*short_ns), *key));
         sorted.truncate(MAX_ROWS);
-        sorted.into_iter().map(|((pid, kind), (row, count, ns))| self.kernel_lock(pid, kind, row, (count, ns))).collect()
+        sorted
+            .into_iter()
+            .map(|((pid, kind), (row, count, ns))| self.kernel_lock(pid, kind, row, (count, ns)))
+            .collect()
     }
 
     fn kernel_lock(&self, pid: u32, kind: Kind, row: &Row, (short_count, short_ns): (u64, u64)) -> KernelLock {

@@ -262,8 +262,7 @@ impl<'a> Case<'a> {
     }
 
     fn victim(&self, waiter: &KernelWaiter) -> Subject {
-        let mut victim =
-            self.subject(self.row.pid, waiter.tid, waiter.thread.as_ref(), self.row.process.as_ref());
+        let mut victim = self.subject(self.row.pid, waiter.tid, waiter.thread.as_ref(), self.row.process.as_ref());
         victim.ns_tid = waiter.ns_tid;
         if let Some(place) = waiter.places.first() {
             functions::point_at(&mut victim, &place.location);

@@ -11,6 +11,8 @@ mod verdict;
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_kernel_locks;
 
 use std::cmp::Ordering;
 

@@ -26,8 +26,8 @@ use super::{clock, loader::Loaded, progstats};
 use crate::{
     families,
     model::meta::{
-        CostRecord, CpuLoss, EndRecord, FamilyLoss, LocksRecord, LossRecord, ProgramCost, ShortContentions, StartRecord,
-        TickRecord,
+        CostRecord, CpuLoss, EndRecord, FamilyLoss, LocksRecord, LossRecord, ProgramCost, ShortContentions,
+        StartRecord, TickRecord,
     },
     pipeline::batch::{Batch, header_bytes},
     stacks,
@@ -245,7 +245,8 @@ impl Drainer {
     /// Writes the sums of short contentions, if they are counted.
     fn locks(&self, batch: &mut Batch, now_ns: u64) -> io::Result<()> {
         let Some(sums) = self.loaded.short_contentions()? else { return Ok(()) };
-        let row = |((tgid, kind), sum): ((u32, u8), Totals)| ShortContentions { tgid, kind, count: sum.count, ns: sum.ns };
+        let row =
+            |((tgid, kind), sum): ((u32, u8), Totals)| ShortContentions { tgid, kind, count: sum.count, ns: sum.ns };
         let record = LocksRecord { short: sums.into_iter().map(row).collect() };
         push_meta(batch, now_ns, meta::LOCKS, &record);
         Ok(())

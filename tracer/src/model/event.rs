@@ -7,8 +7,8 @@ use tracer_common::sched::{CgroupMove, Exec, Exit, Fork, NewTask, Rename, Switch
 use tracer_common::stack::Sampled;
 
 use super::meta::{
-    CostRecord, EndRecord, FamilyRecord, FrameRecord, HostRecord, LocksRecord, LossRecord, ModuleRecord, NameRecord, SeedRecord,
-    StackRecord, StartRecord, SymbolRecord, TargetRecord, TickRecord,
+    CostRecord, EndRecord, FamilyRecord, FrameRecord, HostRecord, LocksRecord, LossRecord, ModuleRecord, NameRecord,
+    SeedRecord, StackRecord, StartRecord, SymbolRecord, TargetRecord, TickRecord,
 };
 
 /// One record, decoded.

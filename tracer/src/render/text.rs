@@ -4,7 +4,8 @@ use super::layout::{Align, Page, Tint};
 use super::ledger::{coverage, overhead};
 use super::stacks;
 use crate::model::report::{
-    Context, Evidence, Finding, Futex, KernelLock, Owner, Report, Row, RuleStatus, Severity, Thread, Verdict, Wait, Waker,
+    Context, Evidence, Finding, Futex, KernelLock, Owner, Report, Row, RuleStatus, Severity, Thread, Verdict, Wait,
+    Waker,
 };
 use crate::model::units::{count, duration, grouped, percent};
 

@@ -351,7 +351,10 @@ pub fn one_of_each() -> Vec<Event> {
         meta_event(15, Meta::Name(NameRecord { tid: 3, tgid: 3, comm: "other".to_owned() })),
         meta_event(16, Meta::Cost(CostRecord { measured_s: 1.0, ..CostRecord::default() })),
         Event::Contended(contended(17, 10, 10, Kind::MmapWrite, 12)),
-        meta_event(18, Meta::Locks(LocksRecord { short: vec![ShortContentions { tgid: 10, kind: 9, count: 2, ns: 3 }] })),
+        meta_event(
+            18,
+            Meta::Locks(LocksRecord { short: vec![ShortContentions { tgid: 10, kind: 9, count: 2, ns: 3 }] }),
+        ),
     ];
     events.extend(prologue(4));
     events.extend(epilogue(20, 8));
