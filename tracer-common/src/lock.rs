@@ -107,11 +107,6 @@ impl Kind {
         if (number as usize) < Kind::ALL.len() { Kind::ALL[number as usize] } else { Kind::Unknown }
     }
 
-    /// Whether it is the lock of an address space.
-    pub const fn is_mmap(self) -> bool {
-        matches!(self, Kind::MmapRead | Kind::MmapWrite)
-    }
-
     /// Whether its waiters only spin, so that they never leave their CPU for it.
     pub const fn only_spins(self) -> bool {
         matches!(self, Kind::Spin | Kind::RwlockRead | Kind::RwlockWrite)
