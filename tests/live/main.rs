@@ -10,6 +10,7 @@ mod harness;
 
 mod bad_input;
 mod captures;
+mod critical_path;
 mod doctor;
 mod fallback;
 mod healthy;

@@ -26,7 +26,7 @@ fn a_timer_wakes_a_sleeper_and_the_busy_loop_beside_it_does_not() {
     let thread = |role| list(&truth, "threads").iter().find(|own| own["role"] == role).expect("a thread of each role");
     let sleeps = waits(report.thread(whole(thread("sleeper"), "tid")), "timer");
     let (by_timer, all) = wakers(&sleeps, |waker| waker["context"] == "timer" && waker["tid"].is_null());
-    assert!(all >= 100, "woken {all} times only: {sleeps:?}");
+    assert!(all >= 50, "woken {all} times only: {sleeps:?}");
     assert!(by_timer * 100 >= all * 98, "timers ended {by_timer} of {all} sleeps: {sleeps:?}");
     let (by_busy, _) = wakers(&sleeps, |waker| waker["tid"] == thread("busy")["tid"]);
     assert_eq!(by_busy, 0, "the busy loop is named as waker: {sleeps:?}");

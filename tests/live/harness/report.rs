@@ -118,6 +118,28 @@ impl Report {
             let wall = number(thread, "wall_s");
             assert!((sum - wall).abs() < 1e-6 + wall * 1e-9, "states sum to {sum}, wall time is {wall}: {thread}");
         }
+        self.assert_path();
+    }
+
+    /// Fails unless the parts of the critical path, if there is one, sum to its time, and nearly all of it is known.
+    #[track_caller]
+    pub fn assert_path(&self) {
+        let path = &self.0["critical_path"];
+        if path.is_null() {
+            return;
+        }
+        let parts: f64 = list(path, "parts").iter().map(|part| number(part, "s")).sum();
+        let (sum, total) = (parts + path["others"]["s"].as_f64().unwrap_or(0.0), number(path, "total_s"));
+        assert!((sum - total).abs() <= 0.001 * total, "the parts of the critical path sum to {sum} of {total}: {path}");
+        assert!(number(path, "unknown_s") <= 0.02 * total + 0.005, "too much of the critical path is unknown: {path}");
+    }
+
+    /// Seconds on the critical path of the parts that `matches` picks, and of all.
+    #[track_caller]
+    pub fn on_path(&self, matches: impl Fn(&Value) -> bool) -> (f64, f64) {
+        let path = &self.0["critical_path"];
+        let parts = list(path, "parts").iter().filter(|part| matches(part));
+        (parts.map(|part| number(part, "s")).sum(), number(path, "total_s"))
     }
 }
 

@@ -7,7 +7,7 @@ use tracer_common::sched::WakeContext;
 
 use super::Aggregate;
 use super::classify::{Detail, Reason, State};
-use super::locks::Lock;
+use super::locks::{Lock, WaiterTally};
 use super::names::NameId;
 use super::stacks::report::{Measured, Named};
 use super::table::{Finished, Rest};
@@ -25,6 +25,8 @@ const MAX_WAIT_PARTIES: usize = 8;
 const MAX_FUTEXES: usize = 64;
 const MAX_FUTEX_PARTIES: usize = 16;
 const MAX_PROCESSES: usize = 32;
+/// Locks whose waits are explained, which costs a walk each.
+const MAX_EXPLAINED: usize = 6;
 
 /// A difference of clocks under this is the noise of reading them.
 const SUSPEND_NOISE_NS: i64 = 1_000_000;
@@ -66,6 +68,7 @@ impl Aggregate {
             threads: writer.rows(&finished, &rest),
             cpu: sched.then(|| writer.cpu()),
             locks: sched.then(|| writer.locks()),
+            critical_path: if sched { self.critical_path(writer.stacks.as_ref()) } else { None },
             stacks: writer.stacks.as_ref().map(|stacks| stacks.section(&self.measured(sched))),
             coverage: self.coverage_part(),
             overhead: self.cost.as_ref().map(|cost| overhead(cost, self.startup_cpu_s, self.window_ns())),
@@ -91,6 +94,22 @@ impl Aggregate {
             *sum = sum.saturating_add(process.sums.of(State::OnCpu));
         }
         Measured { on_cpu_ns: sched.then(|| self.processes.ended_sums.of(State::OnCpu)), on_cpu_ns_of }
+    }
+
+    /// What tells a wait further: its system call, or what stands for it.
+    pub(super) fn wait_detail(&self, reason: Reason) -> Option<String> {
+        let call = (reason.syscall >= 0).then(|| self.calls.name(reason.syscall));
+        if let Detail::Lock(kind) = reason.detail {
+            return Some(call.map_or_else(|| kind.id().to_owned(), |call| format!("{}, {call}", kind.id())));
+        }
+        if call.is_some() { call } else { self.calls.detail_name(reason.detail, reason.syscall) }
+    }
+
+    /// The name of a process that is not traced, by one of its threads.
+    pub(super) fn stranger(&self, tid: u32) -> Option<String> {
+        let (tgid, name) = self.strangers.get(&tid)?;
+        let leader = self.strangers.get(tgid).and_then(|(_, name)| self.names.text(*name));
+        leader.or_else(|| self.names.text(*name))
     }
 
     fn window_ns(&self) -> u64 {
@@ -246,7 +265,7 @@ impl Writer<'_> {
         let row = |wait: &WaitStat| Wait {
             state: wait.reason.state.id().to_owned(),
             object: object(wait.reason, wait.object),
-            detail: self.wait_detail(wait.reason),
+            detail: self.aggregate.wait_detail(wait.reason),
             count: wait.count,
             total_s: seconds(wait.total_ns),
             max_s: seconds(wait.max_ns),
@@ -258,14 +277,6 @@ impl Writer<'_> {
             places: self.places(tgid, &wait.places),
         };
         waits.into_iter().map(row).collect()
-    }
-
-    fn wait_detail(&self, reason: Reason) -> Option<String> {
-        let call = (reason.syscall >= 0).then(|| self.aggregate.calls.name(reason.syscall));
-        if let Detail::Lock(kind) = reason.detail {
-            return Some(call.map_or_else(|| kind.id().to_owned(), |call| format!("{}, {call}", kind.id())));
-        }
-        if call.is_some() { call } else { self.aggregate.calls.detail_name(reason.detail, reason.syscall) }
     }
 
     /// The last name that a thread met earlier had, or the one it had then, or what NAME records tell of strangers.
@@ -353,10 +364,28 @@ impl Writer<'_> {
         Locks {
             seen: self.aggregate.locks.seen,
             waits_not_itemised: self.aggregate.locks.waits_not_itemised,
-            futexes: locks.into_iter().map(|lock| self.futex(lock)).collect(),
+            futexes: self.futexes(&locks),
             kernel: self.kernel_locks(),
             kernel_not_itemised: Some(self.aggregate.kernel_locks.not_itemised).filter(|count| *count > 0),
         }
+    }
+
+    fn futexes(&self, locks: &[&Lock]) -> Vec<Futex> {
+        let mut to_explain = MAX_EXPLAINED;
+        let mut row = |lock: &&Lock| {
+            let mut futex = self.futex(lock);
+            if !futex.owners.is_empty() && to_explain > 0 {
+                to_explain -= 1;
+                let longest =
+                    |waiter: &&WaiterTally| (waiter.total_ns, Reverse((waiter.party.tid, waiter.party.serial)));
+                let waiter = lock.waiters.iter().max_by_key(longest);
+                futex.explanation = waiter.and_then(|waiter| {
+                    self.aggregate.explanation(waiter.party.serial, lock.address, self.stacks.as_ref())
+                });
+            }
+            futex
+        };
+        locks.iter().map(&mut row).collect()
     }
 
     fn futex(&self, lock: &Lock) -> Futex {
@@ -365,7 +394,7 @@ impl Writer<'_> {
         waiters.sort_by_key(|waiter| (Reverse(waiter.total_ns), waiter.party.tid, waiter.party.serial));
         let process = waiters.first().and_then(|waiter| self.party_names(waiter.party).2);
         waiters.truncate(MAX_FUTEX_PARTIES);
-        let row = |waiter: &super::locks::WaiterTally| Waiter {
+        let row = |waiter: &WaiterTally| Waiter {
             tid: waiter.party.tid,
             ns_tid: known(waiter.party.ns_tid),
             thread: self.party_names(waiter.party).1,
@@ -389,6 +418,7 @@ impl Writer<'_> {
             waits_with_owner: lock.waits_with_owner,
             woken_by_owner: lock.woken_by_owner,
             wakers: self.wakers(&lock.wakers, MAX_FUTEX_PARTIES),
+            explanation: None,
         }
     }
 }
@@ -413,7 +443,7 @@ fn blind(ns: [u64; Blind::ALL.len()]) -> BTreeMap<String, f64> {
     known.map(|why| (why.id().to_owned(), seconds(ns[why as usize]))).collect()
 }
 
-fn object(reason: Reason, object: u64) -> Option<String> {
+pub(super) fn object(reason: Reason, object: u64) -> Option<String> {
     if object == 0 {
         return None;
     }

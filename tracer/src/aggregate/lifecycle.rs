@@ -33,13 +33,14 @@ impl Aggregate {
         };
         let creator = self.threads.find(event.creator_tid).and_then(|index| self.threads.get(index));
         let (cgroup, container) = creator.map_or_else(Default::default, |thread| (thread.cgroup, thread.container));
+        let creator = creator.map_or(0, |thread| thread.serial);
         let ns_tid = if event.ns_level == 0 { event.tid } else { event.ns_tid };
         let name = self.names.add_comm(&event.comm);
         self.enlist(index, event.tgid, ns_tid);
         if let Some(thread) = self.threads.get_mut(index) {
             thread.phase = Phase::Runnable;
             thread.rename(name);
-            (thread.cgroup, thread.container) = (cgroup, container);
+            (thread.cgroup, thread.container, thread.creator) = (cgroup, container, creator);
         }
         if let Some(process) = self.processes.get_mut(event.tgid)
             && leads

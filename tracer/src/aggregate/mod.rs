@@ -4,6 +4,7 @@
 
 mod build;
 pub mod classify;
+mod critical_path;
 mod departed;
 pub mod gaps;
 mod hash;
@@ -29,6 +30,7 @@ use tracer_common::record::{Header, family_of};
 use tracer_common::syscall::Arch;
 
 use self::classify::Calls;
+use self::critical_path::history::{History, Life};
 use self::departed::{Departed, Ended};
 use self::hash::FastMap;
 use self::kernel_locks::KernelLocks;
@@ -77,6 +79,7 @@ pub struct Aggregate {
     locks: Locks,
     kernel_locks: KernelLocks,
     stacks: Stacks,
+    history: History,
     ledger: Ledger,
     departed: Departed,
     /// CMD's thread while the tracer holds it back before its exec; 0: none.
@@ -106,6 +109,7 @@ impl Aggregate {
             locks: Locks::default(),
             kernel_locks: KernelLocks::default(),
             stacks: Stacks::default(),
+            history: History::default(),
             ledger: Ledger::default(),
             departed: Departed::default(),
             held: 0,
@@ -170,7 +174,12 @@ impl Aggregate {
                 self.calls = Calls::new(Arch::from_machine(&host.arch));
                 self.host = Some(host.clone());
             }
-            Meta::Target(target) => self.target = Some(target.clone()),
+            Meta::Target(target) => {
+                if target.mode != "run" {
+                    self.history = History::new(History::ATTACHED_BOUND_BYTES);
+                }
+                self.target = Some(target.clone());
+            }
             Meta::Families(family) => {
                 if family.family == CPU_FAMILY {
                     self.stacks.family(&family.status);
@@ -281,7 +290,7 @@ impl Aggregate {
     /// Takes a thread out of the table, all its time charged.
     fn retire(&mut self, index: u32, end_ns: Option<u64>) {
         let party = self.threads.party(index);
-        let Some(thread) = self.threads.remove(index) else { return };
+        let Some(mut thread) = self.threads.remove(index) else { return };
         if let (Some(party), Some(end_ns)) = (party, end_ns) {
             let party = self.processes.introduce(party);
             self.departed.add(Ended { party, end_ns, exiting_ns: thread.exiting_ns });
@@ -291,6 +300,16 @@ impl Aggregate {
             None => Default::default(),
         };
         self.stacks.ended(thread.tgid, thread.tid, thread.name, process);
+        let life = Life {
+            tid: thread.tid,
+            tgid: thread.tgid,
+            name: thread.name,
+            process,
+            start_ns: thread.clipped_start_ns(&self.span),
+            end_ns: thread.since_ns,
+            creator: thread.creator,
+        };
+        self.history.end(thread.serial, life, &mut thread.trail);
         let locks = self.processes.thread_ended(thread.tgid, &thread.sums);
         self.locks.retire(&locks);
         let in_window = thread.since_ns > self.span.start_ns;

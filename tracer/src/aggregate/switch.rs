@@ -6,6 +6,7 @@ use tracer_common::sched::{Switch, WakeContext, switch_flags};
 
 use super::Aggregate;
 use super::classify::{Departure, Detail, Reason, State, wake_ns};
+use super::critical_path::trail::{Ending, Waker};
 use super::thread::{Holder, Origin, Party, Phase};
 use super::waits::{MAX_PLACES, NO_LOCK, Wake, tally_place};
 
@@ -65,6 +66,9 @@ impl Aggregate {
             _ => State::Unknown,
         };
         thread.charge(was, ts_ns, &self.span);
+        if thread.trail.is_full() {
+            self.history.keep(thread.serial, &mut thread.trail);
+        }
         let departure = self.calls.departure(switch);
         if ts_ns > self.span.start_ns {
             thread.sums.switches += 1;
@@ -133,6 +137,7 @@ impl Aggregate {
     /// Ends a wait, or with `end` none counts it as still open at the end of the window.
     pub(super) fn end_wait(&mut self, index: u32, until_ns: u64, end: Option<Wake>) {
         let Some(thread) = self.threads.get_mut(index) else { return };
+        thread.ending = end.map_or(Ending::Open, |wake| Ending::Woken(wake.context, waker_of(wake)));
         let measured_ns = thread.charge(thread.reason.state, until_ns, &self.span);
         if thread.since_ns <= self.span.start_ns {
             return;
@@ -261,5 +266,13 @@ impl Aggregate {
         }
         let party = live.and_then(|index| self.threads.party(index));
         (party.unwrap_or(Party { tid, ..Party::default() }), thread.and_then(|thread| thread.exiting_ns))
+    }
+}
+
+fn waker_of(wake: Wake) -> Waker {
+    match wake.by {
+        None => Waker::None,
+        Some(party) if party.serial == 0 => Waker::Stranger(party.tid),
+        Some(party) => Waker::Traced(party.serial),
     }
 }

@@ -5,6 +5,7 @@
 use tracer_common::futex::LockKind;
 
 use super::classify::{Detail, Reason, STATES, State};
+use super::critical_path::trail::{Ending, Interval, Trail, Wait};
 use super::gaps::Gaps;
 use super::names::NameId;
 use super::waits::Waits;
@@ -186,6 +187,12 @@ pub struct Thread {
     pub place: u32,
     /// Reason and object of its last wait in a system call, for calls that resume after a signal.
     pub resumable: Option<(Reason, u64)>,
+    /// While a wait is being ended: by what.
+    pub ending: Ending,
+    /// What it did lately.
+    pub trail: Trail,
+    /// Serial number of the thread that created it; 0: not known.
+    pub creator: u32,
     /// While it waits: its slot in [`Detailed::waits`].
     pub slot: Option<u32>,
     /// While it waits for a lock.
@@ -224,6 +231,9 @@ impl Thread {
             object: 0,
             place: 0,
             resumable: None,
+            ending: Ending::Open,
+            trail: Trail::default(),
+            creator: 0,
             slot: None,
             holder: Holder::None,
             sums: Sums::default(),
@@ -247,6 +257,9 @@ impl Thread {
             let told = self.phase == Phase::Waiting && self.reason.state == State::Unknown;
             self.blind_ns[if told { Blind::Unread } else { Blind::Unseen } as usize] += measured_ns;
         }
+        if length_ns > 0 {
+            self.leave_trail(state, until_ns - length_ns, hidden_ns, until_ns);
+        }
         self.since_ns = until_ns;
         self.gap_mark_ns += hidden_ns;
         if state == State::Other
@@ -257,12 +270,28 @@ impl Thread {
         measured_ns
     }
 
+    /// Where in an interval its unknown part lies is not known: it is put first.
+    fn leave_trail(&mut self, state: State, start_ns: u64, hidden_ns: u64, end_ns: u64) {
+        let seen_ns = start_ns + hidden_ns;
+        self.trail.push(Interval { start_ns, end_ns: seen_ns, state: State::Unknown, wait: None });
+        let waits = self.phase == Phase::Waiting && state == self.reason.state;
+        let wait = waits.then_some(Wait {
+            reason: self.reason,
+            object: self.object,
+            place: self.place,
+            ending: self.ending,
+            is_retry: false,
+        });
+        self.trail.push(Interval { start_ns: seen_ns, end_ns, state, wait });
+    }
+
     /// Forgets everything up to `ts_ns`, when it is on a CPU.
     pub fn begin_anew(&mut self, ts_ns: u64, span: &Span) {
         self.since_ns = self.since_ns.max(ts_ns);
         self.start_ns = self.since_ns;
         self.sums = Sums::default();
         self.blind_ns = Default::default();
+        self.trail.clear();
         if let Some(detailed) = &mut self.detailed {
             **detailed = Detailed::default();
         }

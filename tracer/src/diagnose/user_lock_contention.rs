@@ -7,6 +7,7 @@
 
 use super::thresholds::{REPORTED_SHARE, is_reported, severity, speedup_bound};
 use super::{Claim, Facts, Outcome, Rule, confidence, functions};
+use crate::model::critical_path::{Explained, PathWait};
 use crate::model::report::{Comparison, Evidence, Finding, Futex, Owner, Report, Row, Subject, Thread, Waiter};
 use crate::model::units::{count, duration, grouped, percent};
 
@@ -66,7 +67,8 @@ fn is_contended(futex: &Futex) -> bool {
 fn claim(report: &Report, index: usize, futex: &Futex) -> Option<Claim> {
     let (owner, waiter) = (futex.owners.first()?, futex.waiters.first()?);
     let wall_s = report.window.duration_s;
-    let lost_s = waiter.total_s;
+    let on_path = on_path(report, futex);
+    let lost_s = on_path.as_ref().map_or(waiter.total_s, |(_, wait)| wait.s);
     let own_confidence = if futex.waits_with_owner * 2 >= futex.waits { HOLDER_SEEN } else { HOLDER_INFERRED };
     let kind = futex.kind.as_deref().unwrap_or("lock");
     let lock = format!("{kind} at {}", futex.address);
@@ -75,16 +77,23 @@ fn claim(report: &Report, index: usize, futex: &Futex) -> Option<Claim> {
     let mut culprit = subject(report, owner.tid, owner.thread.as_ref(), futex);
     culprit.ns_tid = Some(owner.ns_tid);
     culprit.lock = Some(lock.clone());
-    let doing = functions::doing(report, futex.pid, owner.tid, |wait| wait.object.as_ref() == Some(&futex.address));
-    if let Some(doing) = &doing {
-        functions::point_at(&mut culprit, &doing.time.location);
+    // What was done during the waits says more than what the holder did over the run.
+    let meanwhile = futex.explanation.as_ref().and_then(|explanation| explanation.did.first());
+    let doing = functions::doing(report, futex.pid, owner.tid, |wait| wait.object.as_ref() == Some(&futex.address))
+        .filter(|_| meanwhile.is_none());
+    let function = meanwhile.and_then(|did| did.functions.first()).or(doing.as_ref().map(|doing| doing.time));
+    if let Some(function) = function {
+        functions::point_at(&mut culprit, &function.location);
     }
     let waits_in = waiter.places.first().and_then(|place| functions::words(&place.location));
     let called = waits_in.map(|function| format!(", called by {function}")).unwrap_or_default();
-    let holder_does = doing.as_ref().and_then(|doing| {
-        let verb = if doing.waited { "waited" } else { "computed" };
-        let function = functions::words(&doing.time.location)?;
-        Some(format!(" Over the run {holder} {verb} mostly in {function}."))
+    let holder_did = meanwhile.map(|did| format!(" {}", meanwhile_words(did)));
+    let holder_does = holder_did.or_else(|| {
+        doing.as_ref().and_then(|doing| {
+            let verb = if doing.waited { "waited" } else { "computed" };
+            let function = functions::words(&doing.time.location)?;
+            Some(format!(" Over the run {holder} {verb} mostly in {function}."))
+        })
     });
     let victims = futex.waiters.iter().take(MAX_VICTIMS).map(|waiter| victim(report, waiter, futex)).collect();
     let others = if futex.threads > 1 { format!(", {} in all", count(futex.threads, "thread")) } else { String::new() };
@@ -103,15 +112,15 @@ fn claim(report: &Report, index: usize, futex: &Futex) -> Option<Claim> {
             holders.held,
         ),
         lost_s: Some(lost_s),
-        share_of_wall: None,
+        share_of_wall: on_path.as_ref().map(|(_, wait)| wait.share),
         speedup_bound: speedup_bound(lost_s, wall_s),
         culprit: Some(culprit),
         victims,
-        evidence: evidence(report, index, futex, waiter, doing.as_ref()),
+        evidence: evidence(report, index, futex, waiter, doing.as_ref(), on_path),
         hypothesis: format!(
-            "Threads that need this lock run one after the other: {}. The seconds lost are those \
-             of the thread that waited longest, an upper bound, since no critical path says whether the run waited for it.{}",
+            "Threads that need this lock run one after the other: {}. {}{}",
             holders.hold,
+            bound(report, on_path.is_some()),
             holder_does.unwrap_or_default()
         ),
         fix: format!(
@@ -129,6 +138,49 @@ fn claim(report: &Report, index: usize, futex: &Futex) -> Option<Claim> {
     };
     let reported = is_reported(lost_s, wall_s, futex.waits, futex.max_s);
     Some(Claim { finding, reported })
+}
+
+/// The wait for this lock on the critical path, and where the report holds it; none where it is under the reporting threshold there.
+fn on_path<'a>(report: &'a Report, futex: &Futex) -> Option<(usize, &'a PathWait)> {
+    let path = report.critical_path.as_ref()?;
+    let ours = |wait: &PathWait| {
+        wait.state == "futex" && wait.pid == Some(futex.pid) && wait.object.as_ref() == Some(&futex.address)
+    };
+    let found = path.waits.iter().enumerate().find(|(_, wait)| ours(wait));
+    found.filter(|(_, wait)| wait.s >= REPORTED_SHARE * report.window.duration_s)
+}
+
+/// What the seconds lost are.
+fn bound(report: &Report, on_path: bool) -> &'static str {
+    if on_path {
+        return "The seconds lost are those of the critical path that waits for this lock are the reason of.";
+    }
+    if report.critical_path.is_some() {
+        return "The seconds lost are those of the thread that waited longest, an upper bound for its own work: the critical path of \
+                CMD's main thread hardly waits for this lock.";
+    }
+    "The seconds lost are those of the thread that waited longest, an upper bound, since no critical path says whether the run \
+     waited for it."
+}
+
+/// What was done while the thread that waited longest waited.
+fn meanwhile_words(did: &Explained) -> String {
+    let who = match (&did.thread, did.tid) {
+        (name, Some(tid)) => named("thread", name.as_deref(), tid),
+        (Some(name), None) => format!("{} named {name}", count(did.threads, "thread")),
+        (None, None) => count(did.threads, "thread"),
+    };
+    let place = did.functions.first().and_then(|function| functions::words(&function.location));
+    let place = place.map(|function| format!(" in {function}")).unwrap_or_default();
+    let did_what = match (did.state.as_str(), &did.detail) {
+        ("on_cpu", _) => format!("computed{place}"),
+        ("runnable", _) => "was ready, but had no CPU".to_owned(),
+        ("timer", _) => format!("slept{place}"),
+        ("unknown", _) => "did what was not seen".to_owned(),
+        (state, Some(call)) if call != state => format!("waited for {state} ({call}){place}"),
+        (state, _) => format!("waited for {state}{place}"),
+    };
+    format!("For {} of the longest waiter's time {who} {did_what}.", percent(did.share))
 }
 
 /// How to speak of who held the lock: one thread only where it held it in most of the waits.
@@ -168,6 +220,7 @@ fn evidence(
     futex: &Futex,
     waiter: &Waiter,
     doing: Option<&functions::Doing>,
+    on_path: Option<(usize, &PathWait)>,
 ) -> Vec<Evidence> {
     let at = |field: &str| format!("/locks/futexes/{index}/{field}");
     let wall_s = report.window.duration_s;
@@ -206,6 +259,14 @@ fn evidence(
             compared("waits that ended", futex.completed as f64),
         ),
     ];
+    evidence.extend(on_path.map(|(index, wait)| {
+        let source = format!("/critical_path/waits/{index}/s");
+        one("of the critical path, for waits for this lock", wait.s, "s", source, compared("wall time", wall_s))
+    }));
+    if let Some(did) = futex.explanation.as_ref().and_then(|explanation| explanation.did.first()) {
+        let metric = format!("of the longest waiter's time explained by state {} of the holder", did.state);
+        evidence.push(one(&metric, did.s, "s", at("explanation/did/0/s"), None));
+    }
     let place = waiter.places.first().and_then(|place| Some((place.total_s, functions::words(&place.location)?)));
     evidence.extend(place.map(|(total_s, function)| {
         one(&format!("of the longest wait called by {function}"), total_s, "s", at("waiters/0/places/0/total_s"), None)

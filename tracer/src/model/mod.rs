@@ -2,6 +2,7 @@
 //! construction, no I/O.
 
 pub mod container;
+pub mod critical_path;
 pub mod event;
 pub mod finding;
 pub mod meta;

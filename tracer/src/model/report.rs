@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::critical_path::{CriticalPath, Explanation};
 pub use super::stacks::{FunctionTime, Stacks};
 
 pub use super::finding::{Comparison, Evidence, Finding, RuleOutcome, RuleStatus, Severity, Subject, Verdict};
@@ -47,6 +48,9 @@ pub struct Report {
     /// Waits on futexes and for locks of the kernel; absent without the family `sched`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub locks: Option<Locks>,
+    /// What the wall time of CMD's main thread went to; absent without CMD.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub critical_path: Option<CriticalPath>,
     /// Which functions used the CPUs and which waited; absent without the family `cpu`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stacks: Option<Stacks>,
@@ -518,6 +522,10 @@ pub struct Futex {
     pub woken_by_owner: u64,
     /// Threads that ended waits, by descending count, then tid; at most 16.
     pub wakers: Vec<Waker>,
+    /// What was done while the thread that waited longest waited; only of the locks with the longest waits that had an owner.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
+    pub explanation: Option<Explanation>,
 }
 
 /// A thread's share in the waits on a futex.

@@ -102,7 +102,7 @@ pub(super) fn waiting(page: &mut Page, report: &Report) {
 }
 
 /// A function's name in so many characters: without what it is called with, and from its end, where names differ.
-fn name(location: &Location, room: usize) -> String {
+pub(super) fn name(location: &Location, room: usize) -> String {
     let Some(function) = &location.function else { return "?".to_owned() };
     let native = matches!(location.language, Some(FrameKind::Native | FrameKind::Kernel | FrameKind::Jit));
     if native && !location.unsymbolised { tail(&without_arguments(function), room) } else { tail(function, room) }
@@ -169,7 +169,7 @@ fn tail(text: &str, room: usize) -> String {
     format!("...{kept}")
 }
 
-fn thread(name: Option<&str>, tid: Option<u32>, threads: u64) -> String {
+pub(super) fn thread(name: Option<&str>, tid: Option<u32>, threads: u64) -> String {
     let name = name.unwrap_or("?");
     match (tid, threads) {
         (Some(tid), 0 | 1) => format!("{name} ({tid})"),

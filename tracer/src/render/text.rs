@@ -2,7 +2,7 @@
 
 use super::layout::{Align, Page, Tint};
 use super::ledger::{coverage, overhead};
-use super::stacks;
+use super::{critical_path, stacks};
 use crate::model::report::{
     Context, Evidence, Finding, Futex, KernelLock, Owner, Report, Row, RuleStatus, Severity, Thread, Verdict, Wait,
     Waker,
@@ -43,6 +43,7 @@ pub fn render(report: &Report, style: Style) -> String {
     if report.verdict != Verdict::Bottleneck {
         rules(&mut page, report);
     }
+    critical_path::path(&mut page, report);
     threads(&mut page, report);
     stacks::computing(&mut page, report);
     stacks::waiting(&mut page, report);

@@ -299,3 +299,10 @@ impl Drop for Mapping {
         unsafe { libc::munmap(self.address, self.len_bytes) };
     }
 }
+
+/// A new file in a folder, to read and write, that has no name and so is gone with this process.
+pub fn unnamed_file(folder: &std::path::Path) -> std::io::Result<std::fs::File> {
+    let mut options = std::fs::OpenOptions::new();
+    std::os::unix::fs::OpenOptionsExt::custom_flags(&mut options, libc::O_TMPFILE);
+    options.read(true).write(true).open(folder)
+}

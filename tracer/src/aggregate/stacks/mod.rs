@@ -24,6 +24,7 @@ use std::collections::BinaryHeap;
 use tracer_common::stack::{Sampled, origin};
 
 use super::classify::{Detail, Reason, State};
+use super::critical_path::timeline::Timeline;
 use super::hash::FastMap;
 use super::names::NameId;
 use super::thread::Span;
@@ -92,6 +93,8 @@ pub struct Stacks {
     captures: FastMap<(u32, u32), Vec<(u64, u64)>>,
     waits: FastMap<WaitKey, Tally>,
     names: FastMap<(u32, u32), (NameId, NameId)>,
+    /// When samples were taken.
+    pub timeline: Timeline,
     /// Samples and waits over the bounds.
     samples_over: Tally,
     waits_over: Tally,
@@ -160,6 +163,7 @@ impl Stacks {
             self.outside += 1;
             return;
         }
+        self.timeline.add(tid, ts_ns, stack);
         let room = self.samples.len() < MAX_KEYS;
         match self.samples.get_mut(&(tgid, tid, stack)) {
             Some(tally) => tally.add(1, weight_ns),
@@ -201,5 +205,6 @@ impl Stacks {
         for Reverse(sample) in std::mem::take(&mut self.held) {
             self.count(sample, span.start_ns, span.now_ns);
         }
+        self.timeline.sort();
     }
 }

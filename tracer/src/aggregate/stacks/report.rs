@@ -113,6 +113,19 @@ impl<'a> Named<'a> {
         self.times(&by_site)
     }
 
+    /// Functions of samples, given by stack and number, which share `ns`.
+    pub fn of_stacks(&self, counts: &BTreeMap<u64, u64>, ns: u64) -> Vec<FunctionTime> {
+        let all = sum(counts.values()).max(1);
+        let mut by_site = BySite::default();
+        for (stack, count) in counts {
+            let stack = self.by_id.get(stack).copied();
+            if let Some(site) = stack.and_then(|stack| self.blamed(stack)) {
+                by_site.add(site, (u128::from(ns) * u128::from(*count) / u128::from(all)) as u64);
+            }
+        }
+        self.times(&by_site)
+    }
+
     /// The section.
     pub fn section(&self, measured: &Measured) -> Section {
         let mut section = self.totals(measured);

@@ -1,6 +1,9 @@
 //! `mutex`: threads fight for one glibc mutex, or each has its own.
 
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -23,6 +26,9 @@ pub struct Options {
     /// The holder sleeps; without it, it computes.
     #[arg(long)]
     sleep: bool,
+    /// The holder writes to a file in this folder and syncs it, which takes as long as the disk takes.
+    #[arg(long)]
+    sync_in: Option<PathBuf>,
     /// One thread holds the mutex for `--hold`, all others give it back at once.
     #[arg(long)]
     hog: bool,
@@ -38,8 +44,17 @@ struct Part {
     mutex: Arc<Mutex>,
     hold: Duration,
     sleep: bool,
+    file: Option<Arc<File>>,
     end: Instant,
     turns: Arc<AtomicU64>,
+}
+
+/// What is done under the lock with `--sync-in`.
+#[inline(never)]
+fn flush_index(file: &File) {
+    // What it wrote does not matter, nor whether it could: the waits are measured.
+    let _ = file.write_at(&[1; 4096], 0);
+    let _ = file.sync_all();
 }
 
 impl Part {
@@ -55,7 +70,9 @@ impl Part {
             waited.in_call(|| self.mutex.lock());
             let got = Instant::now();
             longest = longest.max(got - asked);
-            if self.sleep && !self.hold.is_zero() {
+            if let Some(file) = self.file.as_deref() {
+                flush_index(file);
+            } else if self.sleep && !self.hold.is_zero() {
                 std::thread::sleep(self.hold);
             } else {
                 sys::compute(self.hold);
@@ -80,6 +97,10 @@ impl roles::Options for Options {
     fn run(&self, run: &mut Run) -> anyhow::Result<()> {
         let shared = Arc::new(Mutex::new(self.kind));
         let turns = Arc::new(AtomicU64::new(0));
+        let file = match &self.sync_in {
+            Some(folder) => Some(Arc::new(sys::unnamed_file(folder)?)),
+            None => None,
+        };
         let end = Instant::now() + self.duration;
         let (mut locks, mut workers) = (vec![shared.address()], Vec::new());
         if self.healthy {
@@ -92,7 +113,7 @@ impl roles::Options for Options {
             }
             let hogged = self.hog && number > 0;
             let hold = if hogged { Duration::ZERO } else { self.hold };
-            let part = Part { mutex, hold, sleep: self.sleep, end, turns: turns.clone() };
+            let part = Part { mutex, hold, sleep: self.sleep, file: file.clone(), end, turns: turns.clone() };
             let role = if self.hog && number == 0 { "hog" } else { "contender" };
             workers.push(run.spawn(role, move |truth| part.work(truth))?);
         }

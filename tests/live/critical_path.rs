@@ -1,0 +1,93 @@
+//! The critical path: who is to blame for the wall time of CMD's main thread.
+
+use std::ffi::OsString;
+
+use serde_json::Value;
+
+use crate::harness::{self, Traced, Tracer, list, number, python, text, trace, whole};
+
+/// Traces a command with its stacks.
+fn with_stacks(command: Vec<OsString>) -> Traced {
+    Tracer::run(command).options(&["--family", "cpu"]).go().expect_code(0)
+}
+
+/// A consumer and the child that produces for it.
+fn pipe(arguments: &str) -> (Value, harness::Report) {
+    let traced = with_stacks(python("pipe_producer.py", arguments));
+    traced.report().assert_path();
+    (traced.truth(), traced.report())
+}
+
+fn names(part: &Value, function: &str) -> bool {
+    part["functions"].as_array().is_some_and(|functions| functions.iter().any(|known| known["function"] == function))
+}
+
+#[test]
+fn the_wait_for_a_computing_producer_is_what_the_producer_computes() {
+    let (truth, report) = pipe("compute");
+    let child = whole(&truth, "child");
+    let of_child = |part: &Value| part["pid"] == child && part["within"]["state"] == "pipe";
+    // It had to queue for a CPU now and then: that is its own time as well.
+    let (by_child, _) =
+        report.on_path(|part| of_child(part) && (part["state"] == "on_cpu" || part["state"] == "runnable"));
+    let waited = number(&truth, "waited_s");
+    let path = &report.0["critical_path"];
+    assert!(by_child >= 0.8 * waited, "the child explains {by_child} of {waited} s: {path}");
+    let (decoding, _) = report.on_path(|part| of_child(part) && names(part, "decode_sample"));
+    assert!(decoding >= 0.3 * waited, "decode_sample explains {decoding} of {waited} s: {path}");
+    let (own, _) = report.on_path(|part| part["state"] == "pipe" && part["pid"] == truth["pid"]);
+    assert!(own <= 0.05 * waited, "a wait for a pipe is never a cause itself: {path}");
+}
+
+#[test]
+fn the_wait_for_a_sleeping_producer_is_its_sleep() {
+    let (truth, report) = pipe("sleep");
+    let child = whole(&truth, "child");
+    let slept = |part: &Value| part["pid"] == child && part["state"] == "timer" && names(part, "decode_sample");
+    let (asleep, _) = report.on_path(|part| slept(part) && part["within"]["state"] == "pipe");
+    let waited = number(&truth, "waited_s");
+    assert!(asleep >= 0.7 * waited, "the child's sleep explains {asleep} of {waited} s: {}", report.0["critical_path"]);
+}
+
+#[test]
+fn of_a_slow_consumer_the_producer_is_not_on_the_path() {
+    let (truth, report) = pipe("compute slow-consumer");
+    let child = whole(&truth, "child");
+    let (by_child, total) = report.on_path(|part| part["pid"] == child);
+    assert!(by_child <= 0.25 * total, "the child is {by_child} of {total} s: {}", report.0["critical_path"]);
+    let (own, _) = report.on_path(|part| part["pid"] == truth["pid"] && part["within"].is_null());
+    assert!(own >= 0.7 * total, "the consumer itself is {own} of {total} s: {}", report.0["critical_path"]);
+}
+
+#[test]
+fn input_and_output_under_a_lock_is_what_the_others_wait_for() {
+    let folder = harness::workspace().join("target");
+    let traced =
+        with_stacks(harness::workload(&format!("mutex --threads 3 --duration 1s --sync-in {}", folder.display())));
+    let (truth, report) = (traced.truth(), traced.report());
+    report.assert_path();
+    let futex = report.futex(list(&truth, "locks")[0].as_str().expect("an address"));
+    let did = list(&futex["explanation"], "did");
+    // On a busy machine they queue for a CPU as well, with the lock and without.
+    let no_queue: f64 = did.iter().filter(|row| row["state"] != "runnable").map(|row| number(row, "share")).sum();
+    let syncing = |row: &&Value| row["state"] == "file" && row["detail"] == "fsync";
+    let share: f64 = did.iter().filter(syncing).map(|row| number(row, "share")).sum();
+    assert!(share >= 0.4 * no_queue, "the disk explains {share} of {no_queue} of the waits: {futex}");
+    let sync = did.iter().find(syncing).expect("a row");
+    assert!(
+        list(sync, "functions").iter().any(|known| text(known, "function").contains("flush_index")),
+        "the function under the lock is named: {sync}"
+    );
+    let (on_disk, _) = report.on_path(|part| part["state"] == "file" && part["detail"] == "fsync");
+    let (all, _) = report.on_path(|part| part["state"] != "runnable");
+    assert!(on_disk >= 0.4 * all, "the disk is {on_disk} of {all} s of the path: {}", report.0["critical_path"]);
+}
+
+#[test]
+fn a_thread_that_joins_is_explained_by_the_thread_that_it_joins() {
+    let traced = trace("cpu --threads 1 --duration 600ms");
+    let report = traced.report();
+    report.assert_path();
+    let (computed, total) = report.on_path(|part| part["state"] == "on_cpu" || part["state"] == "runnable");
+    assert!(computed >= 0.9 * total, "computing is {computed} of {total} s: {}", report.0["critical_path"]);
+}

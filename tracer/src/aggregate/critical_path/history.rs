@@ -1,0 +1,180 @@
+//! What every traced thread did, kept until the end of the run so that the critical path can be walked backwards. Bounded by
+//! [`History::BOUND_BYTES`] or [`History::ATTACHED_BOUND_BYTES`]: over it the oldest blocks go, and from when on everything is there is said. Recording is one append
+//! per interval; nothing here judges.
+
+use std::cmp::Reverse;
+use std::collections::VecDeque;
+
+use super::trail::{Block, Interval, Trail};
+use crate::aggregate::hash::FastMap;
+use crate::aggregate::names::NameId;
+
+/// What is known of a thread besides its intervals.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Life {
+    /// Its thread id.
+    pub tid: u32,
+    /// Its process; 0: not known.
+    pub tgid: u32,
+    /// Its last name.
+    pub name: NameId,
+    /// Its process's last name.
+    pub process: NameId,
+    /// From when on it counts.
+    pub start_ns: u64,
+    /// Up to when.
+    pub end_ns: u64,
+    /// The serial number of the thread that created it; 0: not traced, or not seen.
+    pub creator: u32,
+}
+
+/// One thread.
+#[derive(Default)]
+struct Thread {
+    life: Life,
+    blocks: VecDeque<Block>,
+}
+
+/// See the file's head.
+pub struct History {
+    bound_bytes: usize,
+    bytes: usize,
+    threads: FastMap<u32, Thread>,
+    /// Of each kept block its thread, oldest first.
+    order: VecDeque<u32>,
+    /// Nothing before this is complete.
+    complete_from_ns: u64,
+}
+
+impl Default for History {
+    fn default() -> Self {
+        History::new(Self::BOUND_BYTES)
+    }
+}
+
+/// What a thread takes beside its blocks, in the table above.
+const THREAD_BYTES: usize = size_of::<Thread>() + 32;
+
+impl History {
+    /// Some 14 million rounds of running, waiting and queueing.
+    pub const BOUND_BYTES: usize = 192 << 20;
+
+    /// The same where tracing may go on for long and no thread's whole path is asked for.
+    pub const ATTACHED_BOUND_BYTES: usize = 64 << 20;
+
+    /// An empty one.
+    pub fn new(bound_bytes: usize) -> Self {
+        History { bound_bytes, bytes: 0, threads: FastMap::default(), order: VecDeque::new(), complete_from_ns: 0 }
+    }
+
+    /// Keeps what a thread's trail closed.
+    pub fn keep(&mut self, serial: u32, trail: &mut Trail) {
+        let Some(block) = trail.take() else { return };
+        self.bytes += block.bytes();
+        let bytes = &mut self.bytes;
+        let thread = self.threads.entry(serial).or_insert_with(|| {
+            *bytes += THREAD_BYTES;
+            Thread::default()
+        });
+        thread.blocks.push_back(block);
+        self.order.push_back(serial);
+        while self.bytes > self.bound_bytes && self.drop_oldest() {}
+    }
+
+    /// Ends a thread: what it was, and the rest of what it did.
+    pub fn end(&mut self, serial: u32, life: Life, trail: &mut Trail) {
+        self.keep(serial, trail);
+        // One of which nothing is kept needs no entry.
+        if let Some(thread) = self.threads.get_mut(&serial) {
+            thread.life = life;
+        }
+    }
+
+    fn drop_oldest(&mut self) -> bool {
+        let Some(serial) = self.order.pop_front() else { return false };
+        let Some(thread) = self.threads.get_mut(&serial) else { return true };
+        if let Some(block) = thread.blocks.pop_front() {
+            self.bytes -= block.bytes();
+            self.complete_from_ns = self.complete_from_ns.max(block.end_ns);
+        }
+        if thread.blocks.is_empty() && thread.life.tid != 0 {
+            self.threads.remove(&serial);
+            self.bytes -= THREAD_BYTES;
+        }
+        true
+    }
+
+    /// From when on every interval is there.
+    pub fn complete_from_ns(&self) -> u64 {
+        self.complete_from_ns
+    }
+
+    /// What is known of a thread that has ended.
+    pub fn life(&self, serial: u32) -> Option<&Life> {
+        self.threads.get(&serial).map(|thread| &thread.life)
+    }
+
+    /// The leader of a process that had this id: of several the one that lived longest, of equals the first.
+    pub fn leader(&self, tgid: u32) -> Option<u32> {
+        let led = self.threads.iter().filter(|(_, thread)| thread.life.tid == tgid && thread.life.tgid == tgid);
+        let rank = |(serial, thread): &(&u32, &Thread)| {
+            (thread.life.end_ns.saturating_sub(thread.life.start_ns), Reverse(**serial))
+        };
+        led.max_by_key(rank).map(|(serial, _)| *serial)
+    }
+}
+
+/// Reads threads' intervals backwards. Each thread is read once from its end to its start, however often the walk comes back to it.
+pub struct Reader<'a> {
+    history: &'a History,
+    cursors: FastMap<u32, Cursor>,
+}
+
+#[derive(Default)]
+struct Cursor {
+    /// Blocks of the thread that were not read yet: those before this one.
+    blocks_before: usize,
+    /// What is left of the block that was read last.
+    intervals: Vec<Interval>,
+}
+
+impl<'a> Reader<'a> {
+    /// A reader of everything.
+    pub fn new(history: &'a History) -> Self {
+        Reader { history, cursors: FastMap::default() }
+    }
+
+    /// The thread's interval that begins before `ts_ns` and is the latest such; none where nothing is kept of that time. Times
+    /// asked for must not grow.
+    pub fn before(&mut self, serial: u32, ts_ns: u64) -> Option<Interval> {
+        let blocks = &self.history.threads.get(&serial)?.blocks;
+        let cursor = self.cursors.entry(serial).or_insert_with(|| Cursor {
+            blocks_before: blocks.partition_point(|block| block.start_ns < ts_ns),
+            intervals: Vec::new(),
+        });
+        loop {
+            while let Some(last) = cursor.intervals.last() {
+                if last.start_ns < ts_ns {
+                    return Some(*last);
+                }
+                cursor.intervals.pop();
+            }
+            if cursor.blocks_before == 0 {
+                return None;
+            }
+            // Blocks that begin later are passed over unread.
+            cursor.blocks_before =
+                blocks.range(..cursor.blocks_before).rposition(|block| block.start_ns < ts_ns).unwrap_or_default();
+            let block = blocks.get(cursor.blocks_before)?;
+            if block.start_ns >= ts_ns {
+                return None;
+            }
+            block.read(&mut cursor.intervals);
+        }
+    }
+
+    /// What is known of a thread.
+    pub fn life(&self, serial: u32) -> Option<&'a Life> {
+        self.history.life(serial)
+    }
+}

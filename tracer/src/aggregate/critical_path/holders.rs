@@ -1,0 +1,123 @@
+//! What explains the waits for a lock: the path of the thread that waited longest for it is walked, and what was done by those who
+//! ended its waits is put together.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::history::Reader;
+use super::report::merge;
+use super::walk::{Path, Under, WaitKey, walk};
+use crate::aggregate::Aggregate;
+use crate::aggregate::build::{known, object};
+use crate::aggregate::classify::{Detail, Reason, State};
+use crate::aggregate::names::NameId;
+use crate::aggregate::stacks::report::Named;
+use crate::model::critical_path::{Explained, Explanation};
+use crate::model::report::seconds;
+use crate::model::stacks::FunctionTime;
+
+/// Steps of the walk for one lock: about as many intervals. Of a longer history the end is looked at.
+const MAX_STEPS: u64 = 400_000;
+
+const MAX_ROWS: usize = 8;
+
+/// What a row is told apart by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct RowKey {
+    process: NameId,
+    thread: NameId,
+    state: State,
+    detail: Detail,
+    syscall: i16,
+}
+
+#[derive(Default)]
+struct Row {
+    ns: u64,
+    pieces: u64,
+    threads: BTreeSet<u32>,
+    objects: BTreeSet<u64>,
+    /// By process and place.
+    places: BTreeMap<(u32, u32), u64>,
+}
+
+impl Aggregate {
+    /// What explains the waits of a thread for a futex; none where no history is kept or nothing of it was seen.
+    pub(in crate::aggregate) fn explanation(
+        &self,
+        serial: u32,
+        address: u64,
+        stacks: Option<&Named<'_>>,
+    ) -> Option<Explanation> {
+        let life = self.history.life(serial)?;
+        let mut reader = Reader::new(&self.history);
+        let path = walk(&mut reader, &self.stacks.timeline, serial, (life.start_ns, life.end_ns), MAX_STEPS);
+        let mut rows: BTreeMap<RowKey, Row> = BTreeMap::new();
+        let ours = |key: &WaitKey| key.tgid == life.tgid && key.state == State::Futex && key.object == address;
+        for ((_, under), sum) in path.under.iter().filter(|((key, _), _)| ours(key)) {
+            let life = reader.life(under.serial).copied().unwrap_or_default();
+            let Under { state, detail, syscall, .. } = *under;
+            let row =
+                rows.entry(RowKey { process: life.process, thread: life.name, state, detail, syscall }).or_default();
+            row.ns += sum.ns;
+            row.pieces += sum.count;
+            row.threads.insert(under.serial);
+            if under.object != 0 {
+                row.objects.insert(under.object);
+            }
+            *row.places.entry((life.tgid, under.place)).or_default() += sum.ns;
+        }
+        let total_ns: u64 = rows.values().map(|row| row.ns).sum();
+        let mut rows: Vec<(RowKey, Row)> = rows.into_iter().collect();
+        rows.sort_by_key(|(key, row)| (Reverse(row.ns), *key));
+        rows.truncate(MAX_ROWS);
+        (total_ns > 0).then(|| Explanation {
+            of_tid: life.tid,
+            total_s: seconds(total_ns),
+            looked_at_s: seconds(life.end_ns.saturating_sub(path.from_ns)),
+            did: rows
+                .iter()
+                .map(|(key, row)| self.explained(key, row, total_ns, (&path, &ours), &reader, stacks))
+                .collect(),
+        })
+    }
+
+    fn explained(
+        &self,
+        key: &RowKey,
+        row: &Row,
+        total_ns: u64,
+        (path, ours): (&Path, &dyn Fn(&WaitKey) -> bool),
+        reader: &Reader<'_>,
+        stacks: Option<&Named<'_>>,
+    ) -> Explained {
+        let reason = Reason { state: key.state, detail: key.detail, syscall: key.syscall };
+        let is_wait = !matches!(key.state, State::OnCpu | State::Runnable | State::Unknown);
+        let only = row.threads.first().filter(|_| row.threads.len() == 1);
+        let functions = |stacks: &Named<'_>| -> Vec<FunctionTime> {
+            if is_wait {
+                return merge(row.places.iter().flat_map(|((tgid, place), ns)| stacks.places(*tgid, &[(*place, *ns)])));
+            }
+            let mut counts: BTreeMap<u64, u64> = BTreeMap::new();
+            for ((wait, serial, stack), count) in &path.samples_under {
+                if ours(wait) && row.threads.contains(serial) {
+                    *counts.entry(*stack).or_default() += count;
+                }
+            }
+            if key.state == State::OnCpu { stacks.of_stacks(&counts, row.ns) } else { Vec::new() }
+        };
+        Explained {
+            share: row.ns as f64 / total_ns as f64,
+            s: seconds(row.ns),
+            pieces: row.pieces,
+            threads: row.threads.len() as u64,
+            tid: only.and_then(|serial| reader.life(*serial)).and_then(|life| known(life.tid)),
+            thread: self.names.text(key.thread),
+            process: self.names.text(key.process),
+            state: key.state.id().to_owned(),
+            detail: if is_wait { self.wait_detail(reason) } else { None },
+            object: row.objects.first().filter(|_| row.objects.len() == 1).and_then(|one| object(reason, *one)),
+            functions: stacks.map(functions).unwrap_or_default(),
+        }
+    }
+}

@@ -1,0 +1,227 @@
+//! A walked path as the report's section: parts are put together by names, since a pool's threads or a loader's workers are one
+//! thing to a reader, and functions are named.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
+
+use tracer_common::sched::WakeContext;
+
+use super::history::Reader;
+use super::walk::{Cause, PartKey, Path, WaitKey, Within, walk};
+use crate::aggregate::Aggregate;
+use crate::aggregate::build::{known, object};
+use crate::aggregate::classify::{Detail, Reason, State};
+use crate::aggregate::names::NameId;
+use crate::aggregate::stacks::report::Named;
+use crate::model::critical_path::{CriticalPath, PathOf, PathOthers, PathPart, PathWait, PathWithin};
+use crate::model::report::seconds;
+use crate::model::stacks::FunctionTime;
+
+const MAX_PARTS: usize = 48;
+const MAX_WAITS: usize = 32;
+const MAX_FUNCTIONS: usize = 4;
+
+/// What a row of the report is told apart by.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct RowKey {
+    process: NameId,
+    thread: NameId,
+    state: State,
+    detail: Detail,
+    syscall: i16,
+    cause: Cause,
+    within: Option<Within>,
+}
+
+/// What comes together in a row.
+#[derive(Default)]
+struct Row {
+    ns: u64,
+    pieces: u64,
+    threads: BTreeSet<u32>,
+    objects: BTreeSet<u64>,
+    /// Time by process and place.
+    places: BTreeMap<(u32, u32), u64>,
+}
+
+struct Writer<'a> {
+    aggregate: &'a Aggregate,
+    stacks: Option<&'a Named<'a>>,
+    path: &'a Path,
+    reader: &'a Reader<'a>,
+    total_ns: u64,
+}
+
+impl Aggregate {
+    /// The critical path of CMD's main thread; none when there is no CMD or nothing of it was seen.
+    pub(in crate::aggregate) fn critical_path(&self, stacks: Option<&Named<'_>>) -> Option<CriticalPath> {
+        let target = self.target.as_ref().filter(|target| target.mode == "run")?;
+        let serial = self.history.leader(*target.pids.first()?)?;
+        let life = *self.history.life(serial)?;
+        let mut reader = Reader::new(&self.history);
+        let path = walk(&mut reader, &self.stacks.timeline, serial, (life.start_ns, life.end_ns), u64::MAX);
+        let total_ns = life.end_ns.saturating_sub(life.start_ns);
+        let writer = Writer { aggregate: self, stacks, path: &path, reader: &reader, total_ns };
+        let complete_from_ns = self.history.complete_from_ns();
+        let mut section = writer.section();
+        section.of = PathOf {
+            pid: life.tgid,
+            tid: life.tid,
+            thread: self.names.text(life.name),
+            process: self.names.text(life.process),
+        };
+        section.kept_s =
+            (complete_from_ns > life.start_ns).then(|| seconds(life.end_ns.saturating_sub(complete_from_ns)));
+        Some(section)
+    }
+}
+
+impl Writer<'_> {
+    fn section(&self) -> CriticalPath {
+        let mut rows: Vec<(RowKey, Row)> = self.rows().into_iter().collect();
+        rows.sort_by(|(left_key, left), (right_key, right)| {
+            (Reverse(left.ns), left_key, &left.threads).cmp(&(Reverse(right.ns), right_key, &right.threads))
+        });
+        let left_out = rows.split_off(rows.len().min(MAX_PARTS));
+        let left_out_ns: u64 = left_out.iter().map(|(_, row)| row.ns).sum();
+        let unknown = self.path.parts.iter().filter(|(key, _)| key.state == State::Unknown);
+        let unknown_ns: u64 = unknown.map(|(_, sum)| sum.ns).sum();
+        CriticalPath {
+            total_s: seconds(self.total_ns),
+            unknown_s: seconds(unknown_ns),
+            unknown_share: self.share(unknown_ns),
+            parts: rows.iter().map(|(key, row)| self.part(key, row)).collect(),
+            others: (!left_out.is_empty()).then(|| PathOthers {
+                parts: left_out.len() as u64,
+                s: seconds(left_out_ns),
+                share: self.share(left_out_ns),
+            }),
+            waits: self.waits(),
+            ..CriticalPath::default()
+        }
+    }
+
+    fn share(&self, ns: u64) -> f64 {
+        if self.total_ns == 0 { 0.0 } else { ns as f64 / self.total_ns as f64 }
+    }
+
+    fn rows(&self) -> BTreeMap<RowKey, Row> {
+        let mut rows: BTreeMap<RowKey, Row> = BTreeMap::new();
+        for (part, sum) in &self.path.parts {
+            let life = self.reader.life(part.serial).copied().unwrap_or_default();
+            let PartKey { state, detail, syscall, cause, within, .. } = *part;
+            let key = RowKey { process: life.process, thread: life.name, state, detail, syscall, cause, within };
+            let row = rows.entry(key).or_default();
+            row.ns += sum.ns;
+            row.pieces += sum.count;
+            row.threads.insert(part.serial);
+            if part.object != 0 {
+                row.objects.insert(part.object);
+            }
+            *row.places.entry((life.tgid, part.place)).or_default() += sum.ns;
+        }
+        rows
+    }
+
+    fn part(&self, key: &RowKey, row: &Row) -> PathPart {
+        let lives: Vec<_> = row.threads.iter().filter_map(|serial| self.reader.life(*serial)).collect();
+        let pids: BTreeSet<u32> = lives.iter().map(|life| life.tgid).collect();
+        let only = |set: &BTreeSet<u32>| if set.len() == 1 { set.first().copied().and_then(known) } else { None };
+        let reason = Reason { state: key.state, detail: key.detail, syscall: key.syscall };
+        let is_wait = key.cause != Cause::None;
+        PathPart {
+            share: self.share(row.ns),
+            s: seconds(row.ns),
+            pieces: row.pieces,
+            threads: row.threads.len() as u64,
+            pid: only(&pids),
+            tid: if lives.len() == 1 { lives.first().and_then(|life| known(life.tid)) } else { None },
+            process: self.aggregate.names.text(key.process),
+            thread: self.aggregate.names.text(key.thread),
+            state: key.state.id().to_owned(),
+            detail: if is_wait { self.aggregate.wait_detail(reason) } else { None },
+            object: row.objects.first().filter(|_| row.objects.len() == 1).and_then(|one| object(reason, *one)),
+            cause: cause(key.cause).map(str::to_owned),
+            waker: match key.cause {
+                Cause::Stranger(tid) => self.aggregate.stranger(tid),
+                _ => None,
+            },
+            within: key.within.map(|within| self.within(within)),
+            functions: if is_wait { self.places(row) } else { self.sampled(key, row) },
+        }
+    }
+
+    fn within(&self, within: Within) -> PathWithin {
+        let reason = Reason { state: within.state, detail: Detail::None, syscall: within.syscall };
+        PathWithin { state: within.state.id().to_owned(), detail: self.aggregate.wait_detail(reason) }
+    }
+
+    fn places(&self, row: &Row) -> Vec<FunctionTime> {
+        let Some(stacks) = self.stacks else { return Vec::new() };
+        let mut by_process: BTreeMap<u32, Vec<(u32, u64)>> = BTreeMap::new();
+        for ((tgid, place), ns) in &row.places {
+            by_process.entry(*tgid).or_default().push((*place, *ns));
+        }
+        merge(by_process.iter().flat_map(|(tgid, places)| stacks.places(*tgid, places)))
+    }
+
+    /// Functions of the samples that lie on this part of the path; they share its time.
+    fn sampled(&self, key: &RowKey, row: &Row) -> Vec<FunctionTime> {
+        let Some(stacks) = self.stacks.filter(|_| key.state == State::OnCpu) else { return Vec::new() };
+        let mut counts: BTreeMap<u64, u64> = BTreeMap::new();
+        for ((serial, within, stack), count) in &self.path.samples {
+            if *within == key.within && row.threads.contains(serial) {
+                *counts.entry(*stack).or_default() += count;
+            }
+        }
+        stacks.of_stacks(&counts, row.ns)
+    }
+
+    fn waits(&self) -> Vec<PathWait> {
+        let mut waits: Vec<(&WaitKey, u64, u64)> =
+            self.path.waits.iter().map(|(key, sum)| (key, sum.ns, sum.count)).collect();
+        waits.sort_by_key(|(key, ns, _)| (Reverse(*ns), **key));
+        let row = |(key, ns, count): (&WaitKey, u64, u64)| {
+            let reason = Reason { state: key.state, detail: Detail::None, syscall: key.syscall };
+            PathWait {
+                s: seconds(ns),
+                share: self.share(ns),
+                count,
+                pid: known(key.tgid),
+                state: key.state.id().to_owned(),
+                detail: self.aggregate.wait_detail(reason),
+                object: object(reason, key.object),
+            }
+        };
+        waits.into_iter().take(MAX_WAITS).map(row).collect()
+    }
+}
+
+/// Times of the same function together, most first.
+pub(super) fn merge(times: impl Iterator<Item = FunctionTime>) -> Vec<FunctionTime> {
+    let mut merged: Vec<FunctionTime> = Vec::new();
+    for time in times {
+        match merged.iter_mut().find(|known| known.location == time.location) {
+            Some(known) => known.total_s += time.total_s,
+            None => merged.push(time),
+        }
+    }
+    merged.sort_by(|left, right| right.total_s.total_cmp(&left.total_s));
+    merged.truncate(MAX_FUNCTIONS);
+    merged
+}
+
+fn cause(cause: Cause) -> Option<&'static str> {
+    Some(match cause {
+        Cause::None => return None,
+        Cause::Open => "not-ended",
+        Cause::Context(WakeContext::Timer) => "timer",
+        Cause::Context(WakeContext::Device) => "device",
+        Cause::Context(WakeContext::Interrupt) => "interrupt",
+        Cause::Context(WakeContext::Task | WakeContext::Unknown) => "not-known",
+        Cause::Stranger(_) => "process",
+        Cause::Mutual => "mutual",
+        Cause::Asleep => "asleep",
+        Cause::NotKept => "not-kept",
+    })
+}

@@ -1,0 +1,339 @@
+//! The critical path of a thread, walked backwards: what it did itself, and where it waited for another thread, what that one did
+//! meanwhile. Every nanosecond between start and end goes to exactly one part, so the parts sum to the wall time.
+//!
+//! A wait that a traced thread ended is explained by what that thread did from the wait's start to its end; a thread that did not
+//! exist yet is explained by its creator. Everything else (timers, devices, threads that are not traced, waits that never ended)
+//! is a part itself. A lock or a queue that is tried with a timeout over and over counts as one wait, ended by what ended the last.
+
+use tracer_common::sched::WakeContext;
+
+use super::history::Reader;
+use super::timeline::Timeline;
+use super::trail::{Ending, Interval, Wait, Waker};
+use crate::aggregate::classify::{Detail, State};
+use crate::aggregate::hash::FastMap;
+
+/// Threads that wait for each other in one chain. Only damaged recordings have longer ones.
+const MAX_DEPTH: usize = 4_096;
+
+/// Distinct parts; further ones are told by thread and state only.
+const MAX_PARTS: usize = 65_536;
+
+/// Distinct waits that the path led through, and of stacks on it; further ones are not told.
+const MAX_KEYS: usize = 65_536;
+
+/// What ended a piece of the path that is a wait, or why it is not known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Cause {
+    /// It is no wait.
+    None,
+    /// Nobody ended it.
+    Open,
+    /// An interrupt of this kind, or nothing that is known.
+    Context(WakeContext),
+    /// A thread that is not traced.
+    Stranger(u32),
+    /// A thread that itself waits for what this path explains.
+    Mutual,
+    /// It had not ended when what the thread is said to have done happened.
+    Asleep,
+    /// Nothing is kept of the thread at that time.
+    NotKept,
+}
+
+/// What time on the path is told apart by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PartKey {
+    /// The thread that spent it.
+    pub serial: u32,
+    /// What the thread did.
+    pub state: State,
+    /// See there.
+    pub cause: Cause,
+    /// Of a wait.
+    pub detail: Detail,
+    /// Of a wait; -1: none.
+    pub syscall: i16,
+    /// Of a wait: address or inode number.
+    pub object: u64,
+    /// Of a wait: where in the thread's code.
+    pub place: u32,
+    /// In what the path's own thread was waiting meanwhile; none: it is that thread's own time.
+    pub within: Option<Within>,
+}
+
+/// A wait of the path's own thread.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Within {
+    /// What it waited in.
+    pub state: State,
+    /// The system call; -1: none.
+    pub syscall: i16,
+}
+
+/// A wait that the path led through or ended in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct WaitKey {
+    /// Process of the waiting thread; 0: not known.
+    pub tgid: u32,
+    /// What it waited in.
+    pub state: State,
+    /// The system call; -1: none.
+    pub syscall: i16,
+    /// Address or inode number.
+    pub object: u64,
+}
+
+/// Time, and in how many pieces it came.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sum {
+    /// Nanoseconds.
+    pub ns: u64,
+    /// Pieces.
+    pub count: u64,
+}
+
+impl Sum {
+    fn add(&mut self, ns: u64) {
+        self.ns = self.ns.saturating_add(ns);
+        self.count += 1;
+    }
+}
+
+/// A path.
+#[derive(Debug, Default)]
+pub struct Path {
+    /// They sum to the wall time walked.
+    pub parts: FastMap<PartKey, Sum>,
+    /// Time on the path that would not be there without a wait: all that explains it. Of waits for the same within each other
+    /// only the outer one counts, so each is at most the wall time; together they may be more.
+    pub waits: FastMap<WaitKey, Sum>,
+    /// Samples on the path by thread, wait of the path's own thread, and stack.
+    pub samples: FastMap<(u32, Option<Within>, u64), u64>,
+    /// What a wait was ended by doing: the pieces that explain it, where those are waits that were followed themselves these.
+    pub under: FastMap<(WaitKey, Under), Sum>,
+    /// Samples among them.
+    pub samples_under: FastMap<(WaitKey, u32, u64), u64>,
+    /// Down to where it was walked.
+    pub from_ns: u64,
+}
+
+/// What a thread did while another one waited for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Under {
+    /// The thread.
+    pub serial: u32,
+    /// What it did.
+    pub state: State,
+    /// Of a wait.
+    pub detail: Detail,
+    /// Of a wait; -1: none.
+    pub syscall: i16,
+    /// Of a wait: address or inode number.
+    pub object: u64,
+    /// Of a wait: where in the thread's code.
+    pub place: u32,
+}
+
+/// A thread whose doings explain a time.
+#[derive(Clone, Copy)]
+struct Level {
+    serial: u32,
+    /// Down to here.
+    from_ns: u64,
+    /// The wait of the thread above that it explains.
+    wait: Option<WaitKey>,
+}
+
+struct Walk<'a, 'b> {
+    reader: &'a mut Reader<'b>,
+    timeline: &'a Timeline,
+    levels: Vec<Level>,
+    within: Option<Within>,
+    path: Path,
+}
+
+/// Walks the path of a thread from `end_ns` back to `start_ns`, in at most so many steps.
+pub fn walk(
+    reader: &mut Reader<'_>,
+    timeline: &Timeline,
+    serial: u32,
+    (start_ns, end_ns): (u64, u64),
+    max_steps: u64,
+) -> Path {
+    let levels = vec![Level { serial, from_ns: start_ns, wait: None }];
+    let mut walk = Walk { reader, timeline, levels, within: None, path: Path::default() };
+    let (mut at_ns, mut steps) = (end_ns, 0);
+    while let Some(level) = walk.levels.last().copied() {
+        if at_ns > level.from_ns {
+            if steps >= max_steps {
+                break;
+            }
+            steps += 1;
+            at_ns = walk.step(level, at_ns);
+            continue;
+        }
+        walk.levels.pop();
+        if walk.levels.len() <= 1 {
+            walk.within = None;
+        }
+    }
+    walk.path.from_ns = at_ns;
+    walk.path
+}
+
+impl Walk<'_, '_> {
+    /// Explains the time before `at_ns` by one more piece; returns where that begins.
+    fn step(&mut self, level: Level, at_ns: u64) -> u64 {
+        let Some(interval) = self.reader.before(level.serial, at_ns) else { return self.before_its_life(level, at_ns) };
+        if interval.end_ns < at_ns {
+            let from_ns = interval.end_ns.max(level.from_ns);
+            self.emit(level.serial, State::Unknown, Cause::NotKept, None, (from_ns, at_ns));
+            return from_ns;
+        }
+        match interval.wait {
+            Some(wait) => self.wait(level, interval, wait, at_ns),
+            None => {
+                let from_ns = interval.start_ns.max(level.from_ns);
+                self.emit(level.serial, interval.state, Cause::None, None, (from_ns, at_ns));
+                from_ns
+            }
+        }
+    }
+
+    /// A thread that was made meanwhile is explained by the one that made it.
+    fn before_its_life(&mut self, level: Level, at_ns: u64) -> u64 {
+        let creator = self.reader.life(level.serial).map_or(0, |life| life.creator);
+        // Serial numbers grow, so this ends.
+        if creator != 0 && creator < level.serial && self.levels.len() > 1 && !self.is_waiting_above(creator) {
+            self.levels.pop();
+            self.levels.push(Level { serial: creator, ..level });
+            return at_ns;
+        }
+        self.emit(level.serial, State::Unknown, Cause::NotKept, None, (level.from_ns, at_ns));
+        level.from_ns
+    }
+
+    fn is_waiting_above(&self, serial: u32) -> bool {
+        let above = self.levels.len().saturating_sub(1);
+        self.levels.iter().take(above).any(|level| level.serial == serial)
+    }
+
+    fn wait(&mut self, level: Level, interval: Interval, wait: Wait, at_ns: u64) -> u64 {
+        let mut from_ns = interval.start_ns.max(level.from_ns);
+        let mut cause = match wait.ending {
+            _ if at_ns < interval.end_ns => Cause::Asleep,
+            Ending::Open => Cause::Open,
+            Ending::Woken(WakeContext::Task, Waker::Stranger(tid)) => Cause::Stranger(tid),
+            Ending::Woken(context, _) => Cause::Context(context),
+        };
+        if wait.is_retry && !matches!(cause, Cause::Context(WakeContext::Timer) | Cause::Open | Cause::Asleep) {
+            from_ns = self.first_try(level, interval.start_ns).max(level.from_ns);
+        }
+        if let (Cause::Context(WakeContext::Task), Ending::Woken(_, Waker::Traced(waker))) = (cause, wait.ending) {
+            let waits_too = waker == level.serial || self.is_waiting_above(waker);
+            if !waits_too && self.levels.len() < MAX_DEPTH {
+                self.follow(level, wait, waker, (from_ns, at_ns));
+                return at_ns;
+            }
+            cause = Cause::Mutual;
+        }
+        self.emit(level.serial, interval.state, cause, Some(wait), (from_ns, at_ns));
+        from_ns
+    }
+
+    /// Where the first of a row of retries begins, of which the last begins at `start_ns`.
+    fn first_try(&mut self, level: Level, mut start_ns: u64) -> u64 {
+        while start_ns > level.from_ns {
+            let Some(interval) = self.reader.before(level.serial, start_ns) else { break };
+            if interval.end_ns < start_ns {
+                break;
+            }
+            start_ns = interval.start_ns;
+            if interval.wait.is_some_and(|wait| !wait.is_retry) {
+                break;
+            }
+        }
+        start_ns
+    }
+
+    /// Goes on with the thread that ended a wait.
+    fn follow(&mut self, level: Level, wait: Wait, waker: u32, (from_ns, to_ns): (u64, u64)) {
+        let key = self.note(level.serial, wait, to_ns - from_ns);
+        self.explain(level.serial, wait.reason.state, Some(wait), (from_ns, to_ns));
+        if self.levels.len() == 1 {
+            self.within = Some(Within { state: wait.reason.state, syscall: wait.reason.syscall });
+        }
+        self.levels.push(Level { serial: waker, from_ns, wait: Some(key) });
+    }
+
+    /// Adds time to a wait, unless it explains a wait for the same.
+    fn note(&mut self, serial: u32, wait: Wait, ns: u64) -> WaitKey {
+        let tgid = self.reader.life(serial).map_or(0, |life| life.tgid);
+        let (state, syscall) = (wait.reason.state, wait.reason.syscall);
+        let key = WaitKey { tgid, state, syscall, object: wait.object };
+        let outer = self.levels.iter().all(|level| level.wait != Some(key));
+        if outer && (self.path.waits.len() < MAX_KEYS || self.path.waits.contains_key(&key)) {
+            self.path.waits.entry(key).or_default().add(ns);
+        }
+        key
+    }
+
+    fn emit(&mut self, serial: u32, state: State, cause: Cause, wait: Option<Wait>, (from_ns, to_ns): (u64, u64)) {
+        let ns = to_ns.saturating_sub(from_ns);
+        if ns == 0 {
+            return;
+        }
+        if let Some(wait) = wait {
+            self.note(serial, wait, ns);
+        }
+        self.explain(serial, state, wait, (from_ns, to_ns));
+        if state == State::OnCpu {
+            self.count_samples(serial, from_ns, to_ns);
+        }
+        let (detail, syscall) = wait.map_or((Detail::None, -1), |wait| (wait.reason.detail, wait.reason.syscall));
+        let (object, place) = wait.map_or((0, 0), |wait| (wait.object, wait.place));
+        let within = self.within;
+        let mut key = PartKey { serial, state, cause, detail, syscall, object, place, within };
+        if self.path.parts.len() >= MAX_PARTS && !self.path.parts.contains_key(&key) {
+            // At most one entry of each thread and state comes on top.
+            key = PartKey {
+                cause: Cause::None,
+                detail: Detail::None,
+                syscall: -1,
+                object: 0,
+                place: 0,
+                within: None,
+                ..key
+            };
+        }
+        self.path.parts.entry(key).or_default().add(ns);
+    }
+
+    /// Adds a piece to what explains the wait that is being explained.
+    fn explain(&mut self, serial: u32, state: State, wait: Option<Wait>, (from_ns, to_ns): (u64, u64)) {
+        let Some(explained) = self.levels.last().and_then(|level| level.wait) else { return };
+        let (detail, syscall) = wait.map_or((Detail::None, -1), |wait| (wait.reason.detail, wait.reason.syscall));
+        let (object, place) = wait.map_or((0, 0), |wait| (wait.object, wait.place));
+        let key = (explained, Under { serial, state, detail, syscall, object, place });
+        if self.path.under.len() < MAX_PARTS || self.path.under.contains_key(&key) {
+            self.path.under.entry(key).or_default().add(to_ns.saturating_sub(from_ns));
+        }
+    }
+
+    fn count_samples(&mut self, serial: u32, from_ns: u64, to_ns: u64) {
+        let Some(life) = self.reader.life(serial) else { return };
+        let explained = self.levels.last().and_then(|level| level.wait);
+        for stack in self.timeline.within(life.tid, from_ns, to_ns) {
+            let key = (serial, self.within, stack);
+            if self.path.samples.len() < MAX_KEYS || self.path.samples.contains_key(&key) {
+                *self.path.samples.entry(key).or_default() += 1;
+            }
+            let Some(explained) = explained else { continue };
+            let key = (explained, serial, stack);
+            if self.path.samples_under.len() < MAX_KEYS || self.path.samples_under.contains_key(&key) {
+                *self.path.samples_under.entry(key).or_default() += 1;
+            }
+        }
+    }
+}
