@@ -14,6 +14,7 @@ mod critical_path;
 mod doctor;
 mod fallback;
 mod healthy;
+mod kernel_locks;
 mod ledger;
 mod locks;
 mod namespaces;

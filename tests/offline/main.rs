@@ -73,6 +73,10 @@ recorded! {
         "a child is stopped and continued";
     lossy "lossy" "./workload pingpong --count 60000, run --ring-size 64KiB"
         "most records were lost, and counted";
+    mmap_lock "mmap-lock" "./workload mmap-lock --duration 1500ms, run --family sched,lock"
+        "threads wait for the lock of their address space, behind one that maps much";
+    pipe_lock "pipe-lock" "./workload pipe-lock --threads 1 --duration 1s, run --family sched,lock"
+        "a mutex of the kernel, held by a thread that sleeps";
     killed "killed" "./workload sleep --duration 3s, the tracer killed after 1.7 s"
         "no end marker: the window is not complete";
     unseen_switches "unseen-switches" "./workload condvar --duration 700ms --period 20ms, on both CPUs under chrt -f 1"

@@ -79,6 +79,13 @@ pub struct Offsets {
     /// `signal_struct.live`: threads of the process that have not begun to exit.
     pub signal_live: u32,
     pub mm_start_stack: u32,
+    pub mm_mmap_lock: u32,
+    /// `rw_semaphore.owner`; absent where such a semaphore is not its own thing (PREEMPT_RT).
+    pub rwsem_owner: u32,
+    /// `mutex.owner`; absent there too.
+    pub mutex_owner: u32,
+    /// `rt_mutex_base.owner`, or `rt_mutex.owner` before 5.15.
+    pub rtmutex_owner: u32,
     pub reserved: u32,
 }
 
@@ -98,6 +105,10 @@ pub struct Formats {
     pub exec_filename: u32,
     pub exec_old_pid: u32,
     pub rename_newcomm: u32,
+    pub begin_lock: u32,
+    pub begin_flags: u32,
+    pub end_lock: u32,
+    pub end_result: u32,
     pub reserved: u32,
 }
 
@@ -147,6 +158,10 @@ pub struct Config {
     pub context_words: u32,
     /// Which of these words is the stack pointer.
     pub context_sp_word: u32,
+    /// 1: contentions of kernel locks are noted, and switches say for which one a thread waits.
+    pub kernel_locks: u32,
+    /// Zero.
+    pub reserved: u32,
     /// System calls whose first argument is a file descriptor to be looked at: a bit per number.
     pub fd_syscalls: [u64; 8],
     /// Numbers of the futex wait calls that carry address, operation and value as their first arguments; negative: none.
@@ -159,9 +174,9 @@ pub struct Config {
     pub formats: Formats,
 }
 
-const _: () = assert!(size_of::<Offsets>() == 48 * 4);
-const _: () = assert!(size_of::<Formats>() == 12 * 4);
-const _: () = assert!(size_of::<Config>() == 14 * 4 + 3 * 8 + 4 * 4 + 64 + 8 + 16 + 48 * 4 + 12 * 4);
+const _: () = assert!(size_of::<Offsets>() == 52 * 4);
+const _: () = assert!(size_of::<Formats>() == 16 * 4);
+const _: () = assert!(size_of::<Config>() == 14 * 4 + 3 * 8 + 6 * 4 + 64 + 8 + 16 + 52 * 4 + 16 * 4);
 
 impl Offsets {
     /// No offset known.
@@ -213,6 +228,10 @@ impl Offsets {
         task_signal: ABSENT,
         signal_live: ABSENT,
         mm_start_stack: ABSENT,
+        mm_mmap_lock: ABSENT,
+        rwsem_owner: ABSENT,
+        mutex_owner: ABSENT,
+        rtmutex_owner: ABSENT,
         reserved: 0,
     };
 }
@@ -231,6 +250,10 @@ impl Formats {
         exec_filename: ABSENT,
         exec_old_pid: ABSENT,
         rename_newcomm: ABSENT,
+        begin_lock: ABSENT,
+        begin_flags: ABSENT,
+        end_lock: ABSENT,
+        end_result: ABSENT,
         reserved: 0,
     };
 }
@@ -259,6 +282,8 @@ impl Config {
         python: 0,
         context_words: 0,
         context_sp_word: 0,
+        kernel_locks: 0,
+        reserved: 0,
         fd_syscalls: [0; 8],
         futex_syscall: -1,
         comm: [0; 16],

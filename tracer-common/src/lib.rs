@@ -8,6 +8,7 @@
 
 pub mod config;
 pub mod futex;
+pub mod lock;
 pub mod loss;
 pub mod python;
 pub mod record;
@@ -27,21 +28,24 @@ pub enum FamilyId {
     Sched = 1,
     /// Stacks: which code runs, and which code waits.
     Cpu = 2,
+    /// Locks of the kernel: who waited for which, how long, and who held it.
+    Lock = 3,
 }
 
 impl FamilyId {
     /// Every family that has kernel records, in the order of its number.
-    pub const ALL: [FamilyId; 2] = [FamilyId::Sched, FamilyId::Cpu];
+    pub const ALL: [FamilyId; 3] = [FamilyId::Sched, FamilyId::Cpu, FamilyId::Lock];
 
     /// The family with this number.
     pub const fn from_number(number: u8) -> Option<Self> {
         match number {
             1 => Some(FamilyId::Sched),
             2 => Some(FamilyId::Cpu),
+            3 => Some(FamilyId::Lock),
             _ => None,
         }
     }
 }
 
 /// Number of slots in arrays indexed by [`FamilyId`].
-pub const FAMILY_SLOTS: usize = 3;
+pub const FAMILY_SLOTS: usize = 4;

@@ -2,7 +2,10 @@
 //!
 //! `seen = submitted + sum(lost)` holds for each CPU and family whenever no program is running.
 
-use crate::FAMILY_SLOTS;
+use crate::{
+    FAMILY_SLOTS,
+    lock::{MAX_SPINS, Totals},
+};
 
 /// Why a record that should have been written was not. The number indexes [`FamilyCounters::lost`].
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -76,8 +79,28 @@ pub struct CpuState {
     pub due_place: u32,
     /// How many stacks were asked for at this place before, up to 255.
     pub due_again: u32,
-    /// Zero.
-    pub reserved: u64,
+    /// Programs of ours that are in a lock of a map or ring now, and so may contend it themselves.
+    pub in_ours: u32,
+    /// Entries of `spins` in use.
+    pub spins_open: u32,
+    /// Contentions that were to be counted by process and kind, and found no room there.
+    pub locks_rest: Totals,
+    /// Contentions of spinning locks that have begun, the innermost last.
+    pub spins: [Spin; MAX_SPINS],
 }
 
-const _: () = assert!(size_of::<CpuState>() == 64 * FAMILY_SLOTS + 64);
+/// A contention that has begun.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Spin {
+    /// The lock's address.
+    pub lock: u64,
+    /// Since when.
+    pub since_ts_ns: u64,
+    /// The thread that was current.
+    pub tid: u32,
+    /// A [`crate::lock::Kind`].
+    pub kind: u32,
+}
+
+const _: () = assert!(size_of::<CpuState>() == 64 * FAMILY_SLOTS + 64 + 16 + 24 * MAX_SPINS);

@@ -60,6 +60,12 @@ pub mod cpu {
     pub const RAW_STACK: u16 = super::kind(2, 255);
 }
 
+/// Kinds of the family that sees locks of the kernel; payloads in [`crate::lock`].
+pub mod lock {
+    /// A thread has waited for a lock of the kernel.
+    pub const CONTENDED: u16 = super::kind(3, 1);
+}
+
 /// Kinds that user space writes (family 0); payloads are JSON.
 pub mod meta {
     /// Facts about the host; once, first.
@@ -90,4 +96,6 @@ pub mod meta {
     pub const STACK: u16 = super::kind(0, 13);
     /// Names of a frame.
     pub const SYMBOL: u16 = super::kind(0, 14);
+    /// Sums of contentions that were too short for a record of their own.
+    pub const LOCKS: u16 = super::kind(0, 15);
 }

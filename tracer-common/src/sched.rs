@@ -29,6 +29,10 @@ pub mod switch_flags {
     pub const WAKE_CONTEXT_SHIFT: u16 = 8;
     /// A [`super::WakeContext`].
     pub const WAKE_CONTEXT_MASK: u16 = 0b111 << WAKE_CONTEXT_SHIFT;
+    /// Where [`LOCK_MASK`] starts.
+    pub const LOCK_SHIFT: u16 = 11;
+    /// The [`crate::lock::Kind`] of the kernel's lock that the thread that left waits for; 0: none.
+    pub const LOCK_MASK: u16 = 0b1111 << LOCK_SHIFT;
 }
 
 /// From where a thread was woken. The thread that was current is the waker only for `Task`.

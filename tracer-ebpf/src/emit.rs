@@ -37,17 +37,60 @@ pub enum Lane {
     Rare,
 }
 
+/// Marks that a program of ours may now take a lock, so that its contention is told from those of the target. Volatile, since
+/// programs that run in the middle of it look.
+#[inline(always)]
+pub fn enter(state: &mut CpuState) {
+    if config!(kernel_locks) == 1 {
+        let nested = &raw mut state.in_ours;
+        // SAFETY: points into `state`.
+        unsafe { nested.write_volatile(nested.read_volatile() + 1) };
+    }
+}
+
+/// The end of [`enter`].
+#[inline(always)]
+pub fn leave(state: &mut CpuState) {
+    if config!(kernel_locks) == 1 {
+        let nested = &raw mut state.in_ours;
+        // SAFETY: points into `state`.
+        unsafe { nested.write_volatile(nested.read_volatile() - 1) };
+    }
+}
+
+/// Whether a program of ours may be in a lock on this CPU.
+#[inline(always)]
+pub fn is_in_ours(state: &CpuState) -> bool {
+    // SAFETY: points into `state`.
+    unsafe { (&raw const state.in_ours).read_volatile() != 0 }
+}
+
+/// As [`enter`] and [`leave`] around an action, for where there is no state at hand.
+#[inline(always)]
+pub fn in_ours<T>(action: impl FnOnce() -> T) -> T {
+    if let Some(state) = cpu_state() {
+        enter(state);
+    }
+    let result = action();
+    if let Some(state) = cpu_state() {
+        leave(state);
+    }
+    result
+}
+
 /// Counts an event that passed the filter. Each is followed by one [`submit`] or one [`lose`].
 #[inline(always)]
 pub fn see(state: &mut CpuState, family: FamilyId) {
     state.families[family as usize].seen += 1;
 }
 
-/// Counts an event that could not become a record.
+/// Counts an event that could not become a record. Only without records of scheduling is there a gap in a thread's time.
 #[inline(always)]
 pub fn lose(state: &mut CpuState, family: FamilyId, reason: LossReason) {
     state.families[family as usize].lost[reason as usize] += 1;
-    state.lost_total += 1;
+    if family as u8 == FamilyId::Sched as u8 {
+        state.lost_total += 1;
+    }
 }
 
 /// The header of a record written now.
@@ -63,7 +106,10 @@ pub fn submit<T: Copy + 'static>(state: &mut CpuState, family: FamilyId, cpu: u3
         Lane::Rare => &maps::RING_RARE,
         Lane::Frequent => shard(cpu),
     };
-    match ring.reserve::<T>(0) {
+    enter(state);
+    let reserved = ring.reserve::<T>(0);
+    leave(state);
+    match reserved {
         Some(mut entry) => {
             entry.write(*record);
             state.families[family as usize].submitted += 1;
@@ -89,8 +135,9 @@ pub struct StackEntry {
 /// Reserves the smallest record in which so many bytes of stack fit. A reservation must have a constant size, hence the classes.
 /// Null when the ring has no room. Must be submitted.
 #[inline(always)]
-pub fn reserve_stack(wanted_bytes: u64) -> StackEntry {
-    if wanted_bytes <= STACK_CLASSES[0] as u64 {
+pub fn reserve_stack(state: &mut CpuState, wanted_bytes: u64) -> StackEntry {
+    enter(state);
+    let entry = if wanted_bytes <= STACK_CLASSES[0] as u64 {
         reserve_class::<0>()
     } else if wanted_bytes <= STACK_CLASSES[1] as u64 {
         reserve_class::<1>()
@@ -98,7 +145,9 @@ pub fn reserve_stack(wanted_bytes: u64) -> StackEntry {
         reserve_class::<2>()
     } else {
         reserve_class::<3>()
-    }
+    };
+    leave(state);
+    entry
 }
 
 #[inline(always)]
@@ -121,12 +170,6 @@ pub fn submit_stack(state: &mut CpuState, entry: StackEntry, first_of_process: b
         bpf_ringbuf_submit(entry.head.cast(), if wake { FORCE_WAKEUP } else { NO_WAKEUP });
     }
     state.families[FamilyId::Cpu as usize].submitted += 1;
-}
-
-/// Counts a stack that could not become a record. It leaves no gap in any thread's time, so the total in headers does not rise.
-#[inline(always)]
-pub fn lose_stack(state: &mut CpuState, reason: LossReason) {
-    state.families[FamilyId::Cpu as usize].lost[reason as usize] += 1;
 }
 
 #[inline(always)]

@@ -8,6 +8,7 @@ use tracer_common::{FamilyId, config::filter, loss::CpuState};
 
 use crate::{
     access::config,
+    emit,
     maps::{self, Slot},
 };
 
@@ -56,7 +57,7 @@ pub fn take(slot: &mut Slot, tid: u32, traced: u8) {
 /// Makes a thread traced. False when the set is full.
 #[inline(always)]
 pub fn track(tid: u32) -> bool {
-    if config!(filter) == filter::TRACKED && maps::TRACKED.insert(tid, 1, 0).is_err() {
+    if config!(filter) == filter::TRACKED && emit::in_ours(|| maps::TRACKED.insert(tid, 1, 0)).is_err() {
         return false;
     }
     if let Some(slot) = slot(tid) {
@@ -69,7 +70,7 @@ pub fn track(tid: u32) -> bool {
 #[inline(always)]
 pub fn forget(tid: u32) {
     if config!(filter) == filter::TRACKED {
-        let _ = maps::TRACKED.remove(tid);
+        let _ = emit::in_ours(|| maps::TRACKED.remove(tid));
     }
     if let Some(slot) = slot(tid)
         && slot.tid == tid

@@ -9,6 +9,7 @@
 mod access;
 mod emit;
 mod filter;
+mod locks;
 mod maps;
 mod places;
 mod probes;

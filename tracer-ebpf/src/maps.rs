@@ -2,11 +2,11 @@
 
 use aya_ebpf::{
     macros::map,
-    maps::{Array, HashMap, PerCpuArray, RingBuf},
+    maps::{Array, HashMap, PerCpuArray, PerCpuHashMap, RingBuf},
 };
-use tracer_common::{loss::CpuState, python::PythonProcess};
+use tracer_common::{lock::Totals, loss::CpuState, python::PythonProcess};
 
-use crate::{places::Place, stack::Draft};
+use crate::{locks::Contention, places::Place, stack::Draft};
 
 /// Frequent records, a ring per shard of CPUs.
 #[map]
@@ -64,6 +64,14 @@ pub static PLACES: Array<Place> = Array::with_max_entries(PLACES_ENTRIES, 0);
 /// Processes that run Python, by process id. User space finds them; a child has what its parent had.
 #[map]
 pub static PYTHON: HashMap<u32, PythonProcess> = HashMap::with_max_entries(1, 0);
+
+/// Contentions of sleeping locks, indexed as `SLOTS`.
+#[map]
+pub static CONTENTIONS: Array<Contention> = Array::with_max_entries(1, 0);
+
+/// Sums of contentions too short for a record, by `lock::totals_key`.
+#[map]
+pub static LOCK_TOTALS: PerCpuHashMap<u64, Totals> = PerCpuHashMap::with_max_entries(1, 0);
 
 /// State of one thread. Threads whose ids share their low bits share a slot: the later one takes it.
 #[repr(C)]

@@ -1,7 +1,7 @@
 //! Which processes run Python: user space finds out by looking at their files, and their children run the same interpreter until
 //! they execute another program. Not here: reading frames.
 
-use crate::{access::config, maps};
+use crate::{access::config, emit, maps};
 
 /// A child has the memory, and so the interpreter, of its parent.
 #[inline(always)]
@@ -13,7 +13,7 @@ pub fn inherit(parent_tgid: u32, child_tgid: u32) {
         // SAFETY: the entry lives; a concurrent update by user space would write the same bytes.
         let process = unsafe { &*process };
         // When the map is full, the child's stacks have no Python frames until user space looks at it and says so.
-        let _ = maps::PYTHON.insert(child_tgid, process, 0);
+        let _ = emit::in_ours(|| maps::PYTHON.insert(child_tgid, process, 0));
     }
 }
 
@@ -21,6 +21,6 @@ pub fn inherit(parent_tgid: u32, child_tgid: u32) {
 #[inline(always)]
 pub fn forget(tgid: u32) {
     if config!(python) == 1 {
-        let _ = maps::PYTHON.remove(tgid);
+        let _ = emit::in_ours(|| maps::PYTHON.remove(tgid));
     }
 }

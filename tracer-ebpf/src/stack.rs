@@ -183,9 +183,9 @@ pub fn take<const HELPER: bool>(
 unsafe fn deliver<const HELPER: bool>(state: &mut CpuState, draft: *mut Draft) {
     // SAFETY: the draft is a value in a map.
     let copied = unsafe { drafted!(draft.copied) };
-    let entry = emit::reserve_stack(copied);
+    let entry = emit::reserve_stack(state, copied);
     if entry.head.is_null() {
-        emit::lose_stack(state, LossReason::RingFull);
+        emit::lose(state, FamilyId::Cpu, LossReason::RingFull);
         return;
     }
     let record = entry.head;

@@ -17,7 +17,7 @@ use tracer_common::{
 use crate::{
     access::{config, typed, user_words},
     emit::{self, Lane},
-    filter,
+    filter, locks,
     maps::Slot,
     places,
     task::{self, Registers, Task},
@@ -53,6 +53,8 @@ fn switch(state: &mut CpuState, prev: Task, next: Task, prev_state: u32, preempt
     wake::locate(state, prev);
     // No handler is active in a switch: one whose end was missed is forgotten here.
     state.irq_handlers = 0;
+    // Nor does anybody spin.
+    state.spins_open = 0;
     let prev_tid = task::tid(prev);
     let next_tid = task::tid(next);
     let prev_tracked = filter::tracked(state, prev_tid, task::tgid(prev));
@@ -81,6 +83,7 @@ fn switch(state: &mut CpuState, prev: Task, next: Task, prev_state: u32, preempt
         slot.wait_ts_ns = if matches!(left, Left::Runnable) { u64::MAX } else { ts_ns };
         if !matches!(left, Left::Runnable | Left::Dead) {
             registers = left_in(prev, &mut record);
+            record.flags |= locks::waits_for(prev_tid) << flags::LOCK_SHIFT;
             if config!(wait_stacks) == 1
                 && let Some(at) = registers
             {
@@ -90,7 +93,11 @@ fn switch(state: &mut CpuState, prev: Task, next: Task, prev_state: u32, preempt
         }
     }
     match registers {
-        Some(at) if at.syscall >= 0 && i64::from(at.syscall) == config!(futex_syscall) => {
+        Some(at)
+            if at.syscall >= 0
+                && i64::from(at.syscall) == config!(futex_syscall)
+                && record.flags & flags::LOCK_MASK == 0 =>
+        {
             futex(state, cpu, record, at);
         }
         _ => emit::submit(state, FAMILY, cpu, Lane::Frequent, &record),

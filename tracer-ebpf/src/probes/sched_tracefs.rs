@@ -21,7 +21,7 @@ use super::sched::{bare, remember, wakened};
 use crate::{
     access::{config, present},
     emit::{self, Lane},
-    filter,
+    filter, locks,
 };
 
 const FAMILY: FamilyId = FamilyId::Sched;
@@ -32,7 +32,7 @@ const CLONE_THREAD: u64 = 0x0001_0000;
 
 /// Reads a field of the event; zero where the format lacks it.
 #[inline(always)]
-fn field<T: Copy + Default>(ctx: &TracePointContext, offset: u32) -> T {
+pub fn field<T: Copy + Default>(ctx: &TracePointContext, offset: u32) -> T {
     if !present(offset) {
         return T::default();
     }
@@ -69,6 +69,7 @@ fn switch(state: &mut CpuState, prev: (u32, u32), next_tid: u32, prev_state: u32
     if !prev_tracked && !next_tracked {
         return;
     }
+    state.spins_open = 0;
     emit::see(state, FAMILY);
     let (header, cpu) = now(state, kind::SWITCH);
     let mut record = bare(header, prev_tid, next_tid, prev_state, preempted);
@@ -82,6 +83,9 @@ fn switch(state: &mut CpuState, prev: (u32, u32), next_tid: u32, prev_state: u32
         let left = state::left(prev_state, preempted);
         dead = matches!(left, Left::Dead);
         slot.wait_ts_ns = if matches!(left, Left::Runnable) { u64::MAX } else { header.ts_ns };
+        if !matches!(left, Left::Runnable | Left::Dead) {
+            record.flags |= locks::waits_for(prev_tid) << flags::LOCK_SHIFT;
+        }
     }
     emit::submit(state, FAMILY, cpu, Lane::Frequent, &record);
     if dead {

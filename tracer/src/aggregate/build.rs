@@ -32,8 +32,8 @@ const MAX_EXPLAINED: usize = 6;
 const SUSPEND_NOISE_NS: i64 = 1_000_000;
 
 /// What the report's parts are written from, once every thread has ended.
-struct Writer<'a> {
-    aggregate: &'a Aggregate,
+pub(super) struct Writer<'a> {
+    pub(super) aggregate: &'a Aggregate,
     /// Last name and process of each kept thread, by serial number.
     last_names: BTreeMap<u32, (NameId, NameId)>,
     /// Functions of stacks; none without the family `cpu`.
@@ -98,11 +98,11 @@ impl Aggregate {
 
     /// What tells a wait further: its system call, or what stands for it.
     pub(super) fn wait_detail(&self, reason: Reason) -> Option<String> {
-        if reason.syscall >= 0 {
-            Some(self.calls.name(reason.syscall))
-        } else {
-            self.calls.detail_name(reason.detail, reason.syscall)
+        let call = (reason.syscall >= 0).then(|| self.calls.name(reason.syscall));
+        if let Detail::Lock(kind) = reason.detail {
+            return Some(call.map_or_else(|| kind.id().to_owned(), |call| format!("{}, {call}", kind.id())));
         }
+        if call.is_some() { call } else { self.calls.detail_name(reason.detail, reason.syscall) }
     }
 
     /// The name of a process that is not traced, by one of its threads.
@@ -187,7 +187,7 @@ impl Aggregate {
 }
 
 impl Writer<'_> {
-    fn name(&self, id: NameId) -> Option<String> {
+    pub(super) fn name(&self, id: NameId) -> Option<String> {
         self.aggregate.names.text(id)
     }
 
@@ -197,7 +197,7 @@ impl Writer<'_> {
             rows.push(Row::Others(Others {
                 others: rest.count,
                 wall_s: seconds(rest.sums.wall_ns()),
-                states: states(&rest.sums),
+                states: states(&rest.sums, self.aggregate.kernel_locks.is_active()),
                 switches: rest.sums.switches,
                 preemptions: rest.sums.preemptions,
             }));
@@ -241,7 +241,7 @@ impl Writer<'_> {
             container: self.name(thread.container),
             parent_pid: known(finished.parent),
             wall_s: seconds(thread.sums.wall_ns()),
-            states: states(&thread.sums),
+            states: states(&thread.sums, self.aggregate.kernel_locks.is_active()),
             other_detail,
             unknown_detail: blind(thread.blind_ns),
             switches: thread.sums.switches,
@@ -252,7 +252,7 @@ impl Writer<'_> {
         }
     }
 
-    fn places(&self, tgid: u32, places: &[(u32, u64)]) -> Vec<FunctionTime> {
+    pub(super) fn places(&self, tgid: u32, places: &[(u32, u64)]) -> Vec<FunctionTime> {
         self.stacks.as_ref().map(|stacks| stacks.places(tgid, places)).unwrap_or_default()
     }
 
@@ -280,7 +280,7 @@ impl Writer<'_> {
     }
 
     /// The last name that a thread met earlier had, or the one it had then, or what NAME records tell of strangers.
-    fn party_names(&self, party: Party) -> (Option<u32>, Option<String>, Option<String>) {
+    pub(super) fn party_names(&self, party: Party) -> (Option<u32>, Option<String>, Option<String>) {
         let (name, process) = match self.last_names.get(&party.serial) {
             Some((name, process)) => (name.or(party.name), process.or(party.process)),
             None => (party.name, party.process),
@@ -311,7 +311,7 @@ impl Writer<'_> {
         owners.iter().map(row).collect()
     }
 
-    fn wakers(&self, wakers: &[WakerTally], room: usize) -> Vec<Waker> {
+    pub(super) fn wakers(&self, wakers: &[WakerTally], room: usize) -> Vec<Waker> {
         let mut wakers = wakers.to_vec();
         wakers.sort_by_key(|waker| {
             (Reverse(waker.count), waker.wake.context, waker.wake.by.map(|party| (party.tid, party.serial)))
@@ -365,6 +365,8 @@ impl Writer<'_> {
             seen: self.aggregate.locks.seen,
             waits_not_itemised: self.aggregate.locks.waits_not_itemised,
             futexes: self.futexes(&locks),
+            kernel: self.kernel_locks(),
+            kernel_not_itemised: Some(self.aggregate.kernel_locks.not_itemised).filter(|count| *count > 0),
         }
     }
 
@@ -430,8 +432,10 @@ fn unix_ns(monotonic_ns: u64, start: &StartRecord) -> Option<u64> {
     monotonic_ns.checked_add_signed(start.unix_offset_ns)
 }
 
-fn states(sums: &Sums) -> BTreeMap<String, f64> {
-    State::ALL.into_iter().map(|state| (state.id().to_owned(), seconds(sums.of(state)))).collect()
+/// Every state that the recording can tell: without the family that sees them, kernel locks are part of others.
+fn states(sums: &Sums, with_kernel_locks: bool) -> BTreeMap<String, f64> {
+    let told = |state: &State| with_kernel_locks || *state != State::KernelLock;
+    State::ALL.into_iter().filter(told).map(|state| (state.id().to_owned(), seconds(sums.of(state)))).collect()
 }
 
 fn blind(ns: [u64; Blind::ALL.len()]) -> BTreeMap<String, f64> {

@@ -1,9 +1,10 @@
 //! Why a thread left the CPU, from one switch record: a pure function. Keeps no state; what an interval then becomes is in
 //! `switch`.
 //!
-//! Order of precedence (measured, see the design's kernel facts): the state bits; whether it is a kernel thread, whose registers
+//! Order of precedence (measured, see the design's kernel facts): the state bits; the kernel lock that it was seen to wait for; whether it is a kernel thread, whose registers
 //! mean nothing; then the system call it sleeps in, and what its file descriptor refers to.
 
+use tracer_common::lock::Kind;
 use tracer_common::record::Header;
 use tracer_common::sched::{FdKind, Switch, switch_flags};
 use tracer_common::state::{Left, left};
@@ -17,6 +18,7 @@ pub enum State {
     OnCpu,
     Runnable,
     Futex,
+    KernelLock,
     File,
     Pipe,
     SocketInet,
@@ -31,7 +33,7 @@ pub enum State {
 }
 
 /// Number of [`State`]s.
-pub const STATES: usize = 14;
+pub const STATES: usize = 15;
 
 impl State {
     /// Every state, in the order of its number.
@@ -39,6 +41,7 @@ impl State {
         State::OnCpu,
         State::Runnable,
         State::Futex,
+        State::KernelLock,
         State::File,
         State::Pipe,
         State::SocketInet,
@@ -58,6 +61,7 @@ impl State {
             State::OnCpu => "on_cpu",
             State::Runnable => "runnable",
             State::Futex => "futex",
+            State::KernelLock => "kernel_lock",
             State::File => "file",
             State::Pipe => "pipe",
             State::SocketInet => "socket_inet",
@@ -85,6 +89,8 @@ pub enum Detail {
     Signal,
     Exit,
     Uninterruptible,
+    /// A lock of the kernel, of this kind.
+    Lock(Kind),
     /// The system call's own name.
     Call,
 }
@@ -191,6 +197,7 @@ impl Calls {
             Detail::Signal => "signal".to_owned(),
             Detail::Exit => "exit".to_owned(),
             Detail::Uninterruptible => "uninterruptible".to_owned(),
+            Detail::Lock(kind) => kind.id().to_owned(),
             Detail::Call => self.name(syscall),
         })
     }
@@ -207,6 +214,12 @@ impl Calls {
             Call::Number(switch.syscall)
         };
         let left = left(switch.prev_state, has(switch_flags::PREEMPT));
+        let lock = Kind::from_number(((switch.flags & switch_flags::LOCK_MASK) >> switch_flags::LOCK_SHIFT) as u8);
+        if lock != Kind::Unknown && matches!(left, Left::Sleeping | Left::Uninterruptible) {
+            // It was seen to wait for that lock: no guess from the call that it is in is as good.
+            let syscall = if let Call::Number(number) = call { number } else { -1 };
+            return Departure::Waits(Reason { state: State::KernelLock, detail: Detail::Lock(lock), syscall });
+        }
         self.classify(left, has(switch_flags::PREV_KTHREAD), call, FdKind::from_number(switch.fd_kind))
     }
 
@@ -345,6 +358,20 @@ mod tests {
         assert_eq!(call(32_000), ("other", Some("syscall 32000".to_owned())));
         let resumed = calls().classify(Left::Sleeping, false, Call::Number(219), FdKind::Unknown);
         assert_eq!(resumed, Departure::Resumes);
+    }
+
+    #[test]
+    fn a_kernel_lock_comes_before_the_call_but_not_before_the_state() {
+        use crate::testing::{Leave, for_kernel_lock, switch};
+        let munmap = Leave::Sleep { syscall: 11, fd_kind: 0, object: 0 };
+        let reason = Reason { state: State::KernelLock, detail: Detail::Lock(Kind::MmapWrite), syscall: 11 };
+        let waits = for_kernel_lock(switch(1, 0, 1, 2, munmap), Kind::MmapWrite);
+        assert_eq!(calls().departure(&waits), Departure::Waits(reason));
+        let fault = for_kernel_lock(switch(1, 0, 1, 2, Leave::Fault), Kind::MmapRead);
+        let reason = Reason { state: State::KernelLock, detail: Detail::Lock(Kind::MmapRead), syscall: -1 };
+        assert_eq!(calls().departure(&fault), Departure::Waits(reason));
+        let preempted = for_kernel_lock(switch(1, 0, 1, 2, Leave::Preempted), Kind::Mutex);
+        assert_eq!(calls().departure(&preempted), Departure::Runnable);
     }
 
     #[test]

@@ -70,12 +70,12 @@ impl Ledger {
         self.losses.as_ref().map(|_| self.losses_ns)
     }
 
-    /// Records that each CPU lost, as far as a header's 32 bits show it: of all families but the one that takes stacks, since without a
-    /// stack the record of the switch is there all the same and no interval is unknown.
+    /// Records that each CPU lost, as far as a header's 32 bits show it: of the family that sees switches only, since without a stack or
+    /// a lock's record the record of the switch is there all the same and no interval is unknown.
     pub fn lost_by_cpu(&self) -> Vec<u32> {
         let mut lost = Vec::new();
         let families = self.losses.iter().flat_map(|losses| &losses.families);
-        for family in families.filter(|family| family.family != family_name(FamilyId::Cpu)) {
+        for family in families.filter(|family| family.family == family_name(FamilyId::Sched)) {
             lost.resize(lost.len().max(family.cpus.len()), 0u32);
             for (sum, cpu) in lost.iter_mut().zip(&family.cpus) {
                 *sum = cpu.lost.iter().fold(*sum, |sum, count| sum.wrapping_add(*count as u32));
@@ -135,6 +135,7 @@ const fn family_name(id: FamilyId) -> &'static str {
     match id {
         FamilyId::Sched => "sched",
         FamilyId::Cpu => "cpu",
+        FamilyId::Lock => "lock",
     }
 }
 

@@ -8,6 +8,8 @@ mod critical_path;
 mod departed;
 pub mod gaps;
 mod hash;
+mod kernel_locks;
+mod kernel_rows;
 mod keyframe;
 mod ledger;
 mod lifecycle;
@@ -31,6 +33,7 @@ use self::classify::Calls;
 use self::critical_path::history::{History, Life};
 use self::departed::{Departed, Ended};
 use self::hash::FastMap;
+use self::kernel_locks::KernelLocks;
 use self::ledger::Ledger;
 use self::locks::Locks;
 use self::names::{NameId, Names};
@@ -47,6 +50,9 @@ const MAX_STRANGERS: usize = 65_536;
 
 /// The family that takes stacks.
 const CPU_FAMILY: &str = "cpu";
+
+/// The family that sees kernel locks.
+const LOCK_FAMILY: &str = "lock";
 
 /// The window has just begun for so long.
 const JUST_BEGUN_NS: u64 = 100_000_000;
@@ -71,6 +77,7 @@ pub struct Aggregate {
     threads: Threads,
     processes: Processes,
     locks: Locks,
+    kernel_locks: KernelLocks,
     stacks: Stacks,
     history: History,
     ledger: Ledger,
@@ -100,6 +107,7 @@ impl Aggregate {
             threads: Threads::new(bounds),
             processes: Processes::default(),
             locks: Locks::default(),
+            kernel_locks: KernelLocks::default(),
             stacks: Stacks::default(),
             history: History::default(),
             ledger: Ledger::default(),
@@ -155,6 +163,7 @@ impl Aggregate {
             Event::Exit(event) => self.exit(event),
             Event::Rename(event) => self.rename(event),
             Event::CgroupMove(event) => self.cgroup_move(event),
+            Event::Contended(event) => self.contended(event),
             Event::Sampled(_) | Event::Meta(..) => {}
         }
     }
@@ -175,6 +184,9 @@ impl Aggregate {
                 if family.family == CPU_FAMILY {
                     self.stacks.family(&family.status);
                 }
+                if family.family == LOCK_FAMILY {
+                    self.kernel_locks.family(&family.status);
+                }
                 self.ledger.family(family);
             }
             Meta::Start(start) if self.start.is_none() => {
@@ -193,6 +205,7 @@ impl Aggregate {
             Meta::Frame(frame) => self.stacks.definitions.frame(frame),
             Meta::Stack(stack) => self.stacks.definitions.stack(stack),
             Meta::Symbol(symbol) => self.stacks.definitions.symbol(symbol),
+            Meta::Locks(locks) => self.kernel_locks.short(locks),
             Meta::End(end) => {
                 self.end = Some(end.clone());
                 self.span.now_ns = self.span.now_ns.max(header.ts_ns);

@@ -115,8 +115,10 @@ impl Aggregate {
         };
         let Some(thread) = self.threads.get_mut(index) else { return };
         thread.enter(Phase::Waiting, &self.span);
+        // The object that a call is about is not what a thread waits for in front of a kernel lock.
+        let object = if reason.state == State::KernelLock { 0 } else { object };
         (thread.reason, thread.object, thread.holder, thread.place) = (reason, object, holder, 0);
-        if reason.syscall >= 0 {
+        if reason.syscall >= 0 && reason.state != State::KernelLock {
             thread.resumable = Some((reason, object));
         }
         thread.slot = thread.detailed.as_mut().map(|detailed| detailed.waits.slot(reason, object));
@@ -142,6 +144,10 @@ impl Aggregate {
         }
         let (place, reason) = (thread.place, thread.reason);
         self.stacks.waited(thread.tgid, thread.tid, place, reason, measured_ns);
+        if let Detail::Lock(kind) = reason.detail {
+            self.slept_for_kernel_lock(index, kind, (measured_ns, place), end);
+        }
+        let Some(thread) = self.threads.get_mut(index) else { return };
         let Some(slot) = thread.slot else { return };
         let (holder, object, state) = (thread.holder, thread.object, thread.reason.state);
         let holder: Option<(Party, LockKind)> = match holder {
@@ -249,7 +255,7 @@ impl Aggregate {
     }
 
     /// The thread that had this id at `ts_ns`, and when its end was announced.
-    fn waker(&self, tid: u32, ts_ns: u64) -> (Party, Option<u64>) {
+    pub(super) fn waker(&self, tid: u32, ts_ns: u64) -> (Party, Option<u64>) {
         let live = self.threads.find(tid);
         let thread = live.and_then(|index| self.threads.get(index));
         // The thread that has the id now may have come later.

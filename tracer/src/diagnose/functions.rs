@@ -1,6 +1,6 @@
 //! What rules say of functions, from the stacks in the report. Silent where the family `cpu` did not run.
 
-use crate::model::report::{FunctionTime, Report, Row, Subject, Thread};
+use crate::model::report::{FunctionTime, Report, Row, Subject, Thread, Wait};
 use crate::model::stacks::Location;
 
 /// A function with its place, in words; none where nothing named it or there is no stack.
@@ -30,8 +30,8 @@ pub(super) struct Doing<'a> {
     pub source: String,
 }
 
-/// What this thread did most over the run, but for waiting on this futex: while it does that it does not hold it.
-pub(super) fn doing<'a>(report: &'a Report, pid: u32, tid: u32, but_for: &str) -> Option<Doing<'a>> {
+/// What this thread did most over the run, but for these waits: while it waits for a lock it does not hold it.
+pub(super) fn doing<'a>(report: &'a Report, pid: u32, tid: u32, but_for: impl Fn(&Wait) -> bool) -> Option<Doing<'a>> {
     let (index, thread) = report.threads.iter().enumerate().find_map(|(index, row)| match row {
         Row::Thread(thread) if thread.tid == tid && thread.pid == Some(pid) => Some((index, &**thread)),
         _ => None,
@@ -49,8 +49,8 @@ pub(super) fn doing<'a>(report: &'a Report, pid: u32, tid: u32, but_for: &str) -
     [computed, waited].into_iter().flatten().reduce(|a, b| if b.time.total_s > a.time.total_s { b } else { a })
 }
 
-fn waited_most<'a>(thread: &'a Thread, but_for: &str) -> Option<(usize, &'a FunctionTime)> {
-    let others = thread.waits.iter().enumerate().filter(|(_, wait)| wait.object.as_deref() != Some(but_for));
+fn waited_most(thread: &Thread, but_for: impl Fn(&Wait) -> bool) -> Option<(usize, &FunctionTime)> {
+    let others = thread.waits.iter().enumerate().filter(|(_, wait)| !but_for(wait));
     let places = others.filter_map(|(index, wait)| Some((index, wait.places.first()?)));
     places.reduce(|a, b| if b.1.total_s > a.1.total_s { b } else { a })
 }

@@ -3,6 +3,7 @@
 
 mod cpu_bound;
 mod functions;
+mod kernel_lock_contention;
 mod thresholds;
 mod unknown_time;
 mod user_lock_contention;
@@ -10,6 +11,8 @@ mod verdict;
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_kernel_locks;
 
 use std::cmp::Ordering;
 
@@ -51,7 +54,12 @@ pub trait Rule: Sync {
 }
 
 /// Every rule, in the order in which they look: a rule can see what earlier ones found.
-pub const RULES: &[&dyn Rule] = &[&user_lock_contention::UserLockContention, &cpu_bound::CpuBound];
+pub const RULES: &[&dyn Rule] = &[
+    &user_lock_contention::UserLockContention,
+    &kernel_lock_contention::MmapLockContention,
+    &kernel_lock_contention::KernelLockContention,
+    &cpu_bound::CpuBound,
+];
 
 /// Adds findings, rules and verdict to a report that has all facts.
 pub fn diagnose(report: &mut Report) {

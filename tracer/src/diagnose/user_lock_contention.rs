@@ -79,7 +79,8 @@ fn claim(report: &Report, index: usize, futex: &Futex) -> Option<Claim> {
     culprit.lock = Some(lock.clone());
     // What was done during the waits says more than what the holder did over the run.
     let meanwhile = futex.explanation.as_ref().and_then(|explanation| explanation.did.first());
-    let doing = functions::doing(report, futex.pid, owner.tid, &futex.address).filter(|_| meanwhile.is_none());
+    let doing = functions::doing(report, futex.pid, owner.tid, |wait| wait.object.as_ref() == Some(&futex.address))
+        .filter(|_| meanwhile.is_none());
     let function = meanwhile.and_then(|did| did.functions.first()).or(doing.as_ref().map(|doing| doing.time));
     if let Some(function) = function {
         functions::point_at(&mut culprit, &function.location);

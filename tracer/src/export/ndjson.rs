@@ -5,6 +5,7 @@
 use std::io;
 
 use serde::Serialize;
+use tracer_common::lock::Kind;
 use tracer_common::record::Header;
 use tracer_common::sched::{Switch, SwitchFutex};
 
@@ -68,6 +69,17 @@ pub fn write_event(event: &Event, out: &mut impl io::Write) -> io::Result<()> {
             line.number("place", event.place)?;
             line.number("origin", event.origin)?;
             line.number("refreshed", event.refreshed)?;
+        }
+        Event::Contended(event) => {
+            line.number("tid", event.tid)?;
+            line.number("tgid", event.tgid)?;
+            line.number("lock", event.lock)?;
+            line.number("duration_ns", event.duration_ns)?;
+            line.number("spun_ns", event.spun_ns)?;
+            line.number("owner_tid", event.owner_tid)?;
+            line.number("owner_tgid", event.owner_tgid)?;
+            line.value("lock_kind", Kind::from_number(event.kind).id())?;
+            line.number("flags", event.flags)?;
         }
         Event::Meta(_, meta) => line.meta(meta)?,
     }
@@ -169,6 +181,7 @@ impl<'a, W: io::Write> Line<'a, W> {
             Meta::Frame(payload) => self.fields(payload),
             Meta::Stack(payload) => self.fields(payload),
             Meta::Symbol(payload) => self.fields(payload),
+            Meta::Locks(payload) => self.fields(payload),
         }
     }
 

@@ -9,10 +9,11 @@ use tracer_common::{FamilyId, config::Config};
 use crate::kernel::host::HostFacts;
 
 pub mod cpu;
+pub mod lock;
 pub mod sched;
 
 /// Every family, in the order of its number.
-pub const FAMILIES: &[&dyn Family] = &[&sched::Sched, &cpu::Cpu];
+pub const FAMILIES: &[&dyn Family] = &[&sched::Sched, &cpu::Cpu, &lock::Lock];
 
 /// Where a program attaches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]

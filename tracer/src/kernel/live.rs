@@ -17,6 +17,7 @@ use nix::{
 use serde::Serialize;
 use tracer_common::{
     FamilyId,
+    lock::Totals,
     loss::{CpuState, LOSS_REASONS},
     record::{Header, meta},
 };
@@ -24,7 +25,10 @@ use tracer_common::{
 use super::{clock, loader::Loaded, progstats};
 use crate::{
     families::{self, FAMILIES, Ring},
-    model::meta::{CostRecord, CpuLoss, EndRecord, FamilyLoss, LossRecord, ProgramCost, StartRecord, TickRecord},
+    model::meta::{
+        CostRecord, CpuLoss, EndRecord, FamilyLoss, LocksRecord, LossRecord, ProgramCost, ShortContentions,
+        StartRecord, TickRecord,
+    },
     pipeline::batch::{Batch, header_bytes},
     stacks,
 };
@@ -235,6 +239,16 @@ impl Drainer {
     fn snapshot(&self, batch: &mut Batch, now_ns: u64) -> io::Result<()> {
         push_meta(batch, now_ns, meta::LOSS, &self.loss(&self.loaded.counters()?));
         push_meta(batch, now_ns, meta::COST, &self.cost(now_ns));
+        self.locks(batch, now_ns)
+    }
+
+    /// Writes the sums of short contentions, if they are counted.
+    fn locks(&self, batch: &mut Batch, now_ns: u64) -> io::Result<()> {
+        let Some(sums) = self.loaded.short_contentions()? else { return Ok(()) };
+        let row =
+            |((tgid, kind), sum): ((u32, u8), Totals)| ShortContentions { tgid, kind, count: sum.count, ns: sum.ns };
+        let record = LocksRecord { short: sums.into_iter().map(row).collect() };
+        push_meta(batch, now_ns, meta::LOCKS, &record);
         Ok(())
     }
 
@@ -299,6 +313,7 @@ impl Drainer {
                 }
                 push_meta(&mut batch, now_ns, meta::LOSS, &self.loss(&cpus));
                 push_meta(&mut batch, now_ns, meta::COST, &self.cost(now_ns));
+                self.locks(&mut batch, now_ns)?;
                 push_meta(&mut batch, now_ns, meta::END, end);
                 return self.send.send(batch).map_err(|_| io::Error::other("nobody takes the last records"));
             }

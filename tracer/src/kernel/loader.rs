@@ -1,16 +1,17 @@
 //! Loads the embedded eBPF object with its configuration and map sizes, and hands over what user space works with. Not here:
 //! attaching (`attach`), dividing the memory for rings (`ring_sizes`).
 
-use std::io;
+use std::{collections::BTreeMap, io};
 
 use aya::{
     Ebpf, EbpfLoader,
-    maps::{Array, HashMap, MapData, PerCpuArray, RingBuf},
+    maps::{Array, HashMap, MapData, PerCpuArray, PerCpuHashMap, RingBuf},
 };
 use thiserror::Error;
 use tracer_common::{
     ABI_VERSION, FamilyId,
     config::{Config, filter},
+    lock::{TOTALS_ENTRIES, Totals, of_totals_key},
     loss::CpuState,
     python::PythonProcess,
 };
@@ -134,6 +135,8 @@ pub struct Loaded {
     pub stacks: Option<RingBuf<MapData>>,
     /// Processes that run Python, by process id, at most [`PYTHON_PROCESSES`]; `None`: nobody reads their frames.
     pub python: Option<HashMap<MapData, u32, PythonProcessValue>>,
+    /// Sums of short contentions, if they are counted.
+    pub lock_totals: Option<PerCpuHashMap<MapData, u64, TotalsValue>>,
     /// Bytes of all rings.
     pub ring_bytes: u64,
 }
@@ -153,6 +156,14 @@ pub struct PythonProcessValue(pub PythonProcess);
 
 // SAFETY: plain numbers without padding (its size is asserted beside the type), any bit pattern is valid.
 unsafe impl aya::Pod for PythonProcessValue {}
+
+/// [`Totals`] as a map value.
+#[repr(transparent)]
+#[derive(Clone, Copy)]
+pub struct TotalsValue(pub Totals);
+
+// SAFETY: plain numbers without padding (its size is asserted beside the type), any bit pattern is valid.
+unsafe impl aya::Pod for TotalsValue {}
 
 /// The head of a thread slot, as the programs define it; the rest is zero.
 #[repr(C)]
@@ -259,6 +270,12 @@ pub fn load(plan: &Plan) -> Result<Loaded, LoadError> {
     }
     let stacks = if sizes.stacks_bytes > 0 { Some(ring(&mut ebpf, "RING_STACKS")?) } else { None };
     let python = if config.python == 1 { Some(hash(&mut ebpf, "PYTHON")?) } else { None };
+    let lock_totals = if config.kernel_locks == 1 {
+        let totals = PerCpuHashMap::try_from(take(&mut ebpf, "LOCK_TOTALS")?);
+        Some(totals.map_err(|error| map_error("LOCK_TOTALS", &error))?)
+    } else {
+        None
+    };
     let cpu = PerCpuArray::try_from(take(&mut ebpf, "CPU")?).map_err(|error| map_error("CPU", &error))?;
     let tracked = hash(&mut ebpf, "TRACKED")?;
     let slot_map = Array::try_from(take(&mut ebpf, "SLOTS")?).map_err(|error| map_error("SLOTS", &error))?;
@@ -273,6 +290,7 @@ pub fn load(plan: &Plan) -> Result<Loaded, LoadError> {
         rings,
         stacks,
         python,
+        lock_totals,
         ring_bytes: sizes.total_bytes(),
     })
 }
@@ -333,6 +351,9 @@ fn attempt(
     if config.wait_stacks == 0 {
         loader.map_max_entries("PLACES", 1);
     }
+    let with_locks = |entries| if config.kernel_locks == 1 { entries } else { 1 };
+    loader.map_max_entries("CONTENTIONS", with_locks(config.slot_mask + 1));
+    loader.map_max_entries("LOCK_TOTALS", with_locks(TOTALS_ENTRIES));
     loader.map_max_entries("PYTHON", if config.python == 1 { PYTHON_PROCESSES } else { 1 });
     let mut ebpf = loader.load(OBJECT).map_err(|error| LoadError::Refused(chain(&error)))?;
     let mut running = Vec::new();
@@ -369,6 +390,26 @@ impl Loaded {
     /// Detaches every program. Maps and counters stay readable.
     pub fn detach(&mut self) {
         self.ebpf = None;
+    }
+
+    /// Sums of short contentions by process and kind, over all CPUs; what found no room stands under process 0. `None`: they are
+    /// not counted.
+    pub fn short_contentions(&self) -> io::Result<Option<BTreeMap<(u32, u8), Totals>>> {
+        let Some(map) = &self.lock_totals else { return Ok(None) };
+        let mut sums: BTreeMap<(u32, u8), Totals> = BTreeMap::new();
+        let mut add = |key, totals: Totals| {
+            let sum = sums.entry(key).or_default();
+            sum.count += totals.count;
+            sum.ns += totals.ns;
+        };
+        for entry in map.iter() {
+            let (key, values) = entry.map_err(|error| io::Error::other(chain(&error)))?;
+            values.iter().for_each(|value| add(of_totals_key(key), value.0));
+        }
+        for cpu in self.counters()?.iter().filter(|cpu| cpu.locks_rest.count > 0) {
+            add((0, 0), cpu.locks_rest);
+        }
+        Ok(Some(sums))
     }
 
     /// The counters of each CPU.

@@ -90,6 +90,14 @@ pub fn resolve(btf: &Btf, arch: Arch) -> Offsets {
     offsets.signal_live = field(find("signal_struct", &["live"]), "live");
     offsets.mm_start_stack = field(find("mm_struct", &["start_stack"]), "start_stack");
 
+    offsets.mm_mmap_lock = field(find("mm_struct", &["mmap_lock"]), "mmap_lock");
+    offsets.rwsem_owner = field(find("rw_semaphore", &["owner", "wait_list"]), "owner");
+    offsets.mutex_owner = field(find("mutex", &["owner", "wait_list"]), "owner");
+    offsets.rtmutex_owner = match field(find("rt_mutex_base", &["owner"]), "owner") {
+        ABSENT => field(find("rt_mutex", &["owner", "waiters"]), "owner"),
+        found => found,
+    };
+
     offsets.bprm_filename = field(find("linux_binprm", &["filename"]), "filename");
     let cgroup = find("cgroup", &["kn", "root", "level"]);
     offsets.cgroup_kn = field(cgroup, "kn");
@@ -128,6 +136,18 @@ pub fn missing_for_stacks(offsets: &Offsets) -> Vec<&'static str> {
     }
     if offsets.task_thread_pointer == ABSENT {
         lacks.push("struct thread_struct is not described: the end of threads' stacks is unknown, and there are no Python frames");
+    }
+    lacks
+}
+
+/// What of kernel locks cannot be had without the fields that are missing: one sentence each.
+pub fn missing_for_locks(offsets: &Offsets) -> Vec<&'static str> {
+    let mut lacks = Vec::new();
+    if offsets.task_mm == ABSENT || offsets.mm_mmap_lock == ABSENT {
+        lacks.push("struct mm_struct is not described: its lock is not told from other semaphores");
+    }
+    if offsets.rwsem_owner == ABSENT || offsets.mutex_owner == ABSENT {
+        lacks.push("semaphores and mutexes of this kernel do not say who owns them: owners of some locks are unknown");
     }
     lacks
 }
@@ -204,6 +224,7 @@ mod tests {
         let offsets = resolve(&btf, Arch::X86_64);
         assert_eq!(missing(&offsets), Vec::<&str>::new(), "{offsets:?}");
         assert_eq!(missing_for_stacks(&offsets), Vec::<&str>::new(), "{offsets:?}");
+        assert_eq!(missing_for_locks(&offsets), Vec::<&str>::new(), "{offsets:?}");
         assert_eq!(offsets.regs_sp, stack_pointer_word(Arch::X86_64) * 8, "as in the context of a program on a clock");
         assert!(btf.tracepoint_args("sched_switch").is_some_and(|args| args >= 3));
         assert_eq!(btf.tracepoint_args("no_such_tracepoint"), None);

@@ -44,6 +44,17 @@ pub fn formats(tracefs: &Path) -> Formats {
     formats
 }
 
+/// Adds those of the family that sees locks.
+pub fn lock_formats(tracefs: &Path, formats: &mut Formats) {
+    let event =
+        |name: &str| fs::read_to_string(tracefs.join("events/lock").join(name).join("format")).unwrap_or_default();
+    let (begin, end) = (event("contention_begin"), event("contention_end"));
+    formats.begin_lock = field(&begin, "lock_addr");
+    formats.begin_flags = field(&begin, "flags");
+    formats.end_lock = field(&end, "lock_addr");
+    formats.end_result = field(&end, "ret");
+}
+
 /// Offset of a field in a format such as `field:pid_t prev_pid; offset:24; size:4; signed:1;`.
 fn field(format: &str, name: &str) -> u32 {
     format

@@ -1,13 +1,14 @@
 //! Decoded records: what the pure stages work on. The kernel's fixed layouts keep the types of `tracer-common`, field by field;
 //! what user space wrote is parsed. Large and rare payloads are boxed so that a switch moves few bytes.
 
-use tracer_common::record::{Header, cpu, meta, sched as kind};
+use tracer_common::lock::Contended;
+use tracer_common::record::{Header, cpu, lock, meta, sched as kind};
 use tracer_common::sched::{CgroupMove, Exec, Exit, Fork, NewTask, Rename, Switch, SwitchFutex};
 use tracer_common::stack::Sampled;
 
 use super::meta::{
-    CostRecord, EndRecord, FamilyRecord, FrameRecord, HostRecord, LossRecord, ModuleRecord, NameRecord, SeedRecord,
-    StackRecord, StartRecord, SymbolRecord, TargetRecord, TickRecord,
+    CostRecord, EndRecord, FamilyRecord, FrameRecord, HostRecord, LocksRecord, LossRecord, ModuleRecord, NameRecord,
+    SeedRecord, StackRecord, StartRecord, SymbolRecord, TargetRecord, TickRecord,
 };
 
 /// One record, decoded.
@@ -31,6 +32,8 @@ pub enum Event {
     CgroupMove(Box<CgroupMove>),
     /// A stack was taken.
     Sampled(Sampled),
+    /// A thread waited for a lock of the kernel.
+    Contended(Contended),
     /// What user space wrote.
     Meta(Header, Box<Meta>),
 }
@@ -53,6 +56,7 @@ pub enum Meta {
     Frame(FrameRecord),
     Stack(StackRecord),
     Symbol(SymbolRecord),
+    Locks(LocksRecord),
 }
 
 impl Event {
@@ -68,6 +72,7 @@ impl Event {
             Event::Rename(event) => event.header,
             Event::CgroupMove(event) => event.header,
             Event::Sampled(event) => event.header,
+            Event::Contended(event) => event.header,
             Event::Meta(header, _) => *header,
         }
     }
@@ -85,6 +90,7 @@ pub const fn kind_name(number: u16) -> Option<&'static str> {
         kind::RENAME => "rename",
         kind::CGROUP_MOVE => "cgroup-move",
         cpu::SAMPLED => "sampled",
+        lock::CONTENDED => "contended",
         meta::HOST => "host",
         meta::TARGET => "target",
         meta::FAMILIES => "families",
@@ -99,6 +105,7 @@ pub const fn kind_name(number: u16) -> Option<&'static str> {
         meta::FRAME => "frame",
         meta::STACK => "stack",
         meta::SYMBOL => "symbol",
+        meta::LOCKS => "locks",
         _ => return None,
     })
 }

@@ -121,6 +121,29 @@ pub struct CpuLoss {
     pub wakers_forgotten: u64,
 }
 
+/// Kind `LOCKS`: sums of contentions of kernel locks that were too short for a record, since their threads are traced. The last one
+/// counts.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct LocksRecord {
+    /// By process and kind; at most 1,025.
+    pub short: Vec<ShortContentions>,
+}
+
+/// Part of [`LocksRecord`].
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ShortContentions {
+    /// The process; 0: those for which there was no room, of any process and kind.
+    pub tgid: u32,
+    /// The number of a [`Kind`](tracer_common::lock::Kind).
+    pub kind: u8,
+    /// How many.
+    pub count: u64,
+    /// How long, all together.
+    pub ns: u64,
+}
+
 /// Kind `SEED`: a thread that existed when tracing began, as /proc showed it at the header's time.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]

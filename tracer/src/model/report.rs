@@ -45,7 +45,7 @@ pub struct Report {
     /// CPU use; absent without the family `sched`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cpu: Option<Cpu>,
-    /// Waits on futexes; absent without the family `sched`.
+    /// Waits on futexes and for locks of the kernel; absent without the family `sched`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub locks: Option<Locks>,
     /// What the wall time of CMD's main thread went to; absent without CMD.
@@ -382,7 +382,7 @@ pub struct Process {
     pub switches: u64,
 }
 
-/// Waits on futexes.
+/// Waits on futexes and for locks of the kernel.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Locks {
     /// Futexes seen.
@@ -391,6 +391,102 @@ pub struct Locks {
     pub waits_not_itemised: u64,
     /// Futexes by descending total wait, then pid and address; at most 64.
     pub futexes: Vec<Futex>,
+    /// Locks of the kernel by descending time lost to them, then pid and kind; at most 64. From the family `lock`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(default)]
+    pub kernel: Vec<KernelLock>,
+    /// Contentions of kernel locks that had no room in that table. Absent when 0.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kernel_not_itemised: Option<u64>,
+}
+
+/// All kernel locks of one kind, as the threads of one process waited for them.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct KernelLock {
+    /// The process.
+    pub pid: u32,
+    /// Its name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub process: Option<String>,
+    /// "mmap_lock (read)", "mmap_lock (write)": the lock of the process's own address space. "rwsem (read)", "rwsem (write)", "mutex",
+    /// "rtmutex", "percpu_rwsem (read)", "percpu_rwsem (write)": others for which threads sleep. "spinlock", "rwlock (read)",
+    /// "rwlock (write)": those for which they only spin.
+    pub kind: String,
+    /// Contentions that ended. Where a semaphore's waiter spun and got it, the kernel reports none.
+    pub count: u64,
+    /// Sum of their lengths, time without a CPU included.
+    pub total_s: f64,
+    /// Of this slept: what the state `kernel_lock` holds. With waits that had not ended.
+    pub slept_s: f64,
+    /// Of this spun on a CPU.
+    pub spun_s: f64,
+    /// The longest.
+    pub max_s: f64,
+    /// Of `count` those under 10 us, of which nothing else is known: they were counted from when the threads became traced.
+    pub short_count: u64,
+    /// The part of `total_s` that they are.
+    pub short_s: f64,
+    /// Distinct locks, of which at most 64 are counted; short contentions aside.
+    pub locks: u64,
+    /// Threads that waited, as far as there was room for them.
+    pub threads: u64,
+    /// These threads by descending time lost, then tid; at most 16.
+    pub waiters: Vec<KernelWaiter>,
+    /// Threads that held the lock when a wait began, by descending length of these waits, then tid; at most 16.
+    pub owners: Vec<KernelOwner>,
+    /// Contentions that began with a known owner.
+    pub waits_with_owner: u64,
+    /// What ended the sleeps, by descending count; at most 16. Who gives a lock back wakes the next.
+    pub wakers: Vec<Waker>,
+}
+
+/// A thread's share in the waits for kernel locks.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct KernelWaiter {
+    /// The thread.
+    pub tid: u32,
+    /// Its id in its own pid namespace.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ns_tid: Option<u32>,
+    /// Its name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub thread: Option<String>,
+    /// Its contentions of 10 us or more.
+    pub count: u64,
+    /// Sum of their lengths, time without a CPU included.
+    pub total_s: f64,
+    /// Of this slept.
+    pub slept_s: f64,
+    /// Of this spun.
+    pub spun_s: f64,
+    /// The longest.
+    pub max_s: f64,
+    /// Functions in which it slept, as far as stacks were taken; at most 4.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(default)]
+    pub places: Vec<FunctionTime>,
+}
+
+/// A thread that held a kernel lock when another began to wait.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct KernelOwner {
+    /// Its process.
+    pub pid: u32,
+    /// The thread.
+    pub tid: u32,
+    /// Its name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub thread: Option<String>,
+    /// Its process's name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub process: Option<String>,
+    /// In how many waits it was seen.
+    pub count: u64,
+    /// In how many of these it held a semaphore to read: the kernel remembers the last reader only, which may not have been the one that
+    /// all waited for.
+    pub reading: u64,
+    /// Sum of the lengths of these waits.
+    pub total_s: f64,
 }
 
 /// One futex of one process. A condition variable, a semaphore, a join or a barrier is one as well: only `owners` tell a lock.

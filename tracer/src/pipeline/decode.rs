@@ -6,7 +6,8 @@
 
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use tracer_common::record::{HEADER_BYTES, Header, cpu, meta, sched as kind};
+use tracer_common::lock::Contended;
+use tracer_common::record::{HEADER_BYTES, Header, cpu, lock, meta, sched as kind};
 use tracer_common::sched::{
     CgroupMove, Exec, Exit, Fork, NewTask, Rename, Switch, SwitchFutex, WakeContext, switch_flags as flags,
 };
@@ -54,6 +55,7 @@ pub fn decode(record: &[u8]) -> Result<Event, Undecoded> {
         kind::RENAME => fields.rename(header).map(Event::Rename),
         kind::CGROUP_MOVE => fields.cgroup_move(header).map(Event::CgroupMove),
         cpu::SAMPLED => fields.sampled(header).map(Event::Sampled),
+        lock::CONTENDED => fields.contended(header).map(Event::Contended),
         _ => return decode_meta(header, fields.0),
     };
     match event {
@@ -62,7 +64,7 @@ pub fn decode(record: &[u8]) -> Result<Event, Undecoded> {
     }
 }
 
-/// Threads that a record mentions and that may not be traced: a waker, and whoever had the CPU before or gets it after. 0: none.
+/// Threads that a record mentions and that may not be traced: a waker, a lock's owner, and whoever had the CPU before or gets it after. 0: none.
 pub fn strangers(record: &[u8]) -> [u32; 3] {
     let Some(header) = header(record) else { return [0; 3] };
     let mut fields = Fields(&record[HEADER_BYTES..]);
@@ -70,6 +72,7 @@ pub fn strangers(record: &[u8]) -> [u32; 3] {
         kind::SWITCH | kind::SWITCH_FUTEX => fields.switch(header),
         // The move may have made it a traced one: nothing told its name.
         kind::CGROUP_MOVE => return [fields.u32().unwrap_or(0), 0, 0],
+        lock::CONTENDED => return [fields.contended(header).map_or(0, |contended| contended.owner_tid), 0, 0],
         _ => None,
     };
     let Some(switch) = switch else { return [0; 3] };
@@ -99,6 +102,7 @@ fn decode_meta(header: Header, payload: &[u8]) -> Result<Event, Undecoded> {
         meta::FRAME => json(payload).map(Meta::Frame),
         meta::STACK => json(payload).map(Meta::Stack),
         meta::SYMBOL => json(payload).map(Meta::Symbol),
+        meta::LOCKS => json(payload).map(Meta::Locks),
         _ => return Err(Undecoded { header: Some(header), cause: Cause::UnknownKind }),
     };
     match meta {
@@ -194,6 +198,22 @@ impl Fields<'_> {
             place: self.u32()?,
             origin: self.u8()?,
             refreshed: self.u8()?,
+            reserved: self.u16()?,
+        })
+    }
+
+    fn contended(&mut self, header: Header) -> Option<Contended> {
+        Some(Contended {
+            header,
+            tid: self.u32()?,
+            tgid: self.u32()?,
+            lock: self.u64()?,
+            duration_ns: self.u64()?,
+            spun_ns: self.u32()?,
+            owner_tid: self.u32()?,
+            owner_tgid: self.u32()?,
+            kind: self.u8()?,
+            flags: self.u8()?,
             reserved: self.u16()?,
         })
     }
@@ -310,7 +330,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_bytes_make_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..260), number in 0u16..12, family in 0u16..3) {
+        fn no_bytes_make_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..260), number in 0u16..12, family in 0u16..4) {
             let mut bytes = bytes;
             let _ = decode(&bytes);
             if bytes.len() >= HEADER_BYTES {

@@ -4,7 +4,8 @@ use super::layout::{Align, Page, Tint};
 use super::ledger::{coverage, overhead};
 use super::{critical_path, stacks};
 use crate::model::report::{
-    Context, Evidence, Finding, Futex, Owner, Report, Row, RuleStatus, Severity, Thread, Verdict, Wait, Waker,
+    Context, Evidence, Finding, Futex, KernelLock, Owner, Report, Row, RuleStatus, Severity, Thread, Verdict, Wait,
+    Waker,
 };
 use crate::model::units::{count, duration, grouped, percent};
 
@@ -48,6 +49,7 @@ pub fn render(report: &Report, style: Style) -> String {
     stacks::waiting(&mut page, report);
     waits(&mut page, report);
     locks(&mut page, report);
+    kernel_locks(&mut page, report);
     page.line("");
     stacks::quality(&mut page, report);
     coverage(&mut page, report);
@@ -217,6 +219,7 @@ fn legend(page: &mut Page, shown: &[&Thread]) {
     }
     let states = [
         ("futex", "futex: a lock, queue or join in user space"),
+        ("kernel_lock", "kernel_lock: a lock inside the kernel"),
         ("file", "file: a file or disk"),
         ("pipe", "pipe: a pipe's other end"),
         ("socket_inet", "socket_inet: the network"),
@@ -418,4 +421,46 @@ fn locks(page: &mut Page, report: &Report) {
     if owned.len() > MAX_LOCKS {
         page.line(&format!("  and {} more", owned.len() - MAX_LOCKS));
     }
+}
+
+/// Kernel locks that took at least a thousandth of the wall time.
+fn kernel_locks(page: &mut Page, report: &Report) {
+    let lost_s = |lock: &KernelLock| lock.slept_s + lock.spun_s;
+    let all = report.locks.iter().flat_map(|locks| &locks.kernel);
+    let shown: Vec<&KernelLock> =
+        all.filter(|lock| lost_s(lock) >= LEAST_SHARE * report.window.duration_s).take(MAX_LOCKS).collect();
+    if shown.is_empty() {
+        return;
+    }
+    page.title("Locks of the kernel");
+    let heading = [
+        ("process", Align::Left),
+        ("kind", Align::Left),
+        ("waits", Align::Right),
+        ("slept", Align::Right),
+        ("spun", Align::Right),
+        ("longest", Align::Right),
+        ("threads", Align::Right),
+        ("mostly held by", Align::Left),
+    ];
+    let holder = |lock: &KernelLock| {
+        let owner = lock.owners.first()?;
+        Some(owner.thread.as_ref().map_or_else(|| owner.tid.to_string(), |name| format!("{name} ({})", owner.tid)))
+    };
+    let lines: Vec<Vec<String>> = shown
+        .into_iter()
+        .map(|lock| {
+            vec![
+                format!("{} ({})", lock.process.as_deref().unwrap_or("?"), lock.pid),
+                lock.kind.clone(),
+                grouped(lock.count),
+                duration(lock.slept_s),
+                duration(lock.spun_s),
+                duration(lock.max_s),
+                grouped(lock.threads),
+                holder(lock).unwrap_or_default(),
+            ]
+        })
+        .collect();
+    page.table(&heading, &lines);
 }

@@ -3,6 +3,7 @@
 pub mod raw;
 pub mod stacks;
 
+use tracer_common::lock::{Contended, Kind};
 use tracer_common::record::{Header, meta, sched as kind};
 use tracer_common::sched::{
     COMM_BYTES, CgroupMove, Exec, Exit, Fork, NewTask, PATH_BYTES, Rename, Switch, SwitchFutex,
@@ -60,6 +61,16 @@ pub fn bytes(event: &Event) -> Vec<u8> {
             out.extend_from_slice(&[e.origin, e.refreshed]);
             out.extend_from_slice(&e.reserved.to_le_bytes());
         }
+        Event::Contended(e) => {
+            words(&[e.tid, e.tgid]);
+            out.extend_from_slice(&e.lock.to_le_bytes());
+            out.extend_from_slice(&e.duration_ns.to_le_bytes());
+            for word in [e.spun_ns, e.owner_tid, e.owner_tgid] {
+                out.extend_from_slice(&word.to_le_bytes());
+            }
+            out.extend_from_slice(&[e.kind, e.flags]);
+            out.extend_from_slice(&e.reserved.to_le_bytes());
+        }
         Event::Meta(_, payload) => out.extend_from_slice(&payload_bytes(payload)),
     }
     out
@@ -93,6 +104,7 @@ fn payload_bytes(meta: &Meta) -> Vec<u8> {
         Meta::Frame(payload) => serde_json::to_vec(payload),
         Meta::Stack(payload) => serde_json::to_vec(payload),
         Meta::Symbol(payload) => serde_json::to_vec(payload),
+        Meta::Locks(payload) => serde_json::to_vec(payload),
     }
     .expect("plain data")
 }
@@ -135,8 +147,32 @@ pub fn meta_event(ts_ns: u64, payload: Meta) -> Event {
         Meta::Frame(_) => meta::FRAME,
         Meta::Stack(_) => meta::STACK,
         Meta::Symbol(_) => meta::SYMBOL,
+        Meta::Locks(_) => meta::LOCKS,
     };
     Event::Meta(header(kind, ts_ns, 0), Box::new(payload))
+}
+
+/// A wait of 12 ns for a kernel lock that another thread of the process holds.
+pub fn contended(ts_ns: u64, tid: u32, tgid: u32, kind: Kind, owner_tid: u32) -> Contended {
+    Contended {
+        header: header(tracer_common::record::lock::CONTENDED, ts_ns, 0),
+        tid,
+        tgid,
+        lock: 0xffff_8880_0000_1000,
+        duration_ns: 12,
+        spun_ns: 0,
+        owner_tid,
+        owner_tgid: tgid,
+        kind: kind as u8,
+        flags: 0,
+        reserved: 0,
+    }
+}
+
+/// The same switch, out of which the thread that leaves waits for a kernel lock.
+pub fn for_kernel_lock(mut switch: Switch, kind: Kind) -> Switch {
+    switch.flags |= (kind as u16) << switch_flags::LOCK_SHIFT;
+    switch
 }
 
 /// How a thread leaves the CPU.
@@ -314,6 +350,11 @@ pub fn one_of_each() -> Vec<Event> {
         meta_event(14, Meta::Seed(seed(9, 9, "seeded", "S"))),
         meta_event(15, Meta::Name(NameRecord { tid: 3, tgid: 3, comm: "other".to_owned() })),
         meta_event(16, Meta::Cost(CostRecord { measured_s: 1.0, ..CostRecord::default() })),
+        Event::Contended(contended(17, 10, 10, Kind::MmapWrite, 12)),
+        meta_event(
+            18,
+            Meta::Locks(LocksRecord { short: vec![ShortContentions { tgid: 10, kind: 9, count: 2, ns: 3 }] }),
+        ),
     ];
     events.extend(prologue(4));
     events.extend(epilogue(20, 8));

@@ -8,6 +8,7 @@ mod pthread;
 mod roles;
 mod sys;
 mod truth;
+mod userfault;
 
 use clap::Parser;
 

@@ -246,6 +246,60 @@ pub fn one_malloc_arena() -> bool {
     unsafe { libc::mallopt(libc::M_ARENA_MAX, 1) == 1 }
 }
 
+/// How many bytes are in a pipe.
+pub fn bytes_in_pipe(fd: BorrowedFd<'_>) -> io::Result<usize> {
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: FIONREAD fills one integer.
+    check(unsafe { libc::ioctl(fd.as_raw_fd(), libc::FIONREAD, &raw mut bytes) })?;
+    Ok(bytes as usize)
+}
+
+/// Anonymous memory, given back when dropped. Whoever uses its address has to know that.
+pub struct Mapping {
+    address: *mut libc::c_void,
+    len_bytes: usize,
+}
+
+impl Mapping {
+    /// Maps memory; with `populate` all of it is there when this returns.
+    pub fn new(len_bytes: usize, populate: bool) -> io::Result<Self> {
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | if populate { libc::MAP_POPULATE } else { 0 };
+        // SAFETY: asks for new memory at an address of the kernel's choice.
+        let address =
+            unsafe { libc::mmap(std::ptr::null_mut(), len_bytes, libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0) };
+        if address == libc::MAP_FAILED { Err(io::Error::last_os_error()) } else { Ok(Mapping { address, len_bytes }) }
+    }
+
+    /// Where it is.
+    pub fn address(&self) -> *mut libc::c_void {
+        self.address
+    }
+
+    /// Writes its first byte.
+    pub fn touch(&mut self) {
+        // SAFETY: the memory is mapped, writable before `make_read_only`, and nobody else has it.
+        unsafe { self.address.cast::<u8>().write_volatile(1) };
+    }
+
+    /// Makes it read-only.
+    pub fn make_read_only(self) -> io::Result<()> {
+        // SAFETY: protects memory that only this value knows.
+        check(unsafe { libc::mprotect(self.address, self.len_bytes, libc::PROT_READ) }).map(drop)
+    }
+}
+
+// SAFETY: an address and a length; access is by `&mut`, or through the kernel.
+unsafe impl Send for Mapping {}
+// SAFETY: see above.
+unsafe impl Sync for Mapping {}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: unmaps memory that only this value knows.
+        unsafe { libc::munmap(self.address, self.len_bytes) };
+    }
+}
+
 /// A new file in a folder, to read and write, that has no name and so is gone with this process.
 pub fn unnamed_file(folder: &std::path::Path) -> std::io::Result<std::fs::File> {
     let mut options = std::fs::OpenOptions::new();

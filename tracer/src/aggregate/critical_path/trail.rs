@@ -1,6 +1,7 @@
 //! What one thread did, interval after interval, as few bytes: about 13 for each time that it runs, waits and queues. Intervals
 //! follow each other without a hole. Which threads there are and what of them is kept is `history`'s.
 
+use tracer_common::lock::Kind;
 use tracer_common::sched::WakeContext;
 
 use crate::aggregate::classify::{Detail, Reason, State};
@@ -98,7 +99,7 @@ const RETRY: u8 = 0x80;
 
 const _: () = assert!(State::ALL.len() <= STATE_BITS as usize + 1);
 
-/// Every detail, in the order of its number.
+/// Every detail but locks of the kernel, in the order of its number.
 const DETAILS: [Detail; 9] = [
     Detail::None,
     Detail::Kernel,
@@ -156,7 +157,7 @@ impl Trail {
         write_number(&mut self.bytes, length_ns);
         if !same {
             self.bytes.push(wait.reason.state as u8);
-            self.bytes.push(wait.reason.detail as u8);
+            self.bytes.push(detail_number(wait.reason.detail));
             // From -1 on.
             write_number(&mut self.bytes, (i64::from(wait.reason.syscall) + 1).unsigned_abs());
             write_number(&mut self.bytes, wait.object);
@@ -226,7 +227,7 @@ fn read_interval(rest: &mut &[u8], start_ns: u64, last: &mut Option<What>) -> Op
     }
     if first & SAME == 0 {
         let reason_state = *State::ALL.get(usize::from(read_byte(rest)?))?;
-        let detail = *DETAILS.get(usize::from(read_byte(rest)?))?;
+        let detail = detail_of(read_byte(rest)?)?;
         let syscall = i16::try_from(i64::try_from(read_number(rest)?).ok()? - 1).ok()?;
         let object = read_number(rest)?;
         let place = u32::try_from(read_number(rest)?).ok()?;
@@ -247,6 +248,23 @@ fn read_interval(rest: &mut &[u8], start_ns: u64, last: &mut Option<What>) -> Op
     };
     let wait = Wait { reason, object, place, ending, is_retry: first & RETRY != 0 };
     Some(Interval { start_ns, end_ns, state, wait: Some(wait) })
+}
+
+/// From here on the number of a detail is that of a kind of kernel lock.
+const LOCKS_FROM: u8 = 0x40;
+
+fn detail_number(detail: Detail) -> u8 {
+    match detail {
+        Detail::Lock(kind) => LOCKS_FROM + kind as u8,
+        other => DETAILS.iter().position(|known| *known == other).unwrap_or_default() as u8,
+    }
+}
+
+fn detail_of(number: u8) -> Option<Detail> {
+    match number.checked_sub(LOCKS_FROM) {
+        Some(kind) => Some(Detail::Lock(Kind::from_number(kind))),
+        None => DETAILS.get(usize::from(number)).copied(),
+    }
 }
 
 /// Seven bits a byte, the lowest first; the top bit says that more follow.

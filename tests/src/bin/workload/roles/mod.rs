@@ -12,9 +12,11 @@ mod file_wait;
 mod fork_storm;
 mod idle_pool;
 mod join;
+mod mmap_lock;
 mod mutex;
 mod never_switch;
 mod pingpong;
+mod pipe_lock;
 mod pipe_queue;
 mod poll_wait;
 mod rename;
@@ -112,6 +114,10 @@ roles! {
     Daemonise "daemonise" daemonise,
     /// Moves itself into another cgroup.
     CgroupMove "cgroup-move" cgroup_move,
+    /// Threads fight for the lock of their address space. Healthy: the one that holds it long has its own.
+    MmapLock "mmap-lock" mmap_lock,
+    /// Threads fight for a pipe's mutex. Healthy: each has a pipe of its own.
+    PipeLock "pipe-lock" pipe_lock,
 }
 
 /// Reads `30s`, `1.5s`, `500ms`, `20us`.
