@@ -79,6 +79,12 @@ pub struct Offsets {
     /// `signal_struct.live`: threads of the process that have not begun to exit.
     pub signal_live: u32,
     pub mm_start_stack: u32,
+    /// `task_struct.throttled` (6.18 and later).
+    pub task_throttled: u32,
+    /// `cfs_rq.throttle_count`.
+    pub cfs_rq_throttle_count: u32,
+    pub task_prio: u32,
+    pub task_nr_cpus_allowed: u32,
     pub reserved: u32,
 }
 
@@ -159,9 +165,9 @@ pub struct Config {
     pub formats: Formats,
 }
 
-const _: () = assert!(size_of::<Offsets>() == 48 * 4);
+const _: () = assert!(size_of::<Offsets>() == 52 * 4);
 const _: () = assert!(size_of::<Formats>() == 12 * 4);
-const _: () = assert!(size_of::<Config>() == 14 * 4 + 3 * 8 + 4 * 4 + 64 + 8 + 16 + 48 * 4 + 12 * 4);
+const _: () = assert!(size_of::<Config>() == 14 * 4 + 3 * 8 + 4 * 4 + 64 + 8 + 16 + 52 * 4 + 12 * 4);
 
 impl Offsets {
     /// No offset known.
@@ -213,6 +219,10 @@ impl Offsets {
         task_signal: ABSENT,
         signal_live: ABSENT,
         mm_start_stack: ABSENT,
+        task_throttled: ABSENT,
+        cfs_rq_throttle_count: ABSENT,
+        task_prio: ABSENT,
+        task_nr_cpus_allowed: ABSENT,
         reserved: 0,
     };
 }

@@ -90,4 +90,6 @@ pub mod meta {
     pub const STACK: u16 = super::kind(0, 13);
     /// Names of a frame.
     pub const SYMBOL: u16 = super::kind(0, 14);
+    /// Limits and counters of CPU time: cgroups with a quota, and the host's CPUs.
+    pub const CPU_LIMITS: u16 = super::kind(0, 15);
 }

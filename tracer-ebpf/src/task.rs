@@ -1,7 +1,7 @@
 //! What is read of a task: ids, state, user registers, the file behind a descriptor.
 
 use aya_ebpf::helpers::generated::{bpf_get_current_task_btf, bpf_probe_read_kernel, bpf_task_pt_regs};
-use tracer_common::sched::{COMM_BYTES, FdKind};
+use tracer_common::sched::{COMM_BYTES, FdKind, QueueFacts};
 
 use crate::access::{config, present, probed, typed};
 
@@ -33,6 +33,34 @@ pub fn is_kernel_thread(task: Task) -> bool {
     // SAFETY: `task` is known to the verifier.
     let flags: u32 = unsafe { typed(task, config!(offsets.task_flags)) };
     flags & KERNEL_THREAD != 0
+}
+
+/// Whether this kernel tells ready threads from those that a CPU quota holds back.
+#[inline(always)]
+pub fn tells_throttling() -> bool {
+    present(config!(offsets.task_throttled)) || present(config!(offsets.cfs_rq_throttle_count))
+}
+
+/// Whether a task that leaves the CPU ready to run does so because its cgroup's CPU quota is used up. From 6.18 on a task is
+/// throttled by itself, on its way back to user code, and says so; before, its whole queue was (kernel/sched/fair.c).
+#[inline(always)]
+pub fn is_throttled(task: Task) -> bool {
+    let own = config!(offsets.task_throttled);
+    // SAFETY: `task` is known to the verifier, and so is the queue that it points to.
+    unsafe {
+        if present(own) {
+            return typed::<u8>(task, own) != 0;
+        }
+        let queue = typed::<u64>(task, config!(offsets.task_cfs_rq)) as *const u8;
+        !queue.is_null() && typed::<i32>(queue, config!(offsets.cfs_rq_throttle_count)) > 0
+    }
+}
+
+/// Priority and number of CPUs of a task, packed.
+#[inline(always)]
+pub fn queue_facts(task: Task) -> u64 {
+    // SAFETY: `task` is known to the verifier.
+    unsafe { QueueFacts::pack(typed(task, config!(offsets.task_prio)), typed(task, config!(offsets.task_nr_cpus_allowed))) }
 }
 
 /// The current task.

@@ -79,6 +79,10 @@ fn switch(state: &mut CpuState, prev: Task, next: Task, prev_state: u32, preempt
         let left = state::left(prev_state, preempted);
         dead = matches!(left, Left::Dead);
         slot.wait_ts_ns = if matches!(left, Left::Runnable) { u64::MAX } else { ts_ns };
+        if matches!(left, Left::Runnable) && task::tells_throttling() {
+            record.flags |= flags::QUEUE_FACTS | if task::is_throttled(prev) { flags::THROTTLED } else { 0 };
+            record.object = task::queue_facts(prev);
+        }
         if !matches!(left, Left::Runnable | Left::Dead) {
             registers = left_in(prev, &mut record);
             if config!(wait_stacks) == 1

@@ -7,6 +7,7 @@ use tracer_common::sched::WakeContext;
 
 use super::Aggregate;
 use super::classify::{Detail, Reason, State};
+use super::build_cpu::nice;
 use super::locks::Lock;
 use super::names::NameId;
 use super::stacks::report::{Measured, Named};
@@ -30,10 +31,14 @@ const MAX_PROCESSES: usize = 32;
 const SUSPEND_NOISE_NS: i64 = 1_000_000;
 
 /// What the report's parts are written from, once every thread has ended.
-struct Writer<'a> {
-    aggregate: &'a Aggregate,
+pub(super) struct Writer<'a> {
+    pub(super) aggregate: &'a Aggregate,
     /// Last name and process of each kept thread, by serial number.
     last_names: BTreeMap<u32, (NameId, NameId)>,
+    /// Last priority of each kept thread, plus 1, by serial number.
+    pub(super) priorities: BTreeMap<u32, u8>,
+    /// The parent of each process that is kept, for those whose cgroup was not read.
+    pub(super) parents: BTreeMap<u32, u32>,
     /// Functions of stacks; none without the family `cpu`.
     stacks: Option<Named<'a>>,
 }
@@ -50,7 +55,9 @@ impl Aggregate {
         let last_names = finished.iter().map(|f| (f.thread.serial, (f.thread.name, f.process))).collect();
         let profile = self.stacks.is_active().then(|| self.profile_part());
         let stacks = profile.as_ref().map(|profile| Named::new(&self.stacks, profile));
-        let writer = Writer { aggregate: &self, last_names, stacks };
+        let parents = self.processes.ranked().into_iter().map(|process| (process.tgid, process.parent)).collect();
+        let priorities = finished.iter().map(|f| (f.thread.serial, f.thread.facts.priority_plus_1)).collect();
+        let writer = Writer { aggregate: &self, last_names, priorities, parents, stacks };
         let sched = self.ledger.coverage().iter().any(|row| row.family == "sched" && row.status != "unavailable");
         Report {
             schema: SCHEMA.to_owned(),
@@ -64,7 +71,7 @@ impl Aggregate {
             observed: Vec::new(),
             rules: Vec::new(),
             threads: writer.rows(&finished, &rest),
-            cpu: sched.then(|| writer.cpu()),
+            cpu: sched.then(|| writer.cpu(&finished)),
             locks: sched.then(|| writer.locks()),
             stacks: writer.stacks.as_ref().map(|stacks| stacks.section(&self.measured(sched))),
             coverage: self.coverage_part(),
@@ -168,7 +175,7 @@ impl Aggregate {
 }
 
 impl Writer<'_> {
-    fn name(&self, id: NameId) -> Option<String> {
+    pub(super) fn name(&self, id: NameId) -> Option<String> {
         self.aggregate.names.text(id)
     }
 
@@ -178,7 +185,7 @@ impl Writer<'_> {
             rows.push(Row::Others(Others {
                 others: rest.count,
                 wall_s: seconds(rest.sums.wall_ns()),
-                states: states(&rest.sums),
+                states: self.states(&rest.sums),
                 switches: rest.sums.switches,
                 preemptions: rest.sums.preemptions,
             }));
@@ -222,15 +229,26 @@ impl Writer<'_> {
             container: self.name(thread.container),
             parent_pid: known(finished.parent),
             wall_s: seconds(thread.sums.wall_ns()),
-            states: states(&thread.sums),
+            states: self.states(&thread.sums),
             other_detail,
             unknown_detail: blind(thread.blind_ns),
             switches: thread.sums.switches,
             preemptions: thread.sums.preemptions,
+            throttles: Some(thread.throttles.0).filter(|count| *count > 0),
+            throttle_max_s: Some(thread.throttles.1).filter(|ns| *ns > 0).map(seconds),
+            cpu_cgroup: self.cpu_cgroup(finished),
+            nice: nice(thread.facts.priority_plus_1),
+            cpus_allowed: known(u32::from(thread.facts.cpus_allowed)),
+            queued: detailed.and_then(|detailed| self.queued(&detailed.queue, thread.facts.priority_plus_1)),
             waits: self
                 .waits(thread.tgid, detailed.map(|detailed| detailed.waits.iter().collect()).unwrap_or_default()),
             functions: self.stacks.as_ref().map(|s| s.functions_of(thread.tgid, thread.tid)).unwrap_or_default(),
         }
+    }
+
+    fn states(&self, sums: &Sums) -> BTreeMap<String, f64> {
+        let told = |state: &State| *state != State::Throttled || self.aggregate.tells_throttling || sums.of(*state) > 0;
+        State::ALL.into_iter().filter(told).map(|state| (state.id().to_owned(), seconds(sums.of(state)))).collect()
     }
 
     fn places(&self, tgid: u32, places: &[(u32, u64)]) -> Vec<FunctionTime> {
@@ -269,7 +287,7 @@ impl Writer<'_> {
     }
 
     /// The last name that a thread met earlier had, or the one it had then, or what NAME records tell of strangers.
-    fn party_names(&self, party: Party) -> (Option<u32>, Option<String>, Option<String>) {
+    pub(super) fn party_names(&self, party: Party) -> (Option<u32>, Option<String>, Option<String>) {
         let (name, process) = match self.last_names.get(&party.serial) {
             Some((name, process)) => (name.or(party.name), process.or(party.process)),
             None => (party.name, party.process),
@@ -278,9 +296,9 @@ impl Writer<'_> {
             return (known(party.tgid), self.name(name), self.name(process));
         }
         match self.aggregate.strangers.get(&party.tid) {
-            Some((tgid, name)) => {
-                let leader = self.aggregate.strangers.get(tgid).and_then(|(_, name)| self.name(*name));
-                (known(*tgid), self.name(*name), leader)
+            Some(stranger) => {
+                let leader = self.aggregate.strangers.get(&stranger.tgid).and_then(|leader| self.name(leader.name));
+                (known(stranger.tgid), self.name(stranger.name), leader)
             }
             None => (None, None, None),
         }
@@ -320,7 +338,8 @@ impl Writer<'_> {
         wakers.iter().map(row).collect()
     }
 
-    fn cpu(&self) -> Cpu {
+    fn cpu(&self, finished: &[Finished]) -> Cpu {
+        let window_ns = self.aggregate.window_ns();
         let sums = &self.aggregate.processes.ended_sums;
         let cpus = self.aggregate.host.as_ref().map_or(0, |host| u64::from(host.cpus));
         let offered_ns = self.aggregate.window_ns().saturating_mul(cpus);
@@ -340,6 +359,11 @@ impl Writer<'_> {
             on_cpu_s: seconds(on_cpu_ns),
             runnable_s: seconds(sums.of(State::Runnable)),
             cpu_share: (offered_ns > 0).then(|| on_cpu_ns as f64 / offered_ns as f64),
+            wanted_cpus: (window_ns > 0)
+                .then(|| on_cpu_ns.saturating_add(sums.of(State::Runnable)) as f64 / window_ns as f64),
+            throttled_s: self.aggregate.tells_throttling.then(|| seconds(sums.of(State::Throttled))),
+            quotas: self.quotas(finished),
+            host: self.host_cpu(),
             threads: self.aggregate.processes.threads,
             processes_seen: self.aggregate.processes.seen,
             processes: ranked.into_iter().filter(|p| p.threads > 0).take(MAX_PROCESSES).map(row).collect(),
@@ -392,16 +416,12 @@ impl Writer<'_> {
 }
 
 /// 0 stands for "not known" in ids.
-fn known(id: u32) -> Option<u32> {
+pub(super) fn known(id: u32) -> Option<u32> {
     (id != 0).then_some(id)
 }
 
 fn unix_ns(monotonic_ns: u64, start: &StartRecord) -> Option<u64> {
     monotonic_ns.checked_add_signed(start.unix_offset_ns)
-}
-
-fn states(sums: &Sums) -> BTreeMap<String, f64> {
-    State::ALL.into_iter().map(|state| (state.id().to_owned(), seconds(sums.of(state)))).collect()
 }
 
 fn blind(ns: [u64; Blind::ALL.len()]) -> BTreeMap<String, f64> {

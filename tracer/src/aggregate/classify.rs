@@ -16,6 +16,7 @@ use tracer_common::syscall::{Arch, Class, SYSCALLS};
 pub enum State {
     OnCpu,
     Runnable,
+    Throttled,
     Futex,
     File,
     Pipe,
@@ -31,13 +32,14 @@ pub enum State {
 }
 
 /// Number of [`State`]s.
-pub const STATES: usize = 14;
+pub const STATES: usize = 15;
 
 impl State {
     /// Every state, in the order of its number.
     pub const ALL: [State; STATES] = [
         State::OnCpu,
         State::Runnable,
+        State::Throttled,
         State::Futex,
         State::File,
         State::Pipe,
@@ -57,6 +59,7 @@ impl State {
         match self {
             State::OnCpu => "on_cpu",
             State::Runnable => "runnable",
+            State::Throttled => "throttled",
             State::Futex => "futex",
             State::File => "file",
             State::Pipe => "pipe",

@@ -35,7 +35,7 @@ impl Strangers {
                     let ts_ns = header(record).map_or(0, |header| header.ts_ns);
                     if let Some((tgid, comm)) = proc::identity(tid) {
                         let comm = String::from_utf8_lossy(&comm).into_owned();
-                        push_meta(names, ts_ns, meta::NAME, &NameRecord { tid, tgid, comm });
+                        push_meta(names, ts_ns, meta::NAME, &NameRecord { tid, tgid, comm, priority: proc::priority(tid) });
                     }
                 }
             }

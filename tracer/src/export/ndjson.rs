@@ -169,6 +169,7 @@ impl<'a, W: io::Write> Line<'a, W> {
             Meta::Frame(payload) => self.fields(payload),
             Meta::Stack(payload) => self.fields(payload),
             Meta::Symbol(payload) => self.fields(payload),
+            Meta::CpuLimits(payload) => self.fields(payload),
         }
     }
 

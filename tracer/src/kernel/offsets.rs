@@ -31,7 +31,12 @@ pub fn resolve(btf: &Btf, arch: Arch) -> Offsets {
     offsets.task_sum_exec_runtime = field(task, "se.sum_exec_runtime");
 
     offsets.task_cfs_rq = field(task, "se.cfs_rq");
-    offsets.cfs_rq_rq = field(find("cfs_rq", &[]), "rq");
+    let queue = find("cfs_rq", &[]);
+    offsets.cfs_rq_rq = field(queue, "rq");
+    offsets.cfs_rq_throttle_count = field(queue, "throttle_count");
+    offsets.task_throttled = field(task, "throttled");
+    offsets.task_prio = field(task, "prio");
+    offsets.task_nr_cpus_allowed = field(task, "nr_cpus_allowed");
     let rq = find("rq", &["cfs", "cpu"]);
     offsets.rq_cfs = field(rq, "cfs");
     offsets.rq_cpu = field(rq, "cpu");

@@ -6,7 +6,7 @@ use tracer_common::sched::{CgroupMove, Exec, Exit, Fork, NewTask, Rename, Switch
 use tracer_common::stack::Sampled;
 
 use super::meta::{
-    CostRecord, EndRecord, FamilyRecord, FrameRecord, HostRecord, LossRecord, ModuleRecord, NameRecord, SeedRecord,
+    CostRecord, CpuLimitsRecord, EndRecord, FamilyRecord, FrameRecord, HostRecord, LossRecord, ModuleRecord, NameRecord, SeedRecord,
     StackRecord, StartRecord, SymbolRecord, TargetRecord, TickRecord,
 };
 
@@ -53,6 +53,7 @@ pub enum Meta {
     Frame(FrameRecord),
     Stack(StackRecord),
     Symbol(SymbolRecord),
+    CpuLimits(CpuLimitsRecord),
 }
 
 impl Event {
@@ -99,6 +100,7 @@ pub const fn kind_name(number: u16) -> Option<&'static str> {
         meta::FRAME => "frame",
         meta::STACK => "stack",
         meta::SYMBOL => "symbol",
+        meta::CPU_LIMITS => "cpu-limits",
         _ => return None,
     })
 }
