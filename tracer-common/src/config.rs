@@ -85,7 +85,11 @@ pub struct Offsets {
     pub cfs_rq_throttle_count: u32,
     pub task_prio: u32,
     pub task_nr_cpus_allowed: u32,
-    pub reserved: u32,
+    /// `cfs_rq.throttled_clock_self`: since when the queue is held back; 0: it is not.
+    pub cfs_rq_throttled_since: u32,
+    /// `cfs_rq.throttled_clock_self_time`: for how long it was held back before.
+    pub cfs_rq_throttled_before: u32,
+    pub rq_clock: u32,
 }
 
 /// Byte offsets in tracefs tracepoint formats, for kernels without BTF.
@@ -165,9 +169,9 @@ pub struct Config {
     pub formats: Formats,
 }
 
-const _: () = assert!(size_of::<Offsets>() == 52 * 4);
+const _: () = assert!(size_of::<Offsets>() == 54 * 4);
 const _: () = assert!(size_of::<Formats>() == 12 * 4);
-const _: () = assert!(size_of::<Config>() == 14 * 4 + 3 * 8 + 4 * 4 + 64 + 8 + 16 + 52 * 4 + 12 * 4);
+const _: () = assert!(size_of::<Config>() == 14 * 4 + 3 * 8 + 4 * 4 + 64 + 8 + 16 + 54 * 4 + 12 * 4);
 
 impl Offsets {
     /// No offset known.
@@ -223,7 +227,9 @@ impl Offsets {
         cfs_rq_throttle_count: ABSENT,
         task_prio: ABSENT,
         task_nr_cpus_allowed: ABSENT,
-        reserved: 0,
+        cfs_rq_throttled_since: ABSENT,
+        cfs_rq_throttled_before: ABSENT,
+        rq_clock: ABSENT,
     };
 }
 

@@ -33,6 +33,8 @@ pub mod switch_flags {
     pub const THROTTLED: u16 = 1 << 11;
     /// The thread that left is ready, `object` holds its [`super::QueueFacts`], and [`THROTTLED`] says whether a quota holds it back.
     pub const QUEUE_FACTS: u16 = 1 << 12;
+    /// A quota held back the thread that runs now, since it left this CPU: `wake_delta_ns` is for how long. It has no waker.
+    pub const THROTTLE_MEASURED: u16 = 1 << 13;
 }
 
 /// From where a thread was woken. The thread that was current is the waker only for `Task`.
@@ -141,7 +143,7 @@ pub struct Switch {
     pub next_tid: u32,
     /// Who was current when `next_tid` was last woken.
     pub waker_tid: u32,
-    /// How long before this switch `next_tid` was woken.
+    /// How long before this switch `next_tid` was woken; with [`switch_flags::THROTTLE_MEASURED`] for how long a quota held it back.
     pub wake_delta_ns: u32,
     /// The state in which `prev_tid` left, as the kernel's own bits.
     pub prev_state: u32,

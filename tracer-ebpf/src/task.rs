@@ -56,6 +56,30 @@ pub fn is_throttled(task: Task) -> bool {
     }
 }
 
+/// For how long the quota has held back the queue that a task waits in, until now; 0: this kernel does not tell. Read twice, it
+/// gives the time between, also when the task ran again long after its queue was let go (kernel/sched/fair.c, tg_throttle_down and
+/// tg_unthrottle_up).
+#[inline(always)]
+pub fn held_back_ns(task: Task) -> u64 {
+    let before = config!(offsets.cfs_rq_throttled_before);
+    if !present(before) || !present(config!(offsets.rq_clock)) || !present(config!(offsets.cfs_rq_rq)) {
+        return 0;
+    }
+    // SAFETY: `task` is known to the verifier, and so are the queues that it leads to.
+    unsafe {
+        let queue = typed::<u64>(task, config!(offsets.task_cfs_rq)) as *const u8;
+        if queue.is_null() {
+            return 0;
+        }
+        let (before, since) = (typed::<u64>(queue, before), typed::<u64>(queue, config!(offsets.cfs_rq_throttled_since)));
+        if since == 0 {
+            return before;
+        }
+        let rq = typed::<u64>(queue, config!(offsets.cfs_rq_rq)) as *const u8;
+        if rq.is_null() { before } else { before + typed::<u64>(rq, config!(offsets.rq_clock)).saturating_sub(since) }
+    }
+}
+
 /// Priority and number of CPUs of a task, packed.
 #[inline(always)]
 pub fn queue_facts(task: Task) -> u64 {

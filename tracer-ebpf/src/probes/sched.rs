@@ -28,6 +28,8 @@ const FAMILY: FamilyId = FamilyId::Sched;
 /// A wake-up this long before the switch that starts the wait belongs to the wait: the waker may run between the moment at which
 /// the thread is taken off its queue and the tracepoint.
 const EARLY_WAKE_NS: u64 = 5_000;
+/// In the place of the time at which a thread began to wait: a quota holds it back.
+const THROTTLED: u64 = u64::MAX - 1;
 
 /// A thread leaves the CPU and another gets it.
 #[btf_tracepoint(function = "sched_switch")]
@@ -70,7 +72,11 @@ fn switch(state: &mut CpuState, prev: Task, next: Task, prev_state: u32, preempt
         if config!(wait_stacks) == 1 {
             places::end(slot, ts_ns);
         }
-        wakened(slot, ts_ns, &mut record);
+        if slot.wait_ts_ns == THROTTLED {
+            throttled(slot, next, &mut record);
+        } else {
+            wakened(slot, ts_ns, &mut record);
+        }
     }
     let mut dead = false;
     let mut registers = None;
@@ -80,8 +86,13 @@ fn switch(state: &mut CpuState, prev: Task, next: Task, prev_state: u32, preempt
         dead = matches!(left, Left::Dead);
         slot.wait_ts_ns = if matches!(left, Left::Runnable) { u64::MAX } else { ts_ns };
         if matches!(left, Left::Runnable) && task::tells_throttling() {
-            record.flags |= flags::QUEUE_FACTS | if task::is_throttled(prev) { flags::THROTTLED } else { 0 };
+            record.flags |= flags::QUEUE_FACTS;
             record.object = task::queue_facts(prev);
+            if task::is_throttled(prev) {
+                record.flags |= flags::THROTTLED;
+                // Nobody wakes a thread that is ready, so the place of the time of that is free.
+                (slot.wait_ts_ns, slot.wake_ts_ns) = (THROTTLED, task::held_back_ns(prev));
+            }
         }
         if !matches!(left, Left::Runnable | Left::Dead) {
             registers = left_in(prev, &mut record);
@@ -120,6 +131,24 @@ pub fn bare(header: Header, prev_tid: u32, next_tid: u32, prev_state: u32, preem
         fd_kind: FdKind::Unknown as u8,
         place: [0; 3],
         object: 0,
+    }
+}
+
+/// Adds for how long a quota held back the thread that runs now.
+#[inline(always)]
+fn throttled(slot: &mut Slot, next: Task, record: &mut Switch) {
+    let before = slot.wake_ts_ns;
+    (slot.wait_ts_ns, slot.wake_ts_ns) = (u64::MAX, 0);
+    let held_ns = task::held_back_ns(next).saturating_sub(before);
+    if held_ns == 0 {
+        return;
+    }
+    record.flags |= flags::THROTTLE_MEASURED;
+    if held_ns > u64::from(u32::MAX) {
+        record.flags |= flags::WAKE_DELTA_US;
+        record.wake_delta_ns = (held_ns / 1000) as u32;
+    } else {
+        record.wake_delta_ns = held_ns as u32;
     }
 }
 

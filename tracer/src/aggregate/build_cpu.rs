@@ -56,6 +56,7 @@ impl Writer<'_> {
             max_s: seconds(queue.max_ns),
             siblings_s: seconds(queue.siblings_ns),
             others_s: seconds(queue.others_ns),
+            unnamed_s: seconds(queue.unnamed_ns),
             better_priority_s: seconds(better_ns),
             idle_s: seconds(queue.idle_ns),
             unknown_s: seconds(queue.unknown_ns),

@@ -3,13 +3,13 @@
 //! The estimate: the wait is laid over what the CPU did on which the thread ran next. Where traced threads ran, that is exact, if
 //! the thread waited on that CPU all the time. A stretch without traced threads shows its first and its last thread only. It is
 //! charged to the one that was there at both ends; where the wait began within it, to the last one, which made way; else to
-//! nobody by name.
+//! others without a name: traced threads they were not.
 //!
 //! [`Thread::charge`]: super::thread::Thread::charge
 
 use std::collections::VecDeque;
 
-use tracer_common::sched::Switch;
+use tracer_common::sched::{Switch, switch_flags};
 
 use super::Aggregate;
 use super::classify::State;
@@ -39,6 +39,8 @@ enum Occupant {
     Idle,
     Traced(u32),
     Stranger(u32),
+    /// Threads that are not traced, and not the idle task alone: the thread would have run.
+    Strangers,
     Unknown,
 }
 
@@ -76,7 +78,7 @@ impl Occupancy {
             let occupant = match stretch {
                 Stretch { broken: true, .. } => Occupant::Unknown,
                 Stretch { traced: true, last, .. } => Occupant::Traced(*last),
-                Stretch { first, last, start_ns, .. } if first != last && *start_ns >= since_ns => Occupant::Unknown,
+                Stretch { first, last, start_ns, .. } if first != last && *start_ns >= since_ns => Occupant::Strangers,
                 Stretch { last: 0, .. } => Occupant::Idle,
                 Stretch { last, .. } => Occupant::Stranger(*last),
             };
@@ -105,8 +107,10 @@ pub struct Queue {
     pub max_ns: u64,
     /// Behind siblings.
     pub siblings_ns: u64,
-    /// Behind others that are known.
+    /// Behind others.
     pub others_ns: u64,
+    /// Of these, behind whom is not known.
+    pub unnamed_ns: u64,
     /// While its CPU was idle: the time that waking up takes, or it waited on another CPU.
     pub idle_ns: u64,
     /// Behind nobody knows whom.
@@ -132,6 +136,12 @@ impl Queue {
     }
 }
 
+/// For how long a quota held back the thread that runs now, where the kernel measured it.
+fn throttled_ns(switch: &Switch) -> Option<u64> {
+    let unit_ns = if switch.flags & switch_flags::WAKE_DELTA_US != 0 { 1000 } else { 1 };
+    (switch.flags & switch_flags::THROTTLE_MEASURED != 0).then(|| u64::from(switch.wake_delta_ns) * unit_ns)
+}
+
 impl Aggregate {
     /// Ends a wait for the CPU that the thread runs on now.
     pub(super) fn end_queue(&mut self, index: u32, cpu: u16, ts_ns: u64) {
@@ -155,6 +165,10 @@ impl Aggregate {
                 match occupant {
                     Occupant::Idle => queue.idle_ns += ns,
                     Occupant::Unknown => queue.unknown_ns += ns,
+                    Occupant::Strangers => {
+                        queue.others_ns += ns;
+                        queue.unnamed_ns += ns;
+                    }
                     Occupant::Stranger(tid) => queue.add(Party { tid, ..Party::default() }, false, ns),
                     Occupant::Traced(tid) => {
                         let (party, _) = self.waker(tid, ts_ns);
@@ -169,8 +183,9 @@ impl Aggregate {
         }
     }
 
-    /// Ends a time in which a CPU quota held the thread back. It ended for all threads of its process on that CPU at once, when the
-    /// first of them ran again; from then on this one waited for the CPU.
+    /// Ends a time in which a CPU quota held the thread back. Newer kernels measure it, where the thread stays on its CPU. Else it is
+    /// taken to have ended for all threads of its process on that CPU when the first of them ran again. What follows is a wait for
+    /// the CPU.
     pub(super) fn end_throttle(&mut self, index: u32, from: u16, switch: &Switch) {
         let ts_ns = switch.header.ts_ns;
         let Some(thread) = self.threads.get(index) else { return };
@@ -179,7 +194,8 @@ impl Aggregate {
         if refilled.0 != tgid || refilled.1 <= since_ns {
             *refilled = (tgid, ts_ns);
         }
-        let until_ns = refilled.1.min(ts_ns);
+        let measured = (from == switch.header.cpu).then(|| throttled_ns(switch)).flatten();
+        let until_ns = measured.map_or(refilled.1, |ns| since_ns.saturating_add(ns)).min(ts_ns);
         if let Some(thread) = self.threads.get_mut(index) {
             let measured_ns = thread.charge(State::Throttled, until_ns, &self.span);
             thread.note_throttle(measured_ns);
@@ -218,9 +234,9 @@ mod tests {
             cpu.open(ts_ns, next, next == 10);
         }
         assert_eq!(told(&cpu, 100, 200), [(Occupant::Stranger(7), 100)], "the same at both ends");
-        assert_eq!(told(&cpu, 300, 400), [(Occupant::Unknown, 100)], "7 at the start, 8 at the end");
+        assert_eq!(told(&cpu, 300, 400), [(Occupant::Strangers, 100)], "7 at the start, 8 at the end");
         assert_eq!(told(&cpu, 350, 400), [(Occupant::Stranger(8), 50)], "the wait began within: 8 made way");
-        assert_eq!(told(&cpu, 250, 400), [(Occupant::Unknown, 100), (Occupant::Traced(10), 50)]);
+        assert_eq!(told(&cpu, 250, 400), [(Occupant::Strangers, 100), (Occupant::Traced(10), 50)]);
         assert_eq!(told(&cpu, 550, 600), [(Occupant::Idle, 50)]);
     }
 

@@ -297,7 +297,8 @@ pub struct Wait {
 
 /// All waits of one thread for a CPU. The sums are those waits that ended in the window, by who had the CPU meanwhile on which the
 /// thread ran next. Of times in which no traced thread had that CPU only the first and the last thread are seen: where these are the
-/// same, the time counts as its; where the wait began within that time, as that of the last one; else nobody's.
+/// same, the time counts as its; where the wait began within that time, as that of the last one; else as that of others without a
+/// name.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Queued {
     /// How many waits.
@@ -306,13 +307,15 @@ pub struct Queued {
     pub max_s: f64,
     /// Behind threads of the same workload: traced ones, or of the same process where the whole host is traced.
     pub siblings_s: f64,
-    /// Behind other threads that are known.
+    /// Behind threads that do not belong to it.
     pub others_s: f64,
+    /// Of these, behind threads that are not known by name.
+    pub unnamed_s: f64,
     /// Of both, behind threads with a better priority, as far as they are itemised and both priorities are known.
     pub better_priority_s: f64,
     /// While that CPU was idle: waking up takes time.
     pub idle_s: f64,
-    /// Behind threads that are not known.
+    /// Behind whom cannot be told: records are missing, or the wait was long ago begun.
     pub unknown_s: f64,
     /// Behind whom, by descending time; at most 8.
     pub behind: Vec<QueuedBehind>,
