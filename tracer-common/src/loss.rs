@@ -76,8 +76,10 @@ pub struct CpuState {
     pub due_place: u32,
     /// 1: the place was captured before.
     pub due_again: u32,
+    /// So many switches between threads that are not traced become records as well: a traced one waits for this CPU.
+    pub strangers_left: u32,
     /// Zero.
-    pub reserved: u64,
+    pub reserved: u32,
 }
 
 const _: () = assert!(size_of::<CpuState>() == 64 * FAMILY_SLOTS + 64);

@@ -1,7 +1,8 @@
 //! Who had the CPU while a thread that was ready waited for it. Time is added by [`Thread::charge`] alone; here is only whose it was.
 //!
 //! The estimate: the wait is laid over what the CPU did on which the thread ran next. Where traced threads ran, that is exact, if
-//! the thread waited on that CPU all the time. A stretch without traced threads shows its first and its last thread only. It is
+//! the thread waited on that CPU all the time. When a thread is pushed off its CPU, switches between others are recorded as well,
+//! up to a number. Any other stretch without traced threads shows its first and its last thread only. It is
 //! charged to the one that was there at both ends; where the wait began within it, to the last one, which made way; else to
 //! others without a name: traced threads they were not.
 //!
@@ -19,6 +20,9 @@ use super::thread::{Party, Phase};
 const MAX_STRETCHES: usize = 64;
 /// Threads itemised in front of one thread; the time behind further ones is in the sums only.
 pub const MAX_BEHIND: usize = 16;
+
+/// A thread that had less than one part of so many of the time gives way to another.
+const MINOR_SHARE: u64 = 64;
 
 /// A time in which a CPU had one traced thread, or none.
 #[derive(Clone, Copy, Debug)]
@@ -131,7 +135,14 @@ impl Queue {
         match self.behind.iter_mut().find(same) {
             Some(behind) => behind.total_ns += ns,
             None if room => self.behind.push(Behind { party, sibling, total_ns: ns }),
-            None => {}
+            // One that hardly counts makes room: who comes often comes to stay.
+            None => {
+                let least = self.behind.iter_mut().min_by_key(|behind| behind.total_ns);
+                let all_ns = self.siblings_ns + self.others_ns;
+                if let Some(least) = least.filter(|least| least.total_ns < ns.max(all_ns / MINOR_SHARE)) {
+                    *least = Behind { party, sibling, total_ns: ns };
+                }
+            }
         }
     }
 }
