@@ -71,7 +71,8 @@ pub fn held_back_ns(task: Task) -> u64 {
         if queue.is_null() {
             return 0;
         }
-        let (before, since) = (typed::<u64>(queue, before), typed::<u64>(queue, config!(offsets.cfs_rq_throttled_since)));
+        let (before, since) =
+            (typed::<u64>(queue, before), typed::<u64>(queue, config!(offsets.cfs_rq_throttled_since)));
         if since == 0 {
             return before;
         }
@@ -84,7 +85,9 @@ pub fn held_back_ns(task: Task) -> u64 {
 #[inline(always)]
 pub fn queue_facts(task: Task) -> u64 {
     // SAFETY: `task` is known to the verifier.
-    unsafe { QueueFacts::pack(typed(task, config!(offsets.task_prio)), typed(task, config!(offsets.task_nr_cpus_allowed))) }
+    unsafe {
+        QueueFacts::pack(typed(task, config!(offsets.task_prio)), typed(task, config!(offsets.task_nr_cpus_allowed)))
+    }
 }
 
 /// The current task.

@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use tracer_common::sched::WakeContext;
 
 use super::Aggregate;
-use super::classify::{Detail, Reason, State};
 use super::build_cpu::nice;
+use super::classify::{Detail, Reason, State};
 use super::locks::Lock;
 use super::names::NameId;
 use super::stacks::report::{Measured, Named};

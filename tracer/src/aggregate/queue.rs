@@ -79,6 +79,9 @@ impl Occupancy {
                 break;
             }
             let (start_ns, end_ns) = (stretch.start_ns.max(since_ns), stretch.end_ns.min(until_ns));
+            if start_ns >= end_ns {
+                continue;
+            }
             let occupant = match stretch {
                 Stretch { broken: true, .. } => Occupant::Unknown,
                 Stretch { traced: true, last, .. } => Occupant::Traced(*last),
@@ -86,7 +89,7 @@ impl Occupancy {
                 Stretch { last: 0, .. } => Occupant::Idle,
                 Stretch { last, .. } => Occupant::Stranger(*last),
             };
-            tell(occupant, end_ns.saturating_sub(start_ns));
+            tell(occupant, end_ns - start_ns);
         }
     }
 }
@@ -240,7 +243,8 @@ mod tests {
     #[test]
     fn a_stretch_without_traced_threads_is_known_by_its_ends() {
         let mut cpu = Occupancy::default();
-        for (ts_ns, prev, next) in [(100, 10, 7), (200, 7, 10), (300, 10, 7), (400, 8, 10), (500, 10, 0), (600, 0, 10)] {
+        for (ts_ns, prev, next) in [(100, 10, 7), (200, 7, 10), (300, 10, 7), (400, 8, 10), (500, 10, 0), (600, 0, 10)]
+        {
             cpu.close(ts_ns, prev, prev == 10);
             cpu.open(ts_ns, next, next == 10);
         }

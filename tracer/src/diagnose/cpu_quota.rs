@@ -84,9 +84,8 @@ fn claim(report: &Report, quota: Option<usize>, members: &[(usize, &Thread)]) ->
         0 | 1 => String::new(),
         all => format!(", the longest of {}", count(all, "thread")),
     };
-    let periods = cgroup.map(|(_, quota)| {
-        format!("; it was used up in {} of {} periods", quota.throttled_periods, quota.periods)
-    });
+    let periods = cgroup
+        .map(|(_, quota)| format!("; it was used up in {} of {} periods", quota.throttled_periods, quota.periods));
     let events = victim.throttles.unwrap_or(0);
     let mut facts = vec![evidence(
         "longest time that one thread was held back (upper bound of the loss)",
@@ -106,7 +105,13 @@ fn claim(report: &Report, quota: Option<usize>, members: &[(usize, &Thread)]) ->
             Some(("its traced threads", quota.threads_throttled_s)),
         ));
         let (used_up, all) = (quota.throttled_periods as f64, quota.periods as f64);
-        facts.push(evidence("periods in which its quota was used up", used_up, "1", of("throttled_periods"), Some(("periods", all))));
+        facts.push(evidence(
+            "periods in which its quota was used up",
+            used_up,
+            "1",
+            of("throttled_periods"),
+            Some(("periods", all)),
+        ));
         facts.push(evidence("CPUs that it may use", quota.cpus, "CPUs", of("cpus"), None));
     }
     let fits = cgroup.map_or(1.0, |(_, quota)| quota.cpus.floor().max(1.0));
@@ -129,9 +134,10 @@ fn claim(report: &Report, quota: Option<usize>, members: &[(usize, &Thread)]) ->
         culprit: Some(Subject { cgroup: cgroup.map(|(_, quota)| quota.cgroup.clone()), ..Subject::default() }),
         victims: members.iter().take(MAX_VICTIMS).map(|(_, thread)| subject(thread)).collect(),
         evidence: facts,
-        hypothesis: "When the cgroup has used up its quota, all its threads stand still until the next period, whatever they \
+        hypothesis:
+            "When the cgroup has used up its quota, all its threads stand still until the next period, whatever they \
                      hold and whoever waits for them. That is no contention for CPUs: they may be idle meanwhile."
-            .to_owned(),
+                .to_owned(),
         fix: format!(
             "Raise or remove the limit (cpu.max, cpu.cfs_quota_us, a container's CPU limit), or run no more than {fits} busy \
              {} (OMP_NUM_THREADS, number of workers): libraries count the host's CPUs and do not see the quota.",

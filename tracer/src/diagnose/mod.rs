@@ -13,12 +13,12 @@ mod verdict;
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_cpu;
 
 use std::cmp::Ordering;
 
-use crate::model::report::{
-    Comparison, Evidence, Finding, Report, Row, RuleOutcome, RuleStatus, Subject, Thread,
-};
+use crate::model::report::{Comparison, Evidence, Finding, Report, Row, RuleOutcome, RuleStatus, Subject, Thread};
 use crate::model::units::{count, grouped};
 
 /// What a rule may look at.

@@ -181,13 +181,15 @@ impl Rule for LowPriority {
         }
         // Threads of the kernel and of realtime classes come first by right; a priority is low only if it was lowered.
         let lowered = |queued: &Queued| queued.better_priority_s;
-        let Some(mut worst) = worst(report, lowered).filter(|worst| worst.thread.nice.is_some_and(|nice| nice > 0)) else {
+        let Some(mut worst) = worst(report, lowered).filter(|worst| worst.thread.nice.is_some_and(|nice| nice > 0))
+        else {
             return Outcome::Silent("no thread of lowered priority waited behind one of a better priority".to_owned());
         };
         let own = worst.thread.nice.unwrap_or(0);
         worst.victims.truncate(1);
         let (words, culprit, rows) = behind(&worst, |row| row.nice.is_some_and(|nice| nice < own));
-        let mut facts = lost(report, &worst, "better_priority_s", "longest wait of one thread behind better priorities");
+        let mut facts =
+            lost(report, &worst, "better_priority_s", "longest wait of one thread behind better priorities");
         facts.push(evidence("its nice value", f64::from(own), "nice", format!("/threads/{}/nice", worst.index), None));
         facts.extend(rows);
         let text = Text {
@@ -227,7 +229,10 @@ impl Rule for CpuOversubscription {
             return Outcome::Silent(format!("{} explains the run", quota.class));
         }
         let Some(worst) = worst(report, |queued| queued.siblings_s) else {
-            return Outcome::Silent("no thread waited for a CPU behind another of the workload for longer than handing over takes".to_owned());
+            return Outcome::Silent(
+                "no thread waited for a CPU behind another of the workload for longer than handing over takes"
+                    .to_owned(),
+            );
         };
         let wall_s = report.window.duration_s;
         let wanting = wanting(report, wall_s);
@@ -256,7 +261,13 @@ fn oversubscribed(report: &Report, worst: &Worst<'_>, wanting: u64, allowed: u32
         facts.push(evidence("CPUs", f64::from(allowed), "CPUs", "/host/cpus".to_owned(), None));
     }
     if let Some(wanted) = report.cpu.as_ref().and_then(|cpu| cpu.wanted_cpus) {
-        facts.push(evidence("CPUs that all threads wanted on average", wanted, "CPUs", "/cpu/wanted_cpus".to_owned(), None));
+        facts.push(evidence(
+            "CPUs that all threads wanted on average",
+            wanted,
+            "CPUs",
+            "/cpu/wanted_cpus".to_owned(),
+            None,
+        ));
     }
     let (words, _, rows) = behind(worst, |row| row.sibling);
     facts.extend(rows);
@@ -305,7 +316,9 @@ impl Rule for RunQueueWait {
             return Outcome::Silent(format!("{} explains the run", priority.class));
         }
         let Some(worst) = worst(report, |queued| queued.others_s) else {
-            return Outcome::Silent("no thread waited for a CPU behind others for longer than handing over takes".to_owned());
+            return Outcome::Silent(
+                "no thread waited for a CPU behind others for longer than handing over takes".to_owned(),
+            );
         };
         let mut facts = lost(report, &worst, "others_s", "longest wait of one thread behind other programs");
         let (words, culprit, rows) = behind(&worst, |row| !row.sibling);

@@ -134,7 +134,11 @@ fn cpus_in(stat: &str, tick_ns: u64) -> Vec<CpuTimes> {
         })
     };
     // The first line sums up all CPUs: no number follows its word.
-    stat.lines().take_while(|line| line.starts_with("cpu")).filter(|line| !line.starts_with("cpu ")).filter_map(row).collect()
+    stat.lines()
+        .take_while(|line| line.starts_with("cpu"))
+        .filter(|line| !line.starts_with("cpu "))
+        .filter_map(row)
+        .collect()
 }
 
 #[cfg(test)]

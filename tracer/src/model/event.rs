@@ -6,8 +6,8 @@ use tracer_common::sched::{CgroupMove, Exec, Exit, Fork, NewTask, Rename, Switch
 use tracer_common::stack::Sampled;
 
 use super::meta::{
-    CostRecord, CpuLimitsRecord, EndRecord, FamilyRecord, FrameRecord, HostRecord, LossRecord, ModuleRecord, NameRecord, SeedRecord,
-    StackRecord, StartRecord, SymbolRecord, TargetRecord, TickRecord,
+    CostRecord, CpuLimitsRecord, EndRecord, FamilyRecord, FrameRecord, HostRecord, LossRecord, ModuleRecord,
+    NameRecord, SeedRecord, StackRecord, StartRecord, SymbolRecord, TargetRecord, TickRecord,
 };
 
 /// One record, decoded.

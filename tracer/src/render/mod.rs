@@ -2,6 +2,7 @@
 
 mod layout;
 mod ledger;
+mod queues;
 mod stacks;
 pub mod text;
 

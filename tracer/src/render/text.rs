@@ -2,6 +2,7 @@
 
 use super::layout::{Align, Page, Tint};
 use super::ledger::{coverage, overhead};
+use super::queues;
 use super::stacks;
 use crate::model::report::{
     Context, Evidence, Finding, Futex, Owner, Report, Row, RuleStatus, Severity, Thread, Verdict, Wait, Waker,
@@ -43,6 +44,7 @@ pub fn render(report: &Report, style: Style) -> String {
         rules(&mut page, report);
     }
     threads(&mut page, report);
+    queues::lines(&mut page, report);
     stacks::computing(&mut page, report);
     stacks::waiting(&mut page, report);
     waits(&mut page, report);
@@ -215,6 +217,7 @@ fn legend(page: &mut Page, shown: &[&Thread]) {
         parts.push("? not known");
     }
     let states = [
+        ("throttled", "throttled: held back by a CPU quota"),
         ("futex", "futex: a lock, queue or join in user space"),
         ("file", "file: a file or disk"),
         ("pipe", "pipe: a pipe's other end"),
