@@ -29,7 +29,7 @@ const FAMILY: FamilyId = FamilyId::Sched;
 /// the thread is taken off its queue and the tracepoint.
 const EARLY_WAKE_NS: u64 = 5_000;
 /// Switches between others that are recorded each time when a traced thread was pushed off its CPU.
-const MOST_STRANGERS: u32 = 32;
+const MOST_STRANGERS: u32 = 256;
 /// In the place of the time at which a thread began to wait: a quota holds it back.
 const THROTTLED: u64 = u64::MAX - 1;
 

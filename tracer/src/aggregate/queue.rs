@@ -17,7 +17,7 @@ use super::classify::State;
 use super::thread::{Party, Phase};
 
 /// Stretches remembered of each CPU: what lies further back is not known.
-const MAX_STRETCHES: usize = 64;
+const MAX_STRETCHES: usize = 256;
 /// Threads itemised in front of one thread; the time behind further ones is in the sums only.
 pub const MAX_BEHIND: usize = 16;
 
@@ -261,10 +261,10 @@ mod tests {
         cpu.open(0, 10, true);
         cpu.close(50, 11, true);
         assert_eq!(told(&cpu, 0, 50), [(Occupant::Unknown, 50)]);
-        for round in 0..200 {
+        for round in 0..1000 {
             cpu.open(100 + round, 10, true);
             cpu.close(101 + round, 10, true);
         }
-        assert_eq!(told(&cpu, 0, 400).len(), MAX_STRETCHES);
+        assert_eq!(told(&cpu, 0, 2000).len(), MAX_STRETCHES);
     }
 }

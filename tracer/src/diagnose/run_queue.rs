@@ -202,7 +202,10 @@ impl Rule for LowPriority {
             ),
             culprit,
             evidence: facts,
-            hypothesis: "A thread of lower priority gets a small share of a CPU as long as others want it.".to_owned(),
+            hypothesis: "A thread of lower priority gets a small share of a CPU as long as others want it. (Where sessions or containers are \
+                         groups of their own for the scheduler, nice values count within each of them only: then these groups' \
+                         shares decide.)"
+                .to_owned(),
             fix: "Give it the priority of the others (renice, without `nice` in front of the command), lower theirs, or bind \
                   them to different CPUs."
                 .to_owned(),

@@ -12,7 +12,7 @@ pub struct Options {
     #[arg(long)]
     cpu: usize,
     /// Its nice value.
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, default_value_t = 0, allow_hyphen_values = true)]
     nice: i32,
     #[arg(long, value_parser = roles::duration, default_value = "3s")]
     duration: Duration,
