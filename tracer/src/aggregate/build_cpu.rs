@@ -53,6 +53,7 @@ impl Writer<'_> {
         };
         Some(Queued {
             waits: queue.waits,
+            passed_over: queue.passed_over,
             max_s: seconds(queue.max_ns),
             siblings_s: seconds(queue.siblings_ns),
             others_s: seconds(queue.others_ns),

@@ -110,6 +110,8 @@ pub struct Behind {
 pub struct Queue {
     /// How many.
     pub waits: u64,
+    /// Times that the CPU was given to another thread meanwhile.
+    pub passed_over: u64,
     /// The longest.
     pub max_ns: u64,
     /// Behind siblings.
@@ -176,6 +178,7 @@ impl Aggregate {
                 // What lies in a gap was charged as unknown.
                 let ns = ns.min(left_ns);
                 left_ns -= ns;
+                queue.passed_over += u64::from(occupant != Occupant::Idle);
                 match occupant {
                     Occupant::Idle => queue.idle_ns += ns,
                     Occupant::Unknown => queue.unknown_ns += ns,

@@ -88,7 +88,7 @@ fn claim(report: &Report, worst: &Worst<'_>, text: Text) -> Claim {
         experiment: text.experiment,
         consequences: Vec::new(),
     };
-    let reported = is_reported(lost_s, wall_s, worst.queued.waits, worst.queued.max_s);
+    let reported = is_reported(lost_s, wall_s, worst.queued.passed_over, worst.queued.max_s);
     Claim { finding, reported }
 }
 
@@ -99,6 +99,13 @@ fn lost(report: &Report, worst: &Worst<'_>, field: &str, metric: &str) -> Vec<Ev
     vec![
         evidence(metric, worst.lost_s, "s", at(field), Some(threshold)),
         evidence("its waits for a CPU", worst.queued.waits as f64, "1", at("waits"), None),
+        evidence(
+            "times that another got the CPU meanwhile",
+            worst.queued.passed_over as f64,
+            "1",
+            at("passed_over"),
+            None,
+        ),
         evidence("the longest of them", worst.queued.max_s, "s", at("max_s"), None),
     ]
 }

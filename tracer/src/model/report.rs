@@ -303,6 +303,8 @@ pub struct Wait {
 pub struct Queued {
     /// How many waits.
     pub waits: u64,
+    /// Times that the CPU was given to another thread meanwhile, as far as that was seen.
+    pub passed_over: u64,
     /// The longest.
     pub max_s: f64,
     /// Behind threads of the same workload: traced ones, or of the same process where the whole host is traced.
