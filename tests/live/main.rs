@@ -20,6 +20,7 @@ mod locks;
 mod namespaces;
 mod record;
 mod replay;
+mod run_queue;
 mod signals;
 mod stacks;
 mod stacks_python;

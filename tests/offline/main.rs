@@ -81,4 +81,10 @@ recorded! {
         "no end marker: the window is not complete";
     unseen_switches "unseen-switches" "./workload condvar --duration 700ms --period 20ms, on both CPUs under chrt -f 1"
         "the host hid a process from tracing, so switches are missing that nothing counts as lost: that time is unknown";
+    quota "quota" "./workload quota --pinned --cgroup CGROUP --duration 3s, a cgroup below one with a tenth of a CPU; run --family sched"
+        "a CPU quota holds a thread back, and on a crowded host others make it wait as well";
+    oversub "oversub" "./workload oversub --duration 3s, run --family sched"
+        "more spinning threads than CPUs, on a crowded host";
+    low_priority "low-priority" "./workload crowded --cpu 0 --nice 19 --duration 2s beside one at nice 0, run --family sched"
+        "a thread of low priority beside one of a normal one";
 }

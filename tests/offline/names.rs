@@ -47,7 +47,11 @@ fn evil() -> Vec<Vec<u8>> {
         ..SeedRecord::default()
     };
     body.push(meta_record(meta::SEED, at(0), &seed));
-    body.push(meta_record(meta::NAME, at(4), &NameRecord { tid: 400, tgid: 400, comm: HOSTILE.to_owned() }));
+    body.push(meta_record(
+        meta::NAME,
+        at(4),
+        &NameRecord { tid: 400, tgid: 400, comm: HOSTILE.to_owned(), priority: None },
+    ));
     let target = TargetRecord {
         mode: "run".to_owned(),
         command: vec!["./prog".to_owned(), HOSTILE.to_owned()],

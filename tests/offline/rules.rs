@@ -20,7 +20,10 @@ fn every_rule_fires_on_a_recorded_capture_and_is_silent_on_another() {
     let reports = reports();
     for rule in RULES {
         let class = rule.class();
-        for status in [RuleStatus::Fired, RuleStatus::Silent] {
+        // One that no real run has shown yet cannot have been recorded.
+        let wanted: &[RuleStatus] =
+            if rule.is_proven() { &[RuleStatus::Fired, RuleStatus::Silent] } else { &[RuleStatus::Unproven] };
+        for status in wanted.iter().copied() {
             let found = reports.iter().any(|(_, report)| outcome(report, class).status == status);
             let all: Vec<_> = reports.iter().map(|(name, report)| (*name, outcome(report, class).status)).collect();
             assert!(found, "rule {class} is {} on no capture: {all:?}", status.id());
@@ -36,7 +39,8 @@ fn what_became_of_a_rule_agrees_with_the_findings() {
         assert_eq!(listed, classes, "{name}: the rules of the report are those of the table, in its order");
         for rule in &report.rules {
             let made = report.findings.iter().any(|finding| finding.class == rule.class);
-            assert_eq!(made, rule.status == RuleStatus::Fired, "{name}: {rule:?}");
+            let unproven = rule.status == RuleStatus::Unproven;
+            assert!(unproven || made == (rule.status == RuleStatus::Fired), "{name}: {rule:?}");
             assert!(!rule.reason.is_empty(), "{name}: {rule:?} says no reason");
         }
     }
@@ -49,7 +53,9 @@ fn the_contended_mutexes_are_found_and_nothing_else_is_called_one() {
         let status = outcome(&report, "user-lock-contention").status;
         let expected = if contended.contains(&name) { RuleStatus::Fired } else { RuleStatus::Silent };
         assert_eq!(status, expected, "{name}: {:?}", report.rules);
-        let limited = contended.contains(&name) || ["mmap-lock", "pipe-lock"].contains(&name);
+        let kernel = ["mmap-lock", "pipe-lock"].contains(&name);
+        let crowded = ["quota", "oversub", "low-priority"].contains(&name);
+        let limited = crowded || kernel || contended.contains(&name);
         assert_eq!(report.verdict == Verdict::Bottleneck, limited, "{name}: {:?}", report.verdict);
     }
 }

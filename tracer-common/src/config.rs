@@ -86,7 +86,17 @@ pub struct Offsets {
     pub mutex_owner: u32,
     /// `rt_mutex_base.owner`, or `rt_mutex.owner` before 5.15.
     pub rtmutex_owner: u32,
-    pub reserved: u32,
+    /// `task_struct.throttled` (6.18 and later).
+    pub task_throttled: u32,
+    /// `cfs_rq.throttle_count`.
+    pub cfs_rq_throttle_count: u32,
+    pub task_prio: u32,
+    pub task_nr_cpus_allowed: u32,
+    /// `cfs_rq.throttled_clock_self`: since when the queue is held back; 0: it is not.
+    pub cfs_rq_throttled_since: u32,
+    /// `cfs_rq.throttled_clock_self_time`: for how long it was held back before.
+    pub cfs_rq_throttled_before: u32,
+    pub rq_clock: u32,
 }
 
 /// Byte offsets in tracefs tracepoint formats, for kernels without BTF.
@@ -174,9 +184,9 @@ pub struct Config {
     pub formats: Formats,
 }
 
-const _: () = assert!(size_of::<Offsets>() == 52 * 4);
+const _: () = assert!(size_of::<Offsets>() == 58 * 4);
 const _: () = assert!(size_of::<Formats>() == 16 * 4);
-const _: () = assert!(size_of::<Config>() == 14 * 4 + 3 * 8 + 6 * 4 + 64 + 8 + 16 + 52 * 4 + 16 * 4);
+const _: () = assert!(size_of::<Config>() == 14 * 4 + 3 * 8 + 6 * 4 + 64 + 8 + 16 + 58 * 4 + 16 * 4);
 
 impl Offsets {
     /// No offset known.
@@ -232,7 +242,13 @@ impl Offsets {
         rwsem_owner: ABSENT,
         mutex_owner: ABSENT,
         rtmutex_owner: ABSENT,
-        reserved: 0,
+        task_throttled: ABSENT,
+        cfs_rq_throttle_count: ABSENT,
+        task_prio: ABSENT,
+        task_nr_cpus_allowed: ABSENT,
+        cfs_rq_throttled_since: ABSENT,
+        cfs_rq_throttled_before: ABSENT,
+        rq_clock: ABSENT,
     };
 }
 

@@ -87,6 +87,10 @@ pub struct CpuState {
     pub locks_rest: Totals,
     /// Contentions of spinning locks that have begun, the innermost last.
     pub spins: [Spin; MAX_SPINS],
+    /// So many switches between threads that are not traced become records as well: a traced one waits for this CPU.
+    pub strangers_left: u32,
+    /// Zero.
+    pub reserved: u32,
 }
 
 /// A contention that has begun.
@@ -103,4 +107,4 @@ pub struct Spin {
     pub kind: u32,
 }
 
-const _: () = assert!(size_of::<CpuState>() == 64 * FAMILY_SLOTS + 64 + 16 + 24 * MAX_SPINS);
+const _: () = assert!(size_of::<CpuState>() == 64 * FAMILY_SLOTS + 72 + 16 + 24 * MAX_SPINS);

@@ -98,4 +98,6 @@ pub mod meta {
     pub const SYMBOL: u16 = super::kind(0, 14);
     /// Sums of contentions that were too short for a record of their own.
     pub const LOCKS: u16 = super::kind(0, 15);
+    /// Limits and counters of CPU time: cgroups with a quota, and the host's CPUs.
+    pub const CPU_LIMITS: u16 = super::kind(0, 16);
 }

@@ -31,8 +31,15 @@ pub mod switch_flags {
     pub const WAKE_CONTEXT_MASK: u16 = 0b111 << WAKE_CONTEXT_SHIFT;
     /// Where [`LOCK_MASK`] starts.
     pub const LOCK_SHIFT: u16 = 11;
-    /// The [`crate::lock::Kind`] of the kernel's lock that the thread that left waits for; 0: none.
+    /// The [`crate::lock::Kind`] of the kernel's lock that the thread that left waits for; 0: none. The same bits mean
+    /// something else of a thread that left ready to run: [`THROTTLED`], [`QUEUE_FACTS`].
     pub const LOCK_MASK: u16 = 0b1111 << LOCK_SHIFT;
+    /// The thread that left is ready, but its cgroup's CPU quota is used up. Means something only with [`QUEUE_FACTS`].
+    pub const THROTTLED: u16 = 1 << 11;
+    /// The thread that left is ready, `object` holds its [`super::QueueFacts`], and [`THROTTLED`] says whether a quota holds it back.
+    pub const QUEUE_FACTS: u16 = 1 << 12;
+    /// A quota held back the thread that runs now, since it left this CPU: `wake_delta_ns` is for how long. It has no waker.
+    pub const THROTTLE_MEASURED: u16 = 1 << 15;
 }
 
 /// From where a thread was woken. The thread that was current is the waker only for `Task`.
@@ -105,6 +112,30 @@ impl FdKind {
     }
 }
 
+/// What is known of a thread that left a CPU ready to run: what decides how long it will wait. In [`Switch::object`], which such
+/// a thread has no other use for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct QueueFacts {
+    /// The kernel's priority (100 to 139 is nice -20 to 19, below are realtime classes), plus 1; 0: not known.
+    pub priority_plus_1: u8,
+    /// CPUs that it may run on; 0: not known.
+    pub cpus_allowed: u16,
+}
+
+impl QueueFacts {
+    /// As a word. Priorities below 0 (deadline class) count as 0.
+    pub const fn pack(priority: i32, cpus_allowed: u32) -> u64 {
+        let priority = if priority < 0 { 0 } else { priority as u32 & 0xff };
+        let cpus = if cpus_allowed > 0xffff { 0xffff } else { cpus_allowed };
+        (priority as u64 + 1) & 0xff | (cpus as u64) << 16
+    }
+
+    /// From a word.
+    pub const fn unpack(word: u64) -> Self {
+        QueueFacts { priority_plus_1: word as u8, cpus_allowed: (word >> 16) as u16 }
+    }
+}
+
 /// A context switch on `header.cpu`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -117,7 +148,7 @@ pub struct Switch {
     pub next_tid: u32,
     /// Who was current when `next_tid` was last woken.
     pub waker_tid: u32,
-    /// How long before this switch `next_tid` was woken.
+    /// How long before this switch `next_tid` was woken; with [`switch_flags::THROTTLE_MEASURED`] for how long a quota held it back.
     pub wake_delta_ns: u32,
     /// The state in which `prev_tid` left, as the kernel's own bits.
     pub prev_state: u32,
@@ -131,7 +162,7 @@ pub struct Switch {
     pub fd_kind: u8,
     /// Where in its code `prev_tid` waits, little-endian: [`crate::stack::place`]; 0: not known.
     pub place: [u8; 3],
-    /// Inode number of that file, or the futex's address.
+    /// Inode number of that file, or the futex's address; with [`switch_flags::QUEUE_FACTS`] packed [`QueueFacts`].
     pub object: u64,
 }
 

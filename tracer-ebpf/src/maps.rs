@@ -89,9 +89,9 @@ pub struct Slot {
     pub waker_tid: u32,
     /// The place at which it waits; 0: none.
     pub place: u32,
-    /// When it was last woken; 0: not since it last ran.
+    /// When it was last woken; 0: not since it last ran. Of a throttled thread: for how long its queue had been so when it left.
     pub wake_ts_ns: u64,
-    /// When it last left a CPU to wait; `u64::MAX`: it left runnable.
+    /// When it last left a CPU to wait; `u64::MAX`: it left runnable; one less: throttled.
     pub wait_ts_ns: u64,
 }
 

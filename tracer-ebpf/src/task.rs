@@ -1,7 +1,7 @@
 //! What is read of a task: ids, state, user registers, the file behind a descriptor.
 
 use aya_ebpf::helpers::generated::{bpf_get_current_task_btf, bpf_probe_read_kernel, bpf_task_pt_regs};
-use tracer_common::sched::{COMM_BYTES, FdKind};
+use tracer_common::sched::{COMM_BYTES, FdKind, QueueFacts};
 
 use crate::access::{config, present, probed, typed};
 
@@ -33,6 +33,61 @@ pub fn is_kernel_thread(task: Task) -> bool {
     // SAFETY: `task` is known to the verifier.
     let flags: u32 = unsafe { typed(task, config!(offsets.task_flags)) };
     flags & KERNEL_THREAD != 0
+}
+
+/// Whether this kernel tells ready threads from those that a CPU quota holds back.
+#[inline(always)]
+pub fn tells_throttling() -> bool {
+    present(config!(offsets.task_throttled)) || present(config!(offsets.cfs_rq_throttle_count))
+}
+
+/// Whether a task that leaves the CPU ready to run does so because its cgroup's CPU quota is used up. From 6.18 on a task is
+/// throttled by itself, on its way back to user code, and says so; before, its whole queue was (kernel/sched/fair.c).
+#[inline(always)]
+pub fn is_throttled(task: Task) -> bool {
+    let own = config!(offsets.task_throttled);
+    // SAFETY: `task` is known to the verifier, and so is the queue that it points to.
+    unsafe {
+        if present(own) {
+            return typed::<u8>(task, own) != 0;
+        }
+        let queue = typed::<u64>(task, config!(offsets.task_cfs_rq)) as *const u8;
+        !queue.is_null() && typed::<i32>(queue, config!(offsets.cfs_rq_throttle_count)) > 0
+    }
+}
+
+/// For how long the quota has held back the queue that a task waits in, until now; 0: this kernel does not tell. Read twice, it
+/// gives the time between, also when the task ran again long after its queue was let go (kernel/sched/fair.c, tg_throttle_down and
+/// tg_unthrottle_up).
+#[inline(always)]
+pub fn held_back_ns(task: Task) -> u64 {
+    let before = config!(offsets.cfs_rq_throttled_before);
+    if !present(before) || !present(config!(offsets.rq_clock)) || !present(config!(offsets.cfs_rq_rq)) {
+        return 0;
+    }
+    // SAFETY: `task` is known to the verifier, and so are the queues that it leads to.
+    unsafe {
+        let queue = typed::<u64>(task, config!(offsets.task_cfs_rq)) as *const u8;
+        if queue.is_null() {
+            return 0;
+        }
+        let (before, since) =
+            (typed::<u64>(queue, before), typed::<u64>(queue, config!(offsets.cfs_rq_throttled_since)));
+        if since == 0 {
+            return before;
+        }
+        let rq = typed::<u64>(queue, config!(offsets.cfs_rq_rq)) as *const u8;
+        if rq.is_null() { before } else { before + typed::<u64>(rq, config!(offsets.rq_clock)).saturating_sub(since) }
+    }
+}
+
+/// Priority and number of CPUs of a task, packed.
+#[inline(always)]
+pub fn queue_facts(task: Task) -> u64 {
+    // SAFETY: `task` is known to the verifier.
+    unsafe {
+        QueueFacts::pack(typed(task, config!(offsets.task_prio)), typed(task, config!(offsets.task_nr_cpus_allowed)))
+    }
 }
 
 /// The current task.

@@ -85,3 +85,85 @@ fn root() -> (PathBuf, bool) {
         (None, None) => panic!("no cgroup hierarchy is mounted: mount -t cgroup2 none /sys/fs/cgroup"),
     }
 }
+
+/// A cgroup under the CPU controller, version 1 or 2, with children; all removed at the end.
+pub struct CpuCgroup {
+    folder: PathBuf,
+    path: String,
+    unified: bool,
+}
+
+impl CpuCgroup {
+    /// A new one; none, with a word why, where this host has no CPU controller.
+    pub fn new() -> Option<Self> {
+        let Some((root, unified)) = cpu_root() else {
+            eprintln!("not tested: no hierarchy with the CPU controller is mounted here");
+            return None;
+        };
+        if unified {
+            // Children have the controller only if their parent says so; fails where it does already in another way.
+            let _ = std::fs::write(root.join("cgroup.subtree_control"), "+cpu");
+        }
+        let path = format!("/live-cpu-{}-{}", std::process::id(), fastrand::u32(..));
+        let folder = root.join(&path[1..]);
+        std::fs::create_dir(&folder).unwrap_or_else(|error| panic!("cannot make cgroup {}: {error}", folder.display()));
+        Some(CpuCgroup { folder, path, unified })
+    }
+
+    /// Lets it use so many CPUs.
+    pub fn set_quota(&self, cpus: f64) {
+        let quota_us = (cpus * 100_000.0) as u64;
+        let (file, text) = if self.unified {
+            ("cpu.max", format!("{quota_us} 100000"))
+        } else {
+            ("cpu.cfs_quota_us", quota_us.to_string())
+        };
+        let file = self.folder.join(file);
+        std::fs::write(&file, text).unwrap_or_else(|error| panic!("cannot write {}: {error}", file.display()));
+    }
+
+    /// A child without a quota of its own.
+    pub fn child(&self) -> PathBuf {
+        let child = self.folder.join("inner");
+        std::fs::create_dir(&child).unwrap_or_else(|error| panic!("cannot make cgroup {}: {error}", child.display()));
+        child
+    }
+
+    /// Its path within the hierarchy.
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// The kernel's own count of the time for which it was held back.
+    pub fn throttled_s(&self) -> f64 {
+        let stat = std::fs::read_to_string(self.folder.join("cpu.stat")).expect("a cgroup with the CPU controller");
+        let value =
+            |key: &str| -> Option<f64> { stat.lines().find_map(|line| line.strip_prefix(key)?.trim().parse().ok()) };
+        value("throttled_time ").map(|ns| ns / 1e9).or(value("throttled_usec ").map(|us| us / 1e6)).expect("a counter")
+    }
+}
+
+impl Drop for CpuCgroup {
+    fn drop(&mut self) {
+        for _ in 0..200 {
+            let _ = std::fs::remove_dir(self.folder.join("inner"));
+            if std::fs::remove_dir(&self.folder).is_ok() {
+                return;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+    }
+}
+
+/// Where the hierarchy with the CPU controller is mounted, and whether it is the unified one.
+fn cpu_root() -> Option<(PathBuf, bool)> {
+    let mounts = std::fs::read_to_string("/proc/self/mounts").expect("/proc is mounted");
+    let fields = || mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>());
+    let first = fields().find(|f| f[2] == "cgroup" && f[3].split(',').any(|option| option == "cpu"));
+    if let Some(first) = first {
+        return Some((PathBuf::from(first[1]), false));
+    }
+    let unified = PathBuf::from(fields().find(|f| f[2] == "cgroup2")?[1]);
+    let controllers = std::fs::read_to_string(unified.join("cgroup.controllers")).unwrap_or_default();
+    controllers.split_whitespace().any(|name| name == "cpu").then_some((unified, true))
+}

@@ -28,6 +28,10 @@ const FAMILY: FamilyId = FamilyId::Sched;
 /// A wake-up this long before the switch that starts the wait belongs to the wait: the waker may run between the moment at which
 /// the thread is taken off its queue and the tracepoint.
 const EARLY_WAKE_NS: u64 = 5_000;
+/// Switches between others that are recorded each time when a traced thread was pushed off its CPU.
+const MOST_STRANGERS: u32 = 256;
+/// In the place of the time at which a thread began to wait: a quota holds it back.
+const THROTTLED: u64 = u64::MAX - 1;
 
 /// A thread leaves the CPU and another gets it.
 #[btf_tracepoint(function = "sched_switch")]
@@ -60,6 +64,9 @@ fn switch(state: &mut CpuState, prev: Task, next: Task, prev_state: u32, preempt
     let prev_tracked = filter::tracked(state, prev_tid, task::tgid(prev));
     let next_tracked = filter::tracked(state, next_tid, task::tgid(next));
     if !prev_tracked && !next_tracked {
+        if state.strangers_left > 0 {
+            strangers(state, prev_tid, next_tid, prev_state, preempted);
+        }
         return;
     }
     // SAFETY: no arguments.
@@ -72,7 +79,11 @@ fn switch(state: &mut CpuState, prev: Task, next: Task, prev_state: u32, preempt
         if config!(wait_stacks) == 1 {
             places::end(slot, ts_ns);
         }
-        wakened(slot, ts_ns, &mut record);
+        if slot.wait_ts_ns == THROTTLED {
+            throttled(slot, next, &mut record);
+        } else {
+            wakened(slot, ts_ns, &mut record);
+        }
     }
     let mut dead = false;
     let mut registers = None;
@@ -81,6 +92,17 @@ fn switch(state: &mut CpuState, prev: Task, next: Task, prev_state: u32, preempt
         let left = state::left(prev_state, preempted);
         dead = matches!(left, Left::Dead);
         slot.wait_ts_ns = if matches!(left, Left::Runnable) { u64::MAX } else { ts_ns };
+        state.strangers_left = if matches!(left, Left::Runnable) { MOST_STRANGERS } else { 0 };
+        if matches!(left, Left::Runnable) && task::tells_throttling() {
+            record.flags |= flags::QUEUE_FACTS;
+            record.object = task::queue_facts(prev);
+            if task::is_throttled(prev) {
+                record.flags |= flags::THROTTLED;
+                state.strangers_left = 0;
+                // Nobody wakes a thread that is ready, so the place of the time of that is free.
+                (slot.wait_ts_ns, slot.wake_ts_ns) = (THROTTLED, task::held_back_ns(prev));
+            }
+        }
         if !matches!(left, Left::Runnable | Left::Dead) {
             registers = left_in(prev, &mut record);
             record.flags |= locks::waits_for(prev_tid) << flags::LOCK_SHIFT;
@@ -107,6 +129,17 @@ fn switch(state: &mut CpuState, prev: Task, next: Task, prev_state: u32, preempt
     }
 }
 
+/// A switch between two threads that are not traced, while a traced one waits for the CPU: it tells for whom.
+#[inline(always)]
+fn strangers(state: &mut CpuState, prev_tid: u32, next_tid: u32, prev_state: u32, preempted: bool) {
+    state.strangers_left -= 1;
+    // SAFETY: no arguments.
+    let (ts_ns, cpu) = unsafe { (bpf_ktime_get_ns(), bpf_get_smp_processor_id()) };
+    emit::see(state, FAMILY);
+    let header = emit::header(state, ts_ns, cpu, kind::SWITCH);
+    emit::submit(state, FAMILY, cpu, Lane::Frequent, &bare(header, prev_tid, next_tid, prev_state, preempted));
+}
+
 /// A switch of which nothing is known but who, when and in which state.
 #[inline(always)]
 pub fn bare(header: Header, prev_tid: u32, next_tid: u32, prev_state: u32, preempted: bool) -> Switch {
@@ -123,6 +156,24 @@ pub fn bare(header: Header, prev_tid: u32, next_tid: u32, prev_state: u32, preem
         fd_kind: FdKind::Unknown as u8,
         place: [0; 3],
         object: 0,
+    }
+}
+
+/// Adds for how long a quota held back the thread that runs now.
+#[inline(always)]
+fn throttled(slot: &mut Slot, next: Task, record: &mut Switch) {
+    let before = slot.wake_ts_ns;
+    (slot.wait_ts_ns, slot.wake_ts_ns) = (u64::MAX, 0);
+    let held_ns = task::held_back_ns(next).saturating_sub(before);
+    if held_ns == 0 {
+        return;
+    }
+    record.flags |= flags::THROTTLE_MEASURED;
+    if held_ns > u64::from(u32::MAX) {
+        record.flags |= flags::WAKE_DELTA_US;
+        record.wake_delta_ns = (held_ns / 1000) as u32;
+    } else {
+        record.wake_delta_ns = held_ns as u32;
     }
 }
 

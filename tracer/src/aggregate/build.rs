@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use tracer_common::sched::WakeContext;
 
 use super::Aggregate;
+use super::build_cpu::nice;
 use super::classify::{Detail, Reason, State};
 use super::locks::{Lock, WaiterTally};
 use super::names::NameId;
@@ -36,6 +37,10 @@ pub(super) struct Writer<'a> {
     pub(super) aggregate: &'a Aggregate,
     /// Last name and process of each kept thread, by serial number.
     last_names: BTreeMap<u32, (NameId, NameId)>,
+    /// Last priority of each kept thread, plus 1, by serial number.
+    pub(super) priorities: BTreeMap<u32, u8>,
+    /// The parent of each process that is kept, for those whose cgroup was not read.
+    pub(super) parents: BTreeMap<u32, u32>,
     /// Functions of stacks; none without the family `cpu`.
     stacks: Option<Named<'a>>,
 }
@@ -52,7 +57,9 @@ impl Aggregate {
         let last_names = finished.iter().map(|f| (f.thread.serial, (f.thread.name, f.process))).collect();
         let profile = self.stacks.is_active().then(|| self.profile_part());
         let stacks = profile.as_ref().map(|profile| Named::new(&self.stacks, profile));
-        let writer = Writer { aggregate: &self, last_names, stacks };
+        let parents = self.processes.ranked().into_iter().map(|process| (process.tgid, process.parent)).collect();
+        let priorities = finished.iter().map(|f| (f.thread.serial, f.thread.facts.priority_plus_1)).collect();
+        let writer = Writer { aggregate: &self, last_names, priorities, parents, stacks };
         let sched = self.ledger.coverage().iter().any(|row| row.family == "sched" && row.status != "unavailable");
         Report {
             schema: SCHEMA.to_owned(),
@@ -66,7 +73,7 @@ impl Aggregate {
             observed: Vec::new(),
             rules: Vec::new(),
             threads: writer.rows(&finished, &rest),
-            cpu: sched.then(|| writer.cpu()),
+            cpu: sched.then(|| writer.cpu(&finished)),
             locks: sched.then(|| writer.locks()),
             critical_path: if sched { self.critical_path(writer.stacks.as_ref()) } else { None },
             stacks: writer.stacks.as_ref().map(|stacks| stacks.section(&self.measured(sched))),
@@ -107,9 +114,9 @@ impl Aggregate {
 
     /// The name of a process that is not traced, by one of its threads.
     pub(super) fn stranger(&self, tid: u32) -> Option<String> {
-        let (tgid, name) = self.strangers.get(&tid)?;
-        let leader = self.strangers.get(tgid).and_then(|(_, name)| self.names.text(*name));
-        leader.or_else(|| self.names.text(*name))
+        let stranger = self.strangers.get(&tid)?;
+        let leader = self.strangers.get(&stranger.tgid).and_then(|leader| self.names.text(leader.name));
+        leader.or_else(|| self.names.text(stranger.name))
     }
 
     fn window_ns(&self) -> u64 {
@@ -197,7 +204,7 @@ impl Writer<'_> {
             rows.push(Row::Others(Others {
                 others: rest.count,
                 wall_s: seconds(rest.sums.wall_ns()),
-                states: states(&rest.sums, self.aggregate.kernel_locks.is_active()),
+                states: self.states(&rest.sums),
                 switches: rest.sums.switches,
                 preemptions: rest.sums.preemptions,
             }));
@@ -241,15 +248,31 @@ impl Writer<'_> {
             container: self.name(thread.container),
             parent_pid: known(finished.parent),
             wall_s: seconds(thread.sums.wall_ns()),
-            states: states(&thread.sums, self.aggregate.kernel_locks.is_active()),
+            states: self.states(&thread.sums),
             other_detail,
             unknown_detail: blind(thread.blind_ns),
             switches: thread.sums.switches,
             preemptions: thread.sums.preemptions,
+            throttles: Some(thread.throttles.0).filter(|count| *count > 0),
+            throttle_max_s: Some(thread.throttles.1).filter(|ns| *ns > 0).map(seconds),
+            cpu_cgroup: self.cpu_cgroup(finished),
+            nice: nice(thread.facts.priority_plus_1),
+            cpus_allowed: known(u32::from(thread.facts.cpus_allowed)),
+            queued: detailed.and_then(|detailed| self.queued(&detailed.queue, thread.facts.priority_plus_1)),
             waits: self
                 .waits(thread.tgid, detailed.map(|detailed| detailed.waits.iter().collect()).unwrap_or_default()),
             functions: self.stacks.as_ref().map(|s| s.functions_of(thread.tgid, thread.tid)).unwrap_or_default(),
         }
+    }
+
+    fn states(&self, sums: &Sums) -> BTreeMap<String, f64> {
+        let told = |state: &State| match state {
+            State::Throttled => self.aggregate.tells_throttling || sums.of(*state) > 0,
+            // Without the family that sees them they are part of others.
+            State::KernelLock => self.aggregate.kernel_locks.is_active(),
+            _ => true,
+        };
+        State::ALL.into_iter().filter(told).map(|state| (state.id().to_owned(), seconds(sums.of(state)))).collect()
     }
 
     pub(super) fn places(&self, tgid: u32, places: &[(u32, u64)]) -> Vec<FunctionTime> {
@@ -289,9 +312,9 @@ impl Writer<'_> {
             return (known(party.tgid), self.name(name), self.name(process));
         }
         match self.aggregate.strangers.get(&party.tid) {
-            Some((tgid, name)) => {
-                let leader = self.aggregate.strangers.get(tgid).and_then(|(_, name)| self.name(*name));
-                (known(*tgid), self.name(*name), leader)
+            Some(stranger) => {
+                let leader = self.aggregate.strangers.get(&stranger.tgid).and_then(|leader| self.name(leader.name));
+                (known(stranger.tgid), self.name(stranger.name), leader)
             }
             None => (None, None, None),
         }
@@ -331,7 +354,8 @@ impl Writer<'_> {
         wakers.iter().map(row).collect()
     }
 
-    fn cpu(&self) -> Cpu {
+    fn cpu(&self, finished: &[Finished]) -> Cpu {
+        let window_ns = self.aggregate.window_ns();
         let sums = &self.aggregate.processes.ended_sums;
         let cpus = self.aggregate.host.as_ref().map_or(0, |host| u64::from(host.cpus));
         let offered_ns = self.aggregate.window_ns().saturating_mul(cpus);
@@ -351,6 +375,11 @@ impl Writer<'_> {
             on_cpu_s: seconds(on_cpu_ns),
             runnable_s: seconds(sums.of(State::Runnable)),
             cpu_share: (offered_ns > 0).then(|| on_cpu_ns as f64 / offered_ns as f64),
+            wanted_cpus: (window_ns > 0)
+                .then(|| on_cpu_ns.saturating_add(sums.of(State::Runnable)) as f64 / window_ns as f64),
+            throttled_s: self.aggregate.tells_throttling.then(|| seconds(sums.of(State::Throttled))),
+            quotas: self.quotas(finished),
+            host: self.host_cpu(),
             threads: self.aggregate.processes.threads,
             processes_seen: self.aggregate.processes.seen,
             processes: ranked.into_iter().filter(|p| p.threads > 0).take(MAX_PROCESSES).map(row).collect(),
@@ -430,12 +459,6 @@ pub(super) fn known(id: u32) -> Option<u32> {
 
 fn unix_ns(monotonic_ns: u64, start: &StartRecord) -> Option<u64> {
     monotonic_ns.checked_add_signed(start.unix_offset_ns)
-}
-
-/// Every state that the recording can tell: without the family that sees them, kernel locks are part of others.
-fn states(sums: &Sums, with_kernel_locks: bool) -> BTreeMap<String, f64> {
-    let told = |state: &State| with_kernel_locks || *state != State::KernelLock;
-    State::ALL.into_iter().filter(told).map(|state| (state.id().to_owned(), seconds(sums.of(state)))).collect()
 }
 
 fn blind(ns: [u64; Blind::ALL.len()]) -> BTreeMap<String, f64> {

@@ -17,6 +17,7 @@ use tracer_common::syscall::{Arch, Class, SYSCALLS};
 pub enum State {
     OnCpu,
     Runnable,
+    Throttled,
     Futex,
     KernelLock,
     File,
@@ -33,13 +34,14 @@ pub enum State {
 }
 
 /// Number of [`State`]s.
-pub const STATES: usize = 15;
+pub const STATES: usize = 16;
 
 impl State {
     /// Every state, in the order of its number.
     pub const ALL: [State; STATES] = [
         State::OnCpu,
         State::Runnable,
+        State::Throttled,
         State::Futex,
         State::KernelLock,
         State::File,
@@ -60,6 +62,7 @@ impl State {
         match self {
             State::OnCpu => "on_cpu",
             State::Runnable => "runnable",
+            State::Throttled => "throttled",
             State::Futex => "futex",
             State::KernelLock => "kernel_lock",
             State::File => "file",

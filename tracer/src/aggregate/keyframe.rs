@@ -27,6 +27,8 @@ impl Aggregate {
                     state: "?".to_owned(),
                     cgroup: self.names.text(thread.cgroup),
                     container: self.names.text(thread.container),
+                    priority: thread.facts.priority_plus_1.checked_sub(1),
+                    cpus_allowed: Some(thread.facts.cpus_allowed).filter(|cpus| *cpus > 0),
                     ..SeedRecord::default()
                 }
             })

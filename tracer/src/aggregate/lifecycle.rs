@@ -3,13 +3,13 @@
 
 use tracer_common::futex::Observed;
 use tracer_common::record::Header;
-use tracer_common::sched::{CgroupMove, Exec, Exit, FdKind, Fork, NewTask, Rename};
+use tracer_common::sched::{CgroupMove, Exec, Exit, FdKind, Fork, NewTask, QueueFacts, Rename};
 use tracer_common::state::Left;
 
 use super::classify::{Call, Departure, Detail, Reason, State};
 use super::names::NameId;
 use super::thread::{Origin, Phase};
-use super::{Aggregate, MAX_STRANGERS};
+use super::{Aggregate, MAX_STRANGERS, Stranger};
 use crate::model::container;
 use crate::model::meta::{NameRecord, SeedRecord};
 
@@ -33,6 +33,7 @@ impl Aggregate {
         };
         let creator = self.threads.find(event.creator_tid).and_then(|index| self.threads.get(index));
         let (cgroup, container) = creator.map_or_else(Default::default, |thread| (thread.cgroup, thread.container));
+        let facts = creator.map_or_else(Default::default, |thread| thread.facts);
         let creator = creator.map_or(0, |thread| thread.serial);
         let ns_tid = if event.ns_level == 0 { event.tid } else { event.ns_tid };
         let name = self.names.add_comm(&event.comm);
@@ -41,6 +42,7 @@ impl Aggregate {
             thread.phase = Phase::Runnable;
             thread.rename(name);
             (thread.cgroup, thread.container, thread.creator) = (cgroup, container, creator);
+            thread.facts = facts;
         }
         if let Some(process) = self.processes.get_mut(event.tgid)
             && leads
@@ -224,7 +226,8 @@ impl Aggregate {
                 thread.rename(name);
             }
         } else if self.strangers.len() < MAX_STRANGERS {
-            self.strangers.insert(record.tid, (record.tgid, name));
+            let priority_plus_1 = record.priority.map_or(0, |priority| priority.saturating_add(1));
+            self.strangers.insert(record.tid, Stranger { tgid: record.tgid, name, priority_plus_1 });
         }
     }
 
@@ -280,6 +283,12 @@ impl Aggregate {
         thread.name = thread.name.or(name);
         thread.cgroup = thread.cgroup.or(cgroup);
         thread.container = thread.container.or(container);
+        if thread.facts == QueueFacts::default() {
+            thread.facts = QueueFacts {
+                priority_plus_1: seed.priority.map_or(0, |priority| priority.saturating_add(1)),
+                cpus_allowed: seed.cpus_allowed.unwrap_or(0),
+            };
+        }
         if thread.origin == Origin::Mentioned && seed.start_boot_ns != 0 {
             thread.origin = Origin::Seeded(seed.start_boot_ns);
         }

@@ -3,6 +3,7 @@
 //! Nothing here fails: what cannot be used is counted. Judging is `diagnose`'s.
 
 mod build;
+mod build_cpu;
 pub mod classify;
 mod critical_path;
 mod departed;
@@ -13,9 +14,11 @@ mod kernel_rows;
 mod keyframe;
 mod ledger;
 mod lifecycle;
+mod limits;
 pub mod locks;
 pub mod names;
 pub mod processes;
+mod queue;
 mod stacks;
 mod switch;
 pub mod table;
@@ -35,9 +38,11 @@ use self::departed::{Departed, Ended};
 use self::hash::FastMap;
 use self::kernel_locks::KernelLocks;
 use self::ledger::Ledger;
+use self::limits::Limits;
 use self::locks::Locks;
 use self::names::{NameId, Names};
 use self::processes::Processes;
+use self::queue::Occupancy;
 use self::stacks::Stacks;
 use self::table::{Bounds, Finished, Threads};
 use self::thread::{Phase, Span};
@@ -58,7 +63,7 @@ const LOCK_FAMILY: &str = "lock";
 const JUST_BEGUN_NS: u64 = 100_000_000;
 
 /// What the last record of a CPU said.
-#[derive(Clone, Copy, Default)]
+#[derive(Default)]
 struct Cpu {
     /// Records that it had lost before it.
     lost: u32,
@@ -66,6 +71,19 @@ struct Cpu {
     last_ns: u64,
     /// The traced thread that it left on the CPU; 0: none.
     running: u32,
+    /// Who had it of late.
+    occupancy: Occupancy,
+    /// The process whose quota was filled up last, of those with a thread that waited here for that, and when it ran again.
+    refilled: (u32, u64),
+}
+
+/// What a NAME record says of a thread that is not traced.
+#[derive(Clone, Copy)]
+struct Stranger {
+    tgid: u32,
+    name: NameId,
+    /// See [`QueueFacts`](tracer_common::sched::QueueFacts).
+    priority_plus_1: u8,
 }
 
 /// Takes events in the order of time; see the file's head.
@@ -78,6 +96,9 @@ pub struct Aggregate {
     processes: Processes,
     locks: Locks,
     kernel_locks: KernelLocks,
+    limits: Limits,
+    /// The records tell threads held back by a quota from others that are ready.
+    tells_throttling: bool,
     stacks: Stacks,
     history: History,
     ledger: Ledger,
@@ -85,7 +106,7 @@ pub struct Aggregate {
     /// CMD's thread while the tracer holds it back before its exec; 0: none.
     held: u32,
     /// Threads that are not traced but were seen: process and name.
-    strangers: FastMap<u32, (u32, NameId)>,
+    strangers: FastMap<u32, Stranger>,
     host: Option<HostRecord>,
     target: Option<TargetRecord>,
     start: Option<StartRecord>,
@@ -108,6 +129,8 @@ impl Aggregate {
             processes: Processes::default(),
             locks: Locks::default(),
             kernel_locks: KernelLocks::default(),
+            limits: Limits::default(),
+            tells_throttling: false,
             stacks: Stacks::default(),
             history: History::default(),
             ledger: Ledger::default(),
@@ -206,6 +229,7 @@ impl Aggregate {
             Meta::Stack(stack) => self.stacks.definitions.stack(stack),
             Meta::Symbol(symbol) => self.stacks.definitions.symbol(symbol),
             Meta::Locks(locks) => self.kernel_locks.short(locks),
+            Meta::CpuLimits(limits) => self.limits.record(limits, &mut self.names),
             Meta::End(end) => {
                 self.end = Some(end.clone());
                 self.span.now_ns = self.span.now_ns.max(header.ts_ns);
@@ -241,7 +265,7 @@ impl Aggregate {
     fn cpu_mut(&mut self, cpu: u16) -> &mut Cpu {
         let index = usize::from(cpu);
         if self.cpus.len() <= index {
-            self.cpus.resize(index + 1, Cpu::default());
+            self.cpus.resize_with(index + 1, Cpu::default);
         }
         &mut self.cpus[index]
     }
@@ -256,9 +280,9 @@ impl Aggregate {
         }
         let now_ns = self.span.now_ns;
         for (cpu, lost) in self.ledger.lost_by_cpu().into_iter().enumerate() {
-            let last = self.cpus.get(cpu).copied().unwrap_or_default();
-            if lost.wrapping_sub(last.lost) as i32 > 0 && self.span.start_ns < now_ns {
-                self.span.gaps.add(last.last_ns.max(self.span.start_ns), now_ns);
+            let (last_lost, last_ns) = self.cpus.get(cpu).map_or((0, 0), |cpu| (cpu.lost, cpu.last_ns));
+            if lost.wrapping_sub(last_lost) as i32 > 0 && self.span.start_ns < now_ns {
+                self.span.gaps.add(last_ns.max(self.span.start_ns), now_ns);
             }
         }
         for index in self.threads.live() {
@@ -279,6 +303,10 @@ impl Aggregate {
             }
             Phase::Runnable => {
                 thread.charge(classify::State::Runnable, now_ns, &self.span);
+            }
+            Phase::Throttled(_) => {
+                let measured_ns = thread.charge(classify::State::Throttled, now_ns, &self.span);
+                thread.note_throttle(measured_ns);
             }
             Phase::Lost => {
                 thread.charge(classify::State::Unknown, now_ns, &self.span);

@@ -2,7 +2,7 @@
 //! record makes the interval between the two unknown, never negative and never double.
 
 use tracer_common::futex::{LockKind, Observed, owner};
-use tracer_common::sched::{Switch, WakeContext, switch_flags};
+use tracer_common::sched::{QueueFacts, Switch, WakeContext, switch_flags};
 
 use super::Aggregate;
 use super::classify::{Departure, Detail, Reason, State, wake_ns};
@@ -15,14 +15,18 @@ impl Aggregate {
         let has = |flag| switch.flags & flag != 0;
         let (ts_ns, cpu) = (switch.header.ts_ns, switch.header.cpu);
         self.expel(cpu, switch.prev_tid, ts_ns);
-        if has(switch_flags::PREV_TRACKED) && switch.prev_tid != 0 {
+        let prev_traced = has(switch_flags::PREV_TRACKED) && switch.prev_tid != 0;
+        self.leaves_cpu(switch, prev_traced);
+        if prev_traced {
             self.leave(switch, seen);
         }
         let next_traced = has(switch_flags::NEXT_TRACKED) && switch.next_tid != 0;
         if next_traced {
             self.arrive(switch);
         }
-        self.cpu_mut(cpu).running = if next_traced { switch.next_tid } else { 0 };
+        let cpu = self.cpu_mut(cpu);
+        cpu.occupancy.open(ts_ns, switch.next_tid, next_traced);
+        cpu.running = if next_traced { switch.next_tid } else { 0 };
     }
 
     /// If another thread than `prev_tid` was believed on the CPU, its switch was lost.
@@ -77,7 +81,14 @@ impl Aggregate {
             thread.sums.preemptions += u64::from(matches!(departure, Departure::Runnable));
         }
         match departure {
-            Departure::Runnable => thread.enter(Phase::Runnable, &self.span),
+            Departure::Runnable => {
+                let throttled = switch.flags & switch_flags::THROTTLED != 0;
+                thread.enter(Self::ready_phase(switch, throttled), &self.span);
+                if switch.flags & switch_flags::QUEUE_FACTS != 0 {
+                    thread.facts = QueueFacts::unpack(switch.object);
+                    self.tells_throttling = true;
+                }
+            }
             Departure::Dead => self.retire(index, Some(ts_ns)),
             Departure::Waits(reason) => self.begin_wait(index, reason, switch.object, seen, false),
             Departure::Resumes => {
@@ -211,20 +222,17 @@ impl Aggregate {
             (Phase::OnCpu(_), _) | (Phase::Lost, None) => {
                 thread.charge(State::Unknown, ts_ns, &self.span);
             }
-            (Phase::Runnable, _) | (Phase::ReadyOrOnCpu, None) => {
-                thread.charge(State::Runnable, ts_ns, &self.span);
-            }
+            (Phase::Runnable, _) | (Phase::ReadyOrOnCpu, None) => self.end_queue(index, switch.header.cpu, ts_ns),
+            (Phase::Throttled(from), _) => self.end_throttle(index, from, switch),
             // It slept meanwhile, for what nobody saw.
             (Phase::Lost | Phase::ReadyOrOnCpu, Some(woken_ns)) => {
                 thread.charge(State::Unknown, woken_ns.min(ts_ns), &self.span);
-                thread.charge(State::Runnable, ts_ns, &self.span);
+                self.end_queue(index, switch.header.cpu, ts_ns);
             }
             (Phase::Waiting, woken_ns) => {
                 let wake = self.wake(switch, index);
                 self.end_wait(index, woken_ns.unwrap_or(ts_ns).min(ts_ns), Some(wake));
-                if let Some(thread) = self.threads.get_mut(index) {
-                    thread.charge(State::Runnable, ts_ns, &self.span);
-                }
+                self.end_queue(index, switch.header.cpu, ts_ns);
             }
         }
         if let Some(thread) = self.threads.get_mut(index) {

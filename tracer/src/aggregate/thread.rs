@@ -3,11 +3,13 @@
 //! records come.
 
 use tracer_common::futex::LockKind;
+use tracer_common::sched::QueueFacts;
 
 use super::classify::{Detail, Reason, STATES, State};
 use super::critical_path::trail::{Ending, Interval, Trail, Wait};
 use super::gaps::Gaps;
 use super::names::NameId;
+use super::queue::Queue;
 use super::waits::Waits;
 
 /// The window so far.
@@ -34,6 +36,8 @@ pub enum Phase {
     OnCpu(u16),
     /// Ready, without a CPU.
     Runnable,
+    /// Ready, but held back by a CPU quota since it left the CPU with this number.
+    Throttled(u16),
     /// Asleep, for [`Thread::reason`].
     Waiting,
     /// Ready or on a CPU: the next event tells.
@@ -148,6 +152,8 @@ pub struct Detailed {
     pub waits: Waits,
     /// Time in the state `other`, by what tells it further.
     pub other: Vec<(Detail, i16, u64)>,
+    /// Its waits for a CPU.
+    pub queue: Queue,
 }
 
 /// See the file's head.
@@ -197,6 +203,10 @@ pub struct Thread {
     pub slot: Option<u32>,
     /// While it waits for a lock.
     pub holder: Holder,
+    /// Its priority and the CPUs that it may run on, when it was last pushed off one.
+    pub facts: QueueFacts,
+    /// How often a CPU quota held it back, and the longest time.
+    pub throttles: (u64, u64),
     /// Time so far.
     pub sums: Sums,
     /// The rest; none for threads over the bound.
@@ -236,6 +246,8 @@ impl Thread {
             creator: 0,
             slot: None,
             holder: Holder::None,
+            facts: QueueFacts::default(),
+            throttles: (0, 0),
             sums: Sums::default(),
             detailed: None,
             blind_ns: Default::default(),
@@ -292,12 +304,20 @@ impl Thread {
         self.sums = Sums::default();
         self.blind_ns = Default::default();
         self.trail.clear();
+        self.throttles = (0, 0);
         if let Some(detailed) = &mut self.detailed {
             **detailed = Detailed::default();
         }
         (self.name, self.resumable, self.slot, self.holder) = (NameId::NONE, None, None, Holder::None);
         let phase = if matches!(self.phase, Phase::OnCpu(_)) { self.phase } else { Phase::ReadyOrOnCpu };
         self.enter(phase, span);
+    }
+
+    /// Counts a time in which a quota held it back.
+    pub fn note_throttle(&mut self, ns: u64) {
+        if ns > 0 {
+            self.throttles = (self.throttles.0 + 1, self.throttles.1.max(ns));
+        }
     }
 
     /// Begins an interval where the last one was charged to.

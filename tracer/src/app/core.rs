@@ -12,7 +12,7 @@ use std::{
 
 use tracer_common::record::meta;
 
-use super::{output, strangers::Strangers};
+use super::{limits::Limits, output, strangers::Strangers};
 use crate::{
     capture::{Options, Writer},
     kernel::{clock, live::push_meta},
@@ -40,6 +40,7 @@ struct Core {
     capture: Option<Writer>,
     loss: Arc<CaptureLoss>,
     strangers: Strangers,
+    limits: Limits,
 }
 
 /// A running loop.
@@ -72,6 +73,7 @@ pub fn spawn(
         capture,
         loss: Arc::clone(&loss),
         strangers: Strangers::default(),
+        limits: Limits::new(),
     };
     let thread = std::thread::Builder::new().name("tracer-core".to_owned()).spawn(move || {
         core.take(&first);
@@ -99,7 +101,15 @@ impl Core {
         if !names.is_empty() {
             self.pass(&names);
         }
+        let mut limits = Batch::new();
+        let last = self.limits.look(batch, &mut limits);
+        if last {
+            self.pass(&limits);
+        }
         self.pass(batch);
+        if !last && !limits.is_empty() {
+            self.pass(&limits);
+        }
     }
 
     fn pass(&mut self, batch: &Batch) {

@@ -7,6 +7,7 @@ use clap::{CommandFactory, Parser, error::ErrorKind};
 use crate::cli::{Cli, Command};
 
 mod core;
+mod limits;
 mod live;
 mod output;
 mod progress;

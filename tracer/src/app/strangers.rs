@@ -17,6 +17,14 @@ const MOST_LOOKUPS: usize = 256;
 /// Thread ids go up to this (PID_MAX_LIMIT).
 const MOST_TIDS: usize = 1 << 22;
 
+/// Writes what /proc says of a thread. Returns its process.
+fn tell(tid: u32, ts_ns: u64, names: &mut Batch) -> Option<u32> {
+    let (tgid, comm) = proc::identity(tid)?;
+    let comm = String::from_utf8_lossy(&comm).into_owned();
+    push_meta(names, ts_ns, meta::NAME, &NameRecord { tid, tgid, comm, priority: proc::priority(tid) });
+    Some(tgid)
+}
+
 /// Remembers which thread ids were asked for: a bit each, at most 512 KiB.
 #[derive(Default)]
 pub struct Strangers {
@@ -33,9 +41,11 @@ impl Strangers {
                     lookups += 1;
                     // The time of the record that mentions it, so that it is not held back behind later ones.
                     let ts_ns = header(record).map_or(0, |header| header.ts_ns);
-                    if let Some((tgid, comm)) = proc::identity(tid) {
-                        let comm = String::from_utf8_lossy(&comm).into_owned();
-                        push_meta(names, ts_ns, meta::NAME, &NameRecord { tid, tgid, comm });
+                    if let Some(tgid) = tell(tid, ts_ns, names)
+                        && self.first_time(tgid)
+                    {
+                        // The process goes by its leader's name.
+                        tell(tgid, ts_ns, names);
                     }
                 }
             }

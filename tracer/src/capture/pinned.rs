@@ -20,12 +20,12 @@ impl Pinned {
         Pinned { facts: Batch::new(), seeds: Batch::new(), max_bytes, refused: 0 }
     }
 
-    /// Takes a copy of the record if it is one to pin. What repeats itself (ticks, losses, cost), what names strangers, the
+    /// Takes a copy of the record if it is one to pin. What repeats itself (ticks, losses, cost, limits), what names strangers, the
     /// definitions of stacks (see `defined`) and the end, which comes last anyway, are not.
     pub(super) fn look_at(&mut self, record: &[u8]) {
         let Some(header) = header(record).filter(|header| family_of(header.kind) == 0) else { return };
         match header.kind {
-            meta::TICK | meta::LOSS | meta::COST | meta::LOCKS | meta::NAME | meta::END => {}
+            meta::TICK | meta::LOSS | meta::COST | meta::LOCKS | meta::NAME | meta::CPU_LIMITS | meta::END => {}
             meta::MODULE | meta::FRAME | meta::STACK | meta::SYMBOL => {}
             meta::SEED => self.keep(record, true),
             _ => self.keep(record, false),

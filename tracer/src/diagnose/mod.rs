@@ -2,8 +2,11 @@
 //! and a reader can follow it; they read no clock, no file, no terminal, and cannot fail.
 
 mod cpu_bound;
+mod cpu_host;
+mod cpu_quota;
 mod functions;
 mod kernel_lock_contention;
+mod run_queue;
 mod thresholds;
 mod unknown_time;
 mod user_lock_contention;
@@ -12,11 +15,13 @@ mod verdict;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
+mod tests_cpu;
+#[cfg(test)]
 mod tests_kernel_locks;
 
 use std::cmp::Ordering;
 
-use crate::model::report::{Finding, Report, RuleOutcome, RuleStatus};
+use crate::model::report::{Comparison, Evidence, Finding, Report, Row, RuleOutcome, RuleStatus, Subject, Thread};
 use crate::model::units::{count, grouped};
 
 /// What a rule may look at.
@@ -49,15 +54,26 @@ pub struct Claim {
 pub trait Rule: Sync {
     /// The class's id.
     fn class(&self) -> &'static str;
+    /// Whether a real run ever produced what it looks for; else only constructed ones did.
+    fn is_proven(&self) -> bool {
+        true
+    }
     /// Looks at the facts.
     fn check(&self, facts: &Facts<'_>) -> Outcome;
 }
 
-/// Every rule, in the order in which they look: a rule can see what earlier ones found.
+/// Every rule, in the order in which they look: a rule can see what earlier ones found. What takes CPUs away from a whole cgroup or
+/// host comes first, since it makes everything else wait.
 pub const RULES: &[&dyn Rule] = &[
+    &cpu_quota::CpuQuotaThrottling,
+    &cpu_host::CpuSteal,
+    &cpu_host::IrqLoad,
     &user_lock_contention::UserLockContention,
     &kernel_lock_contention::MmapLockContention,
     &kernel_lock_contention::KernelLockContention,
+    &run_queue::LowPriority,
+    &run_queue::CpuOversubscription,
+    &run_queue::RunQueueWait,
     &cpu_bound::CpuBound,
 ];
 
@@ -85,6 +101,11 @@ pub fn diagnose(report: &mut Report) {
                     (RuleStatus::Silent, format!("{seen} seen, but under the thresholds for reporting"))
                 }
             }
+        };
+        let (status, reason) = match status {
+            RuleStatus::CouldNotRun => (status, reason),
+            _ if rule.is_proven() => (status, reason),
+            _ => (RuleStatus::Unproven, format!("{}: {reason}; no real run has shown this yet", status.id())),
         };
         rules.push(RuleOutcome { class: rule.class().to_owned(), status, reason });
     }
@@ -124,6 +145,48 @@ fn confidence(report: &Report, own: f64) -> f64 {
     const UNKNOWN_COVERAGE: f64 = 0.5;
     let confidence = own * sched_share(report).unwrap_or(UNKNOWN_COVERAGE);
     (confidence * 1000.0).round() / 1000.0
+}
+
+/// The threads that have rows of their own, with their position.
+fn threads(report: &Report) -> impl Iterator<Item = (usize, &Thread)> {
+    report.threads.iter().enumerate().filter_map(|(index, row)| match row {
+        Row::Thread(thread) => Some((index, &**thread)),
+        Row::Others(_) => None,
+    })
+}
+
+/// A thread as victim or culprit.
+fn subject(thread: &Thread) -> Subject {
+    Subject {
+        process: thread.process.clone(),
+        pid: thread.pid,
+        ns_pid: thread.ns_pid,
+        thread: thread.name.clone(),
+        tid: Some(thread.tid),
+        ns_tid: thread.ns_tid,
+        cgroup: thread.cgroup.clone(),
+        container: thread.container.clone(),
+        ..Subject::default()
+    }
+}
+
+/// A thread by name and number.
+fn named(thread: &Thread) -> String {
+    match &thread.name {
+        Some(name) => format!("thread {name} ({})", thread.tid),
+        None => format!("thread {}", thread.tid),
+    }
+}
+
+/// A piece of evidence.
+fn evidence(metric: &str, value: f64, unit: &str, source: String, compared_with: Option<(&str, f64)>) -> Evidence {
+    Evidence {
+        metric: metric.to_owned(),
+        value,
+        unit: unit.to_owned(),
+        source,
+        compared_with: compared_with.map(|(what, value)| Comparison { what: what.to_owned(), value }),
+    }
 }
 
 /// The share of scheduling events that the report rests on.

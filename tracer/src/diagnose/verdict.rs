@@ -57,14 +57,14 @@ fn judge(report: &Report) -> (Verdict, String) {
     (Verdict::Healthy, reason)
 }
 
-/// Much time spent ready without a CPU: no rule of this version judges it.
+/// Much time spent ready without a CPU that no rule made a finding of.
 fn queued(report: &Report) -> Option<String> {
     let (on_cpu_s, runnable_s) = (total(report, "on_cpu"), total(report, "runnable"));
     let wanted_s = on_cpu_s + runnable_s;
     let much = runnable_s >= QUEUED_SHARE * wanted_s && runnable_s >= QUEUED_WALL_SHARE * report.window.duration_s;
     (much && runnable_s > 0.0).then(|| {
         format!(
-            "threads were ready but without a CPU for {} of the {} in which they did not wait; this version has no rule for run queues yet",
+            "threads were ready but without a CPU for {} of the {} in which they did not wait",
             percent(runnable_s / wanted_s),
             duration(wanted_s)
         )

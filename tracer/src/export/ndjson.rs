@@ -182,6 +182,7 @@ impl<'a, W: io::Write> Line<'a, W> {
             Meta::Stack(payload) => self.fields(payload),
             Meta::Symbol(payload) => self.fields(payload),
             Meta::Locks(payload) => self.fields(payload),
+            Meta::CpuLimits(payload) => self.fields(payload),
         }
     }
 

@@ -4,6 +4,7 @@
 pub mod attach;
 pub mod btf;
 pub mod clock;
+pub mod cpu_limits;
 pub mod file_map;
 pub mod hooks;
 pub mod host;

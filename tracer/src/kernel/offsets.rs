@@ -31,10 +31,18 @@ pub fn resolve(btf: &Btf, arch: Arch) -> Offsets {
     offsets.task_sum_exec_runtime = field(task, "se.sum_exec_runtime");
 
     offsets.task_cfs_rq = field(task, "se.cfs_rq");
-    offsets.cfs_rq_rq = field(find("cfs_rq", &[]), "rq");
+    let queue = find("cfs_rq", &[]);
+    offsets.cfs_rq_rq = field(queue, "rq");
+    offsets.cfs_rq_throttle_count = field(queue, "throttle_count");
+    offsets.cfs_rq_throttled_since = field(queue, "throttled_clock_self");
+    offsets.cfs_rq_throttled_before = field(queue, "throttled_clock_self_time");
+    offsets.task_throttled = field(task, "throttled");
+    offsets.task_prio = field(task, "prio");
+    offsets.task_nr_cpus_allowed = field(task, "nr_cpus_allowed");
     let rq = find("rq", &["cfs", "cpu"]);
     offsets.rq_cfs = field(rq, "cfs");
     offsets.rq_cpu = field(rq, "cpu");
+    offsets.rq_clock = field(rq, "clock");
 
     let pid = find("pid", &["level", "numbers"]);
     offsets.pid_level = field(pid, "level");

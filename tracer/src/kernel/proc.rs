@@ -34,7 +34,7 @@ fn numbers(directory: &Path) -> Vec<u32> {
 }
 
 /// Reads a small file; not by its size, which /proc does not know.
-fn read(path: &str) -> Option<Vec<u8>> {
+pub(super) fn read(path: &str) -> Option<Vec<u8>> {
     let mut bytes = Vec::with_capacity(512);
     fs::File::open(path).ok()?.read_to_end(&mut bytes).ok()?;
     Some(bytes)
@@ -60,6 +60,18 @@ pub fn identity(tid: u32) -> Option<(u32, Vec<u8>)> {
     Some((tgid, comm(tid)?))
 }
 
+/// A thread's priority as the kernel has it; see [`SeedRecord::priority`].
+pub fn priority(tid: u32) -> Option<u8> {
+    stat(&read(&format!("/proc/{tid}/stat"))?)?.kernel_priority()
+}
+
+/// The number of CPUs in a mask as /proc/PID/status prints it: words in hexadecimal.
+fn cpus_in_mask(status: &str) -> Option<u16> {
+    let mask = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed:"))?;
+    let bits: u32 = mask.chars().filter_map(|digit| digit.to_digit(16)).map(u32::count_ones).sum();
+    u16::try_from(bits).ok()
+}
+
 /// A thread's name as the kernel has it.
 pub fn comm(tid: u32) -> Option<Vec<u8>> {
     let mut name = read(&format!("/proc/{tid}/comm"))?;
@@ -73,6 +85,15 @@ struct Stat {
     ppid: u32,
     flags: u64,
     start_ticks: u64,
+    /// As /proc prints it: the kernel's less 100.
+    priority: i64,
+}
+
+impl Stat {
+    /// As the kernel has it; those of the deadline class, below 0, count as 0.
+    fn kernel_priority(&self) -> Option<u8> {
+        u8::try_from((self.priority + 100).max(0)).ok()
+    }
 }
 
 /// Parses /proc/PID/stat. The name may hold anything, parentheses and line ends too.
@@ -87,6 +108,7 @@ fn stat(bytes: &[u8]) -> Option<Stat> {
         ppid: fields.get(1)?.parse().ok()?,
         flags: fields.get(6)?.parse().ok()?,
         start_ticks: fields.get(19)?.parse().ok()?,
+        priority: fields.get(15)?.parse().ok()?,
     })
 }
 
@@ -133,6 +155,13 @@ pub fn cgroup_paths(tid: u32) -> Vec<String> {
     String::from_utf8_lossy(&text).lines().filter_map(|line| Some(line.splitn(3, ':').nth(2)?.to_owned())).collect()
 }
 
+/// How many ticks of /proc make a second.
+pub(super) fn ticks_per_second() -> u64 {
+    // SAFETY: sysconf has no preconditions.
+    let ticks = unsafe { libc::sysconf(libc::_SC_CLK_TCK) };
+    u64::try_from(ticks).unwrap_or(100).max(1)
+}
+
 /// Reads threads into seed records.
 pub struct Scanner {
     arch: Option<Arch>,
@@ -143,9 +172,7 @@ pub struct Scanner {
 impl Scanner {
     /// `arch` decides what system call numbers mean.
     pub fn new(arch: Option<Arch>) -> Self {
-        // SAFETY: sysconf has no preconditions.
-        let ticks = unsafe { libc::sysconf(libc::_SC_CLK_TCK) };
-        Self { arch, ticks_per_second: u64::try_from(ticks).unwrap_or(100).max(1), unix_sockets: BTreeMap::new() }
+        Self { arch, ticks_per_second: ticks_per_second(), unix_sockets: BTreeMap::new() }
     }
 
     /// What /proc says of this thread now; `None` when it is gone.
@@ -170,6 +197,8 @@ impl Scanner {
             cgroup,
             cpu_ns,
             kernel_thread: stat.flags & 0x0020_0000 != 0,
+            priority: stat.kernel_priority(),
+            cpus_allowed: cpus_in_mask(&status),
             ..SeedRecord::default()
         };
         if !seed.kernel_thread && stat.state != 'R' && stat.state != 'Z' {
@@ -264,11 +293,18 @@ mod tests {
     #[test]
     fn a_name_with_parentheses_and_spaces_does_not_confuse_stat() {
         let mut text = b"77 (a) S (b\xff) S 5 77 77 0 -1 2097152".to_vec();
-        text.extend_from_slice(&b" 0".repeat(12));
-        text.extend_from_slice(b" 4242 0");
+        text.extend_from_slice(&b" 0".repeat(8));
+        text.extend_from_slice(b" 39 19 0 0 4242 0");
         let stat = stat(&text).expect("well-formed");
         assert_eq!(stat.comm, b"a) S (b\xff");
         assert_eq!((stat.state, stat.ppid, stat.flags, stat.start_ticks), ('S', 5, 2_097_152, 4242));
+        assert_eq!(stat.kernel_priority(), Some(139), "nice 19");
+    }
+
+    #[test]
+    fn cpus_of_a_mask_of_several_words_are_counted() {
+        assert_eq!(cpus_in_mask("Cpus_allowed:\tff,00000003\nCpus_allowed_list:\t0-1,32-39\n"), Some(10));
+        assert_eq!(cpus_in_mask("Name:\tx\n"), None);
     }
 
     #[test]

@@ -7,8 +7,8 @@ use tracer_common::sched::{CgroupMove, Exec, Exit, Fork, NewTask, Rename, Switch
 use tracer_common::stack::Sampled;
 
 use super::meta::{
-    CostRecord, EndRecord, FamilyRecord, FrameRecord, HostRecord, LocksRecord, LossRecord, ModuleRecord, NameRecord,
-    SeedRecord, StackRecord, StartRecord, SymbolRecord, TargetRecord, TickRecord,
+    CostRecord, CpuLimitsRecord, EndRecord, FamilyRecord, FrameRecord, HostRecord, LocksRecord, LossRecord,
+    ModuleRecord, NameRecord, SeedRecord, StackRecord, StartRecord, SymbolRecord, TargetRecord, TickRecord,
 };
 
 /// One record, decoded.
@@ -57,6 +57,7 @@ pub enum Meta {
     Stack(StackRecord),
     Symbol(SymbolRecord),
     Locks(LocksRecord),
+    CpuLimits(CpuLimitsRecord),
 }
 
 impl Event {
@@ -106,6 +107,7 @@ pub const fn kind_name(number: u16) -> Option<&'static str> {
         meta::STACK => "stack",
         meta::SYMBOL => "symbol",
         meta::LOCKS => "locks",
+        meta::CPU_LIMITS => "cpu-limits",
         _ => return None,
     })
 }

@@ -182,6 +182,10 @@ pub struct SeedRecord {
     pub cpu_ns: u64,
     /// Whether it is a kernel thread.
     pub kernel_thread: bool,
+    /// The kernel's priority: 100 to 139 is nice -20 to 19, below are realtime classes.
+    pub priority: Option<u8>,
+    /// CPUs that it may run on.
+    pub cpus_allowed: Option<u16>,
 }
 
 /// Kind `NAME`.
@@ -194,6 +198,67 @@ pub struct NameRecord {
     pub tgid: u32,
     /// Its name.
     pub comm: String,
+    /// Its priority, as in [`SeedRecord::priority`].
+    pub priority: Option<u8>,
+}
+
+/// Kind `CPU_LIMITS`: counters that the kernel keeps of CPU time, as they stand; the difference of two records counts. Written where
+/// they have changed.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct CpuLimitsRecord {
+    /// The host's CPUs, all or none of them.
+    pub cpus: Vec<CpuTimes>,
+    /// Cgroups with a CPU quota, of those that traced threads are in and of their ancestors.
+    pub cgroups: Vec<CgroupCpu>,
+    /// Traced threads that are in one of these, or below it.
+    pub members: Vec<CgroupMember>,
+}
+
+/// Part of [`CpuLimitsRecord`]: times since boot, to the kernel's tick.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct CpuTimes {
+    /// The CPU.
+    pub cpu: u16,
+    /// Time for tasks.
+    pub busy_ns: u64,
+    /// Time without anything to do, waiting for devices included.
+    pub idle_ns: u64,
+    /// Time in interrupts.
+    pub irq_ns: u64,
+    /// Time in softirqs.
+    pub softirq_ns: u64,
+    /// Time that the hypervisor gave to others although this CPU had something to do.
+    pub steal_ns: u64,
+}
+
+/// Part of [`CpuLimitsRecord`].
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct CgroupCpu {
+    /// Path in the hierarchy that has the CPU controller.
+    pub path: String,
+    /// CPU time that it may use in each period.
+    pub quota_ns: u64,
+    /// Length of a period.
+    pub period_ns: u64,
+    /// Periods in which it had something to run.
+    pub periods: u64,
+    /// Those in which its quota was used up.
+    pub throttled_periods: u64,
+    /// Time for which its queues, one per CPU, were held back, summed up.
+    pub throttled_ns: u64,
+}
+
+/// Part of [`CpuLimitsRecord`].
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct CgroupMember {
+    /// The thread; a process's id stands for its threads that are not named themselves.
+    pub tid: u32,
+    /// Path of its cgroup in the same hierarchy.
+    pub path: String,
 }
 
 /// Kind `COST`: what tracing cost so far. Left out of comparisons between a live report and its replay.

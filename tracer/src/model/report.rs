@@ -230,6 +230,30 @@ pub struct Thread {
     pub switches: u64,
     /// How often it was pushed off.
     pub preemptions: u64,
+    /// How often a CPU quota held it back; the time is the state `throttled`. Absent when 0.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
+    pub throttles: Option<u64>,
+    /// The longest of these times.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
+    pub throttle_max_s: Option<f64>,
+    /// The cgroup that it is in, where that or an ancestor has a CPU quota: path in the hierarchy with the CPU controller.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
+    pub cpu_cgroup: Option<String>,
+    /// Its nice value, last known. Absent: not known, or it is of a realtime class.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
+    pub nice: Option<i32>,
+    /// CPUs that it may run on, last known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
+    pub cpus_allowed: Option<u32>,
+    /// For whom it waited while it was ready. Absent where it never waited for a CPU.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
+    pub queued: Option<Queued>,
     /// What it waited for, by descending total; at most 8.
     pub waits: Vec<Wait>,
     /// What it computed, by descending time that samples estimate; at most 4. Of two threads that had the same ids one after the
@@ -273,6 +297,57 @@ pub struct Wait {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[serde(default)]
     pub places: Vec<FunctionTime>,
+}
+
+/// All waits of one thread for a CPU. The sums are those waits that ended in the window, by who had the CPU meanwhile on which the
+/// thread ran next. Of times in which no traced thread had that CPU only the first and the last thread are seen: where these are the
+/// same, the time counts as its; where the wait began within that time, as that of the last one; else as that of others without a
+/// name.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Queued {
+    /// How many waits.
+    pub waits: u64,
+    /// Times that the CPU was given to another thread meanwhile, as far as that was seen.
+    pub passed_over: u64,
+    /// The longest.
+    pub max_s: f64,
+    /// Behind threads of the same workload: traced ones, or of the same process where the whole host is traced.
+    pub siblings_s: f64,
+    /// Behind threads that do not belong to it.
+    pub others_s: f64,
+    /// Of these, behind threads that are not known by name.
+    pub unnamed_s: f64,
+    /// Of both, behind threads with a better priority, as far as they are itemised and both priorities are known.
+    pub better_priority_s: f64,
+    /// While that CPU was idle: waking up takes time.
+    pub idle_s: f64,
+    /// Behind whom cannot be told: records are missing, or the wait was long ago begun.
+    pub unknown_s: f64,
+    /// Behind whom, by descending time; at most 8.
+    pub behind: Vec<QueuedBehind>,
+}
+
+/// A thread that had the CPU while another was ready.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct QueuedBehind {
+    /// Its process.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pid: Option<u32>,
+    /// The thread.
+    pub tid: u32,
+    /// Its name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub thread: Option<String>,
+    /// Its process's name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub process: Option<String>,
+    /// Its nice value, where it is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub nice: Option<i32>,
+    /// Whether it belongs to the workload.
+    pub sibling: bool,
+    /// For how long.
+    pub total_s: f64,
 }
 
 /// A thread that held a lock.
@@ -351,12 +426,78 @@ pub struct Cpu {
     /// CPU time over the time that the host's CPUs offered; absent where their number is not known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cpu_share: Option<f64>,
+    /// CPUs that the traced threads wanted on average: CPU time and time ready, over the window.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
+    pub wanted_cpus: Option<f64>,
+    /// Time that CPU quotas held threads back. Absent where the kernel does not tell.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
+    pub throttled_s: Option<f64>,
+    /// Cgroups with a CPU quota, of those of traced threads and of their ancestors: longest held back first, then by path; at most
+    /// 64.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(default)]
+    pub quotas: Vec<CpuQuota>,
+    /// What all of the host's CPUs did; absent where their counters were not read twice.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
+    pub host: Option<HostCpu>,
     /// Threads seen, those without a row included.
     pub threads: u64,
     /// Processes seen.
     pub processes_seen: u64,
     /// Processes by descending CPU time, then pid; at most 32. They include threads without a row.
     pub processes: Vec<Process>,
+}
+
+/// A cgroup with a CPU quota. Its counters are the kernel's own, from the time on at which the tracer found the cgroup.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct CpuQuota {
+    /// Path in the hierarchy with the CPU controller.
+    pub cgroup: String,
+    /// CPUs that it may use: quota over period.
+    pub cpus: f64,
+    /// Length of a period.
+    pub period_s: f64,
+    /// Periods in which it had something to run.
+    pub periods: u64,
+    /// Those in which its quota was used up.
+    pub throttled_periods: u64,
+    /// Time for which its queues, one per CPU, were held back, summed up.
+    pub throttled_s: f64,
+    /// Time in the state `throttled` of the traced threads in it or below it.
+    pub threads_throttled_s: f64,
+}
+
+/// What the host's CPUs did, by the kernel's counters (/proc/stat); whoever used them.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct HostCpu {
+    /// Time for tasks.
+    pub busy_s: f64,
+    /// Time without anything to do.
+    pub idle_s: f64,
+    /// Time in interrupts.
+    pub irq_s: f64,
+    /// Time in softirqs.
+    pub softirq_s: f64,
+    /// Time that the hypervisor gave to others.
+    pub steal_s: f64,
+    /// Of the time in which the CPUs had something to do the part in interrupts and softirqs; 0 where there was none.
+    pub irq_share: f64,
+    /// And the part that the hypervisor gave to others.
+    pub steal_share: f64,
+    /// Idle time of each CPU, the most idle first; at most 64.
+    pub idle: Vec<CpuIdle>,
+}
+
+/// Idle time of one CPU.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct CpuIdle {
+    /// The CPU.
+    pub cpu: u32,
+    /// Time without anything to do.
+    pub idle_s: f64,
 }
 
 /// One process, all its threads summed up.

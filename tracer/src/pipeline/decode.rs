@@ -86,6 +86,22 @@ pub fn strangers(record: &[u8]) -> [u32; 3] {
     ]
 }
 
+/// The thread or process whose cgroup may be one that was not met before: one that existed, that executed a program, or that moved.
+pub fn newcomer(record: &[u8]) -> Option<u32> {
+    let header = header(record)?;
+    match header.kind {
+        kind::EXEC | kind::CGROUP_MOVE => Fields(&record[HEADER_BYTES..]).u32(),
+        meta::SEED => match decode(record) {
+            Ok(Event::Meta(_, meta)) => match *meta {
+                Meta::Seed(seed) if seed.tid == seed.tgid => Some(seed.tid),
+                _ => None,
+            },
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
 fn decode_meta(header: Header, payload: &[u8]) -> Result<Event, Undecoded> {
     let meta = match header.kind {
         meta::HOST => json(payload).map(Meta::Host),
@@ -103,6 +119,7 @@ fn decode_meta(header: Header, payload: &[u8]) -> Result<Event, Undecoded> {
         meta::STACK => json(payload).map(Meta::Stack),
         meta::SYMBOL => json(payload).map(Meta::Symbol),
         meta::LOCKS => json(payload).map(Meta::Locks),
+        meta::CPU_LIMITS => json(payload).map(Meta::CpuLimits),
         _ => return Err(Undecoded { header: Some(header), cause: Cause::UnknownKind }),
     };
     match meta {
@@ -301,7 +318,7 @@ mod tests {
             panic!("a NAME record");
         };
         let comm = "a\\x1b[2J\\x7f\\u{202e}\\x1b\u{e9}".to_owned();
-        assert_eq!(*meta, Meta::Name(crate::model::meta::NameRecord { tid: 7, tgid: 0, comm }));
+        assert_eq!(*meta, Meta::Name(crate::model::meta::NameRecord { tid: 7, tgid: 0, comm, priority: None }));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use super::layout::{Align, Page, Tint};
 use super::ledger::{coverage, overhead};
-use super::{critical_path, stacks};
+use super::{critical_path, queues, stacks};
 use crate::model::report::{
     Context, Evidence, Finding, Futex, KernelLock, Owner, Report, Row, RuleStatus, Severity, Thread, Verdict, Wait,
     Waker,
@@ -45,6 +45,7 @@ pub fn render(report: &Report, style: Style) -> String {
     }
     critical_path::path(&mut page, report);
     threads(&mut page, report);
+    queues::lines(&mut page, report);
     stacks::computing(&mut page, report);
     stacks::waiting(&mut page, report);
     waits(&mut page, report);
@@ -218,6 +219,7 @@ fn legend(page: &mut Page, shown: &[&Thread]) {
         parts.push("? not known");
     }
     let states = [
+        ("throttled", "throttled: held back by a CPU quota"),
         ("futex", "futex: a lock, queue or join in user space"),
         ("kernel_lock", "kernel_lock: a lock inside the kernel"),
         ("file", "file: a file or disk"),

@@ -105,6 +105,7 @@ fn payload_bytes(meta: &Meta) -> Vec<u8> {
         Meta::Stack(payload) => serde_json::to_vec(payload),
         Meta::Symbol(payload) => serde_json::to_vec(payload),
         Meta::Locks(payload) => serde_json::to_vec(payload),
+        Meta::CpuLimits(payload) => serde_json::to_vec(payload),
     }
     .expect("plain data")
 }
@@ -148,6 +149,7 @@ pub fn meta_event(ts_ns: u64, payload: Meta) -> Event {
         Meta::Stack(_) => meta::STACK,
         Meta::Symbol(_) => meta::SYMBOL,
         Meta::Locks(_) => meta::LOCKS,
+        Meta::CpuLimits(_) => meta::CPU_LIMITS,
     };
     Event::Meta(header(kind, ts_ns, 0), Box::new(payload))
 }
@@ -275,6 +277,25 @@ pub fn seed(tid: u32, tgid: u32, name: &str, state: &str) -> SeedRecord {
     }
 }
 
+/// Counters of two CPUs, and a cgroup that may use half a CPU: thread 10 is in one below it. `spent_ms` of each went by.
+pub fn cpu_limits(spent_ms: u64) -> CpuLimitsRecord {
+    let ns = spent_ms * 1_000_000;
+    let cpu = |cpu| CpuTimes { cpu, busy_ns: ns / 2, idle_ns: ns / 2, ..CpuTimes::default() };
+    let cgroup = CgroupCpu {
+        path: "/limited".to_owned(),
+        quota_ns: 50_000_000,
+        period_ns: 100_000_000,
+        periods: spent_ms / 100,
+        throttled_periods: spent_ms / 100,
+        throttled_ns: ns / 2,
+    };
+    CpuLimitsRecord {
+        cpus: vec![cpu(0), cpu(1)],
+        cgroups: vec![cgroup],
+        members: vec![CgroupMember { tid: 10, path: "/limited/job".to_owned() }],
+    }
+}
+
 /// A host of two CPUs, x86-64, and one family that is ready.
 pub fn prologue(start_ns: u64) -> Vec<Event> {
     let host = HostRecord {
@@ -348,13 +369,14 @@ pub fn one_of_each() -> Vec<Event> {
         })),
         meta_event(13, Meta::Tick(TickRecord { complete_ts_ns: 12, ..TickRecord::default() })),
         meta_event(14, Meta::Seed(seed(9, 9, "seeded", "S"))),
-        meta_event(15, Meta::Name(NameRecord { tid: 3, tgid: 3, comm: "other".to_owned() })),
+        meta_event(15, Meta::Name(NameRecord { tid: 3, tgid: 3, comm: "other".to_owned(), priority: Some(120) })),
         meta_event(16, Meta::Cost(CostRecord { measured_s: 1.0, ..CostRecord::default() })),
         Event::Contended(contended(17, 10, 10, Kind::MmapWrite, 12)),
         meta_event(
             18,
             Meta::Locks(LocksRecord { short: vec![ShortContentions { tgid: 10, kind: 9, count: 2, ns: 3 }] }),
         ),
+        meta_event(19, Meta::CpuLimits(cpu_limits(0))),
     ];
     events.extend(prologue(4));
     events.extend(epilogue(20, 8));

@@ -89,12 +89,25 @@ pub fn context_switches() -> (u64, u64) {
 
 /// Binds the calling thread to one CPU. Returns whether the kernel agreed.
 pub fn pin(cpu: usize) -> bool {
+    pin_to(&[cpu])
+}
+
+/// Binds the calling thread to some CPUs. Returns whether the kernel agreed.
+pub fn pin_to(cpus: &[usize]) -> bool {
     // SAFETY: cpu_set_t is plain integers, for which zero is the empty set.
     let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
-    // SAFETY: CPU_SET checks `cpu` against the set's size.
-    unsafe { libc::CPU_SET(cpu, &mut set) };
+    for cpu in cpus {
+        // SAFETY: CPU_SET checks `cpu` against the set's size.
+        unsafe { libc::CPU_SET(*cpu, &mut set) };
+    }
     // SAFETY: `set` is a valid set of the size given; 0 names the calling thread.
     unsafe { libc::sched_setaffinity(0, size_of_val(&set), &set) == 0 }
+}
+
+/// Gives the calling thread a nice value. Returns whether the kernel agreed.
+pub fn nice(value: i32) -> bool {
+    // SAFETY: takes three numbers; 0 names the calling thread.
+    unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, value) == 0 }
 }
 
 /// The CPUs that this process may use.

@@ -140,7 +140,7 @@ impl Trail {
         let Some(wait) = wait else {
             match state {
                 State::OnCpu => self.ran_ns = self.ran_ns.saturating_add(length_ns),
-                State::Runnable => {}
+                State::Runnable | State::Throttled => {}
                 _ => self.timed_out = None,
             }
             self.bytes.push(state as u8);

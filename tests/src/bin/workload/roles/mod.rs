@@ -5,6 +5,7 @@ mod cgroup_move;
 mod child_wait;
 mod condvar;
 mod cpu;
+mod crowded;
 mod daemonise;
 mod deadlock;
 mod exec_thread;
@@ -15,10 +16,12 @@ mod join;
 mod mmap_lock;
 mod mutex;
 mod never_switch;
+mod oversub;
 mod pingpong;
 mod pipe_lock;
 mod pipe_queue;
 mod poll_wait;
+mod quota;
 mod rename;
 mod rwlock;
 mod semaphore;
@@ -118,6 +121,12 @@ roles! {
     MmapLock "mmap-lock" mmap_lock,
     /// Threads fight for a pipe's mutex. Healthy: each has a pipe of its own.
     PipeLock "pipe-lock" pipe_lock,
+    /// Threads spin at a barrier, more of them than CPUs. Healthy: one per CPU.
+    Oversub "oversub" oversub,
+    /// A thread computes in a cgroup with a CPU quota. Healthy: it does not reach it.
+    Quota "quota" quota,
+    /// A thread computes on one CPU, perhaps with low priority, beside whatever else runs there.
+    Crowded "crowded" crowded,
 }
 
 /// Reads `30s`, `1.5s`, `500ms`, `20us`.

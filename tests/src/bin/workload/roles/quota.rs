@@ -1,0 +1,59 @@
+//! `quota`: one thread computes in a cgroup that may use only a part of a CPU. Healthy: in a cgroup whose quota it never reaches.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Context;
+
+use crate::truth::Run;
+use crate::{roles, sys};
+
+#[derive(clap::Args)]
+pub struct Options {
+    /// The folder of the cgroup to go to.
+    #[arg(long)]
+    cgroup: PathBuf,
+    #[arg(long, value_parser = roles::duration, default_value = "3s")]
+    duration: Duration,
+    /// Part of each 20 ms in which it computes.
+    #[arg(long, default_value_t = 1.0)]
+    busy: f64,
+    #[arg(long, default_value_t = 1)]
+    threads: usize,
+    /// On one CPU.
+    #[arg(long)]
+    pinned: bool,
+}
+
+/// It computes and sleeps in turn.
+const ROUND: Duration = Duration::from_millis(20);
+
+impl roles::Options for Options {
+    fn run(&self, run: &mut Run) -> anyhow::Result<()> {
+        let procs = self.cgroup.join("cgroup.procs");
+        std::fs::write(&procs, "0").with_context(|| format!("cannot write {}", procs.display()))?;
+        if self.pinned {
+            let cpus = sys::allowed_cpus();
+            let cpu = cpus[run.random.usize(..cpus.len())];
+            anyhow::ensure!(sys::pin(cpu), "cannot bind to CPU {cpu}");
+            run.set("cpu", cpu);
+        }
+        let (duration, busy) = (self.duration, self.busy);
+        let mut workers = Vec::new();
+        for _ in 0..self.threads {
+            workers.push(run.spawn("computer", move |_| {
+                if busy >= 1.0 {
+                    sys::compute(duration);
+                    return;
+                }
+                let end = std::time::Instant::now() + duration;
+                while std::time::Instant::now() < end {
+                    sys::compute(ROUND.mul_f64(busy));
+                    std::thread::sleep(ROUND.mul_f64(1.0 - busy));
+                }
+            })?);
+        }
+        run.ready(&workers);
+        run.join(workers)
+    }
+}
