@@ -98,8 +98,10 @@ pub struct StackQuality {
     /// since code made at run time has no unwind information; "cut": longer than what is copied or followed; "unreadable";
     /// "no-unwind-info"; "process-gone"; "no-user-stack"; "unknown"; "no-room" and "not-recorded": there is no stack.
     pub ends: BTreeMap<String, u64>,
-    /// "whole" and "rescued" over `stacks`.
-    pub whole_share: f64,
+    /// "whole" and "rescued" over `stacks` less "no-user-stack": a thread that is ending has no user stack any more. Absent where all
+    /// were so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub whole_share: Option<f64>,
     /// Stacks with at least one Python frame.
     pub python: u64,
     /// Stacks whose Python frames do not fit the native ones.

@@ -1,21 +1,23 @@
 //! What a Python frame is called: function, file and line, read from the code object in the live process.
 //!
-//! A code object can be freed and its memory used again between the sample and the look at it, so each step is checked: the type
-//! of the object, the types of its strings, the instruction inside the code. What is known of a code object is kept, and believed
-//! again only as long as the object still refers to the same strings, table and first line.
+//! A code object can be freed and its memory used again between the sample and the look at it, as a module's code is while it is
+//! imported. So each step is checked: the type of the object, the types of its strings, the instruction inside the code, and that the
+//! object refers to what it referred to when the frame was read ([`mark`]). What is known of a code object is kept under its address
+//! and mark: it is believed when the object has gone since, and read anew when its strings, table or first line are others.
 //!
 //! Bounds: [`MOST_CODES`] code objects and [`MOST_BYTES`] bytes of their names and tables over all processes. They are kept in two
 //! halves: when the younger is full, the older is dropped and the younger takes its place; what is used moves to the younger.
 
 use std::{collections::HashMap, sync::Arc};
 
-use tracer_common::python::{NONE, PythonFrame};
+use tracer_common::python::{MARK_WORDS, NONE, PythonFrame, mark};
 
 use super::{
     layout::{CODE_BYTES, CodeLayout, Interpreter, OBJECT_SIZE, OBJECT_TYPE},
     lines,
     memory::ReadMemory,
     text::{self, Unusable},
+    walk::mark_words,
 };
 
 /// Most code objects that are kept.
@@ -65,12 +67,15 @@ impl From<Unusable> for Missing {
     }
 }
 
-/// Names of code objects, by process and address.
+/// Process, address and mark of a code object.
+type Key = (u32, u64, u32);
+
+/// Names of code objects.
 #[derive(Debug, Default)]
 pub struct Codes {
-    young: HashMap<(u32, u64), Code>,
+    young: HashMap<Key, Code>,
     young_bytes: usize,
-    old: HashMap<(u32, u64), Code>,
+    old: HashMap<Key, Code>,
     batch: u64,
     /// Set by the first `begin_batch`.
     in_batches: bool,
@@ -94,6 +99,7 @@ struct Code {
 /// What tells a code object from another one at the same address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Identity {
+    mark: u32,
     first_line: i32,
     name: u64,
     file: u64,
@@ -133,7 +139,7 @@ impl Codes {
             return Err(Missing::Shim);
         }
         let address = frame.code & !interpreter.process.code_tag_mask;
-        let code = self.code(memory, pid, interpreter, address)?;
+        let code = self.code(memory, interpreter, (pid, address, frame.mark))?;
         let offset = code.offset(interpreter, address, frame.instruction).ok_or(Missing::NotCode)?;
         if code.is_synthetic {
             return Err(Missing::Shim);
@@ -145,29 +151,31 @@ impl Codes {
     fn code(
         &mut self,
         memory: &mut dyn ReadMemory,
-        pid: u32,
         interpreter: &Interpreter,
-        address: u64,
+        key: Key,
     ) -> Result<&Code, Missing> {
-        let key = (pid, address);
+        let (_, address, marked) = key;
         let known = self.young.get(&key).or_else(|| self.old.get(&key));
         let is_trusted = self.in_batches && known.is_some_and(|code| code.checked_in == self.batch);
         if !is_trusted {
-            let fresh = match read_identity(memory, interpreter, address) {
-                Ok(identity) => match known {
-                    Some(code) if code.identity == identity => code.clone(),
-                    _ => read(memory, interpreter, address, identity)?,
-                },
+            let found = read_identity(memory, interpreter, address).and_then(|identity| {
+                if marked == 0 || marked == identity.mark { Ok(identity) } else { Err(Missing::NotCode) }
+            });
+            let fresh = match (found, known) {
+                (Ok(identity), Some(code)) if code.identity == identity => code.clone(),
+                (Ok(identity), _) => read(memory, interpreter, address, identity)?,
                 // Most likely the process has exited.
-                Err(Missing::Unreadable) => known.ok_or(Missing::Unreadable)?.clone(),
-                Err(missing) => return Err(missing),
+                (Err(Missing::Unreadable), Some(code)) => code.clone(),
+                // It is gone, but what has its mark was it.
+                (Err(_), Some(code)) if marked != 0 => code.clone(),
+                (Err(missing), _) => return Err(missing),
             };
             self.keep(key, Code { checked_in: self.batch, ..fresh });
         }
         self.young.get(&key).or_else(|| self.old.get(&key)).ok_or(Missing::Unreadable)
     }
 
-    fn keep(&mut self, key: (u32, u64), code: Code) {
+    fn keep(&mut self, key: Key, code: Code) {
         let cost = code.cost_bytes();
         if let Some(before) = self.young.remove(&key) {
             self.young_bytes -= before.cost_bytes();
@@ -205,7 +213,10 @@ impl Code {
 fn read_identity(memory: &mut dyn ReadMemory, interpreter: &Interpreter, address: u64) -> Result<Identity, Missing> {
     let mut bytes = [0; CODE_BYTES];
     let layout = &interpreter.code;
-    let needed = usize::from(layout.lines.max(layout.file).max(layout.name) + 8).clamp(OBJECT_SIZE + 8, CODE_BYTES);
+    let marked = usize::try_from(interpreter.process.code_mark).unwrap_or(CODE_BYTES).min(CODE_BYTES - MARK_WORDS * 8);
+    let needed = usize::from(layout.lines.max(layout.file).max(layout.name) + 8)
+        .max(marked + MARK_WORDS * 8)
+        .clamp(OBJECT_SIZE + 8, CODE_BYTES);
     if !memory.read(address, &mut bytes[..needed]) {
         return Err(Missing::Unreadable);
     }
@@ -214,7 +225,9 @@ fn read_identity(memory: &mut dyn ReadMemory, interpreter: &Interpreter, address
     if word(OBJECT_TYPE) != interpreter.types.code {
         return Err(Missing::NotCode);
     }
+    let words = bytes[marked..].first_chunk().map(mark_words).unwrap_or_default();
     Ok(Identity {
+        mark: mark(words),
         first_line: word(usize::from(layout.first_line)) as u32 as i32,
         name: word(usize::from(layout.name)),
         file: word(usize::from(layout.file)),

@@ -162,6 +162,41 @@ fn a_code_object_that_was_replaced_is_read_again() {
 }
 
 #[test]
+fn what_has_another_mark_than_the_frame_is_not_what_ran() {
+    for minor in 8..=12 {
+        let interpreter = interpreter(minor);
+        let mut codes = Codes::new();
+        let mut memory = recorded(&interpreter, "before");
+        let frame = PythonFrame { mark: marked(&interpreter, &mut memory), ..at(&interpreter, 0) };
+        assert_ne!(frame.mark, 0, "3.{minor}");
+        // Freed, and its memory used for another function, before anyone has looked.
+        let name = if interpreter.code.qualified == NONE { interpreter.code.name } else { interpreter.code.qualified };
+        put_text(&mut memory, &interpreter, CODE + 0x20000, "after");
+        let other = |memory: &mut Recorded, at| memory.put_word(CODE + u64::from(name), CODE + at);
+        let original = CODE + if interpreter.code.qualified == NONE { 0x1000 } else { 0x8000 };
+        other(&mut memory, 0x20000);
+        let missing = codes.frame(&mut memory, PID, &interpreter, &frame);
+        assert_eq!(missing, Err(Missing::NotCode), "3.{minor}: the other's name would be wrong");
+        // Looked at in time: then it is known although it has gone since.
+        other(&mut memory, original - CODE);
+        assert_eq!(&*codes.frame(&mut memory, PID, &interpreter, &frame).expect("a name").function, "before");
+        other(&mut memory, 0x20000);
+        assert_eq!(&*codes.frame(&mut memory, PID, &interpreter, &frame).expect("a name").function, "before");
+        let later = PythonFrame { mark: marked(&interpreter, &mut memory), ..frame };
+        assert_eq!(&*codes.frame(&mut memory, PID, &interpreter, &later).expect("a name").function, "after");
+        memory.put_word(CODE + OBJECT_TYPE as u64, TYPES.text);
+        assert_eq!(&*codes.frame(&mut memory, PID, &interpreter, &frame).expect("a name").function, "before");
+    }
+}
+
+/// The mark of the code object as the programs read it.
+fn marked(interpreter: &Interpreter, memory: &mut Recorded) -> u32 {
+    let mut bytes = [0; MARK_WORDS * 8];
+    assert!(memory.read(CODE + interpreter.process.code_mark, &mut bytes));
+    mark(mark_words(&bytes))
+}
+
+#[test]
 fn within_a_batch_a_code_object_is_read_once() {
     let interpreter = interpreter(11);
     let mut memory = recorded(&interpreter, "f");
@@ -200,12 +235,12 @@ fn what_is_kept_is_bounded() {
     let large = Code { table: vec![0; TABLE_BYTES].into(), ..code.clone() };
     let small = code.clone();
     for address in 0..200 {
-        codes.keep((PID, address), large.clone());
+        codes.keep((PID, address, 0), large.clone());
         let bytes: usize = codes.young.values().chain(codes.old.values()).map(Code::cost_bytes).sum();
         assert!(bytes <= MOST_BYTES, "{bytes} after {address}");
     }
     for address in 0..3 * MOST_CODES as u64 {
-        codes.keep((PID, address), small.clone());
+        codes.keep((PID, address, 0), small.clone());
     }
     assert!(codes.young.len() + codes.old.len() <= MOST_CODES);
     assert_eq!(codes.young_bytes, codes.young.values().map(Code::cost_bytes).sum::<usize>());

@@ -92,6 +92,11 @@ pub const BYTES_DATA: u64 = 32;
 pub const THREAD_INTERPRETER: u64 = 16;
 /// Most bytes of a code object that are read: all fields in [`CodeLayout`] lie before.
 pub const CODE_BYTES: usize = 256;
+/// Words in front of `co_filename` from which on a code object's mark is made, to the table of lines. 3.11 on: `co_version` (3.12 on)
+/// and the names and kinds of variables; before: names of variables.
+const MARK_BEFORE_FILE: u16 = 24;
+/// See above.
+const OLD_MARK_BEFORE_FILE: u16 = 32;
 /// Most bytes of a frame.
 const FRAME_BYTES: u16 = 112;
 
@@ -205,6 +210,8 @@ pub fn table(minor: u8) -> Option<Layout> {
         11 => CodeLayout { first_line: 72, instructions: 184, ascii: 48, wide: 72, ..new_code() },
         _ => CodeLayout { first_line: 68, instructions: 192, ascii: 40, wide: 56, ..new_code() },
     };
+    let before_file = if minor <= 10 { OLD_MARK_BEFORE_FILE } else { MARK_BEFORE_FILE };
+    let process = PythonProcess { code_mark: u64::from(code.file - before_file), ..process };
     Some(Layout { process, head: if minor <= 10 { 32 } else { 40 }, code })
 }
 
@@ -339,7 +346,9 @@ impl Table<'_> {
             && self.word(words.text + 2) == TEXT_LENGTH as u64
             && frame_bytes <= FRAME_BYTES;
         let head = self.field(RUNTIME, 2, POINTER)?;
-        as_known.then_some(Layout { process: PythonProcess { frame_bytes, ..process }, head: u64::from(head), code })
+        let code_mark = code.file.checked_sub(MARK_BEFORE_FILE)?.into();
+        let process = PythonProcess { frame_bytes, code_mark, ..process };
+        as_known.then_some(Layout { process, head: u64::from(head), code })
     }
 
     fn code(&self, words: &Words) -> Option<CodeLayout> {
@@ -365,6 +374,8 @@ impl Table<'_> {
 
 #[cfg(test)]
 mod tests {
+    use tracer_common::python::MARK_WORDS;
+
     use super::*;
 
     fn published_table(words: &[(usize, u64)]) -> [u8; PUBLISHED_BYTES] {
@@ -415,6 +426,7 @@ mod tests {
         assert_eq!(version.to_string(), "3.14.10");
         assert_eq!(layout.head, 808);
         assert_eq!((layout.process.frame_owner, layout.process.frame_bytes, layout.process.code_tag_mask), (74, 80, 3));
+        assert_eq!(layout.process.code_mark, 88);
         assert_eq!((layout.code.instructions, layout.code.ascii, layout.code.wide), (208, 40, 56));
     }
 
@@ -457,6 +469,9 @@ mod tests {
             assert!(process.frame_owner == NONE || process.frame_owner < process.frame_bytes, "3.{minor}");
             assert!(process.frame_bytes <= FRAME_BYTES, "3.{minor}");
             let code = layout.code;
+            let marked = process.code_mark..process.code_mark + MARK_WORDS as u64 * 8;
+            assert!(marked.end <= CODE_BYTES as u64 && process.code_mark % 8 == 0, "3.{minor}");
+            assert!([code.file, code.name, code.lines].iter().all(|at| marked.contains(&u64::from(*at))), "3.{minor}");
             for offset in [code.file, code.name, code.lines, code.first_line] {
                 assert!(usize::from(offset) + 8 <= CODE_BYTES, "3.{minor}: {offset}");
             }

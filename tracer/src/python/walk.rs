@@ -4,7 +4,7 @@
 //! of different moments. Step for step the same, so that what is shown here holds there.
 
 use tracer_common::python::{
-    NONE, PythonFrame, PythonProcess, WALKED_FRAMES, WALKED_INTERPRETERS, WALKED_THREADS, walk as end,
+    MARK_WORDS, NONE, PythonFrame, PythonProcess, WALKED_FRAMES, WALKED_INTERPRETERS, WALKED_THREADS, mark, walk as end,
 };
 
 use super::memory::{ReadMemory, word};
@@ -122,7 +122,8 @@ fn frames(memory: &mut dyn ReadMemory, process: &PythonProcess, start: Start) ->
                 instruction
             },
             owner,
-            reserved: [0; 7],
+            reserved: [0; 3],
+            mark: mark_of(memory, (code & !process.code_tag_mask).wrapping_add(process.code_mark)),
         });
         if is_outermost {
             doubt = None;
@@ -130,6 +131,16 @@ fn frames(memory: &mut dyn ReadMemory, process: &PythonProcess, start: Start) ->
         frame = previous;
     }
     (frames, if frame == 0 { end::WHOLE } else { end::CUT })
+}
+
+fn mark_of(memory: &mut dyn ReadMemory, address: u64) -> u32 {
+    let mut bytes = [0; MARK_WORDS * 8];
+    if memory.read(address, &mut bytes) { mark(mark_words(&bytes)) } else { 0 }
+}
+
+/// The words of a mark.
+pub fn mark_words(bytes: &[u8; MARK_WORDS * 8]) -> [u64; MARK_WORDS] {
+    std::array::from_fn(|index| bytes[index * 8..].first_chunk().map_or(0, |word| u64::from_le_bytes(*word)))
 }
 
 fn word_at(buffer: &[u8; FRAME_BUFFER_BYTES], offset: u16) -> u64 {

@@ -199,6 +199,7 @@ fn ends_are_counted_by_kind_and_files_without_unwind_information_are_named() {
         (StackEnd::Whole, true),
         (StackEnd::Cut, false),
         (StackEnd::ProcessGone, false),
+        (StackEnd::NoUserStack, false),
     ];
     for (number, (end, rescued)) in ends.into_iter().enumerate() {
         let id = 500 + number as u64;
@@ -215,6 +216,7 @@ fn ends_are_counted_by_kind_and_files_without_unwind_information_are_named() {
         ("cut", 1),
         ("no-room", 1),
         ("no-unwind-info", 1),
+        ("no-user-stack", 1),
         ("not-recorded", 1),
         ("process-gone", 1),
         ("rescued", 1),
@@ -222,7 +224,9 @@ fn ends_are_counted_by_kind_and_files_without_unwind_information_are_named() {
     ];
     assert_eq!(ends, expected);
     assert_eq!(section(&report).no_unwind_files[0].file, "/lib/fast.so");
-    close("whole and rescued", row.whole_share, 601.0 / 606.0);
+    assert_eq!(row.stacks, 607);
+    let whole = row.whole_share.expect("there are user stacks");
+    close("whole and rescued, without the thread that was ending", whole, 601.0 / 606.0);
 }
 
 #[test]
