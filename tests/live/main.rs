@@ -20,6 +20,7 @@ mod record;
 mod replay;
 mod signals;
 mod stacks;
+mod stacks_bad_input;
 mod stacks_python;
 mod states;
 mod storm;

@@ -55,7 +55,7 @@ pub(super) fn computing(page: &mut Page, report: &Report) {
                 percent(function.inclusive_share),
                 name(&function.location, room.function),
                 place(&function.location, room.place),
-                thread(function.thread.as_deref(), function.tid, function.threads),
+                thread(function.whose.thread.as_deref(), function.whose.tid, function.threads),
             ]
         })
         .collect();
@@ -94,7 +94,7 @@ pub(super) fn waiting(page: &mut Page, report: &Report) {
                 state.clone(),
                 function,
                 place(&wait.location, room.place),
-                thread(wait.thread.as_deref(), wait.tid, wait.threads),
+                thread(wait.whose.thread.as_deref(), wait.whose.tid, wait.threads),
             ]
         })
         .collect();

@@ -251,7 +251,7 @@ impl Worker {
                             if reason == CODE_FREED {
                                 self.freed_ns = now_ns;
                             }
-                            user.python_end = Some(reason);
+                            user.python_end.get_or_insert(reason);
                             user.frames.push(FrameKey::UnknownPython);
                         }
                     }
