@@ -208,7 +208,7 @@ fn a_damaged_debug_file_gives_no_wrong_names() {
         let samples = of_origin(&stacks.within(spell(&truth)), Origin::OnCpu);
         for sample in &samples {
             let own = of_file(sample, &program);
-            let inline = ["do_as_asked", "compute_here", "clock_ns", "begin"];
+            let inline = ["run_in", "do_as_asked", "compute_here", "clock_ns", "begin"];
             let known = |name: &str| chain.contains(&name) || inline.contains(&name) || name == "_start";
             let wrong = own.iter().find(|name| !known(name) && !name.contains("+0x"));
             assert!(wrong.is_none(), "{what}: {wrong:?} in {}", sample.shown());

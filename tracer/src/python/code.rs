@@ -3,7 +3,9 @@
 //! A code object can be freed and its memory used again between the sample and the look at it, as a module's code is while it is
 //! imported. So each step is checked: the type of the object, the types of its strings, the instruction inside the code, and that the
 //! object refers to what it referred to when the frame was read ([`mark`]). What is known of a code object is kept under its address
-//! and mark: it is believed when the object has gone since, and read anew when its strings, table or first line are others.
+//! and mark. From 3.12 on the mark holds a number that no other code object of the process has: it is believed whatever has become of
+//! the object. Before, all that an object refers to may have come to the same addresses as what an earlier one did, so it is believed
+//! only as long as first line, names and files are still the same; only a process that has exited keeps its names.
 //!
 //! Bounds: [`MOST_CODES`] code objects and [`MOST_BYTES`] bytes of their names and tables over all processes. They are kept in two
 //! halves: when the younger is full, the older is dropped and the younger takes its place; what is used moves to the younger.
@@ -30,6 +32,8 @@ const NAME_CHARACTERS: usize = 512;
 const FILE_CHARACTERS: usize = 4096;
 /// Longest table of lines that is read.
 const TABLE_BYTES: usize = 1 << 20;
+/// The first version that numbers code objects (`co_version`), within the words of the mark.
+const FIRST_WITH_CODE_VERSION: u8 = 12;
 /// What an entry costs beside its names and table, about.
 const ENTRY_BYTES: usize = 256;
 
@@ -108,6 +112,13 @@ struct Identity {
     size: u64,
 }
 
+impl Identity {
+    /// The string that is shown as its name.
+    fn shown(&self, layout: &CodeLayout) -> u64 {
+        if layout.qualified == NONE { self.name } else { self.qualified }
+    }
+}
+
 impl Codes {
     /// Empty.
     pub fn new() -> Self {
@@ -148,26 +159,20 @@ impl Codes {
         Ok(PyName { function: code.function.clone(), file: code.file.clone(), line })
     }
 
-    fn code(
-        &mut self,
-        memory: &mut dyn ReadMemory,
-        interpreter: &Interpreter,
-        key: Key,
-    ) -> Result<&Code, Missing> {
+    fn code(&mut self, memory: &mut dyn ReadMemory, interpreter: &Interpreter, key: Key) -> Result<&Code, Missing> {
         let (_, address, marked) = key;
         let known = self.young.get(&key).or_else(|| self.old.get(&key));
-        let is_trusted = self.in_batches && known.is_some_and(|code| code.checked_in == self.batch);
-        if !is_trusted {
+        let is_the_one = marked != 0 && interpreter.version.minor >= FIRST_WITH_CODE_VERSION;
+        let is_trusted = |code: &Code| is_the_one || self.in_batches && code.checked_in == self.batch;
+        if !known.is_some_and(is_trusted) {
             let found = read_identity(memory, interpreter, address).and_then(|identity| {
                 if marked == 0 || marked == identity.mark { Ok(identity) } else { Err(Missing::NotCode) }
             });
             let fresh = match (found, known) {
-                (Ok(identity), Some(code)) if code.identity == identity => code.clone(),
+                (Ok(identity), Some(code)) if code.is_still(memory, interpreter, &identity) => code.clone(),
                 (Ok(identity), _) => read(memory, interpreter, address, identity)?,
                 // Most likely the process has exited.
                 (Err(Missing::Unreadable), Some(code)) => code.clone(),
-                // It is gone, but what has its mark was it.
-                (Err(_), Some(code)) if marked != 0 => code.clone(),
                 (Err(missing), _) => return Err(missing),
             };
             self.keep(key, Code { checked_in: self.batch, ..fresh });
@@ -191,6 +196,15 @@ impl Codes {
 }
 
 impl Code {
+    /// Whether what is known is right of an object with this identity.
+    fn is_still(&self, memory: &mut dyn ReadMemory, interpreter: &Interpreter, identity: &Identity) -> bool {
+        let (layout, types) = (&interpreter.code, &interpreter.types);
+        let mut has = |address, known: &str, limit| text::is(memory, layout, types, address, known, limit);
+        self.identity == *identity
+            && has(identity.shown(layout), &self.function, NAME_CHARACTERS)
+            && has(identity.file, &self.file, FILE_CHARACTERS)
+    }
+
     fn cost_bytes(&self) -> usize {
         ENTRY_BYTES + self.function.len() + self.file.len() + self.table.len()
     }
@@ -245,8 +259,7 @@ fn read(
     identity: Identity,
 ) -> Result<Code, Missing> {
     let (layout, types): (&CodeLayout, _) = (&interpreter.code, &interpreter.types);
-    let name = if layout.qualified == NONE { identity.name } else { identity.qualified };
-    let function = text::text(memory, layout, types, name, NAME_CHARACTERS)?;
+    let function = text::text(memory, layout, types, identity.shown(layout), NAME_CHARACTERS)?;
     let file = text::text(memory, layout, types, identity.file, FILE_CHARACTERS)?;
     let table = text::bytes(memory, types, identity.table, TABLE_BYTES)?;
     let code_bytes = if layout.code == NONE {

@@ -11,6 +11,9 @@ use crate::model::text::printable;
 /// Bytes in front of any string's data that say what it is.
 const HEAD_BYTES: usize = 40;
 
+/// In the state of a string that is ASCII only.
+const ASCII_BIT: u8 = 1 << 6;
+
 /// Why an object could not be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unusable {
@@ -49,6 +52,27 @@ pub fn text(
         name.push('…');
     }
     Ok(name)
+}
+
+/// Whether [`text`] would give this, in one read where it is ASCII.
+pub fn is(
+    memory: &mut dyn ReadMemory,
+    layout: &CodeLayout,
+    types: &Types,
+    address: u64,
+    known: &str,
+    limit: usize,
+) -> bool {
+    let at = usize::from(layout.ascii);
+    let mut bytes = vec![0; (at + known.len()).max(HEAD_BYTES)];
+    // Of what was made printable or cut the bytes differ.
+    let as_it_is = known.is_ascii()
+        && memory.read(address, &mut bytes)
+        && word_at(&bytes, OBJECT_TYPE) == types.text
+        && word_at(&bytes, TEXT_LENGTH) == known.len() as u64
+        && bytes[TEXT_STATE] & ASCII_BIT != 0
+        && &bytes[at..at + known.len()] == known.as_bytes();
+    as_it_is || text(memory, layout, types, address, limit).is_ok_and(|text| text == known)
 }
 
 /// Reads a bytes object of at most `limit` bytes.

@@ -383,7 +383,8 @@ mod tests {
     #[test]
     fn of_those_that_live_the_ones_without_stacks_for_long_give_way() {
         let mut processes = Processes::new(None);
-        let text: String = (0..65_536u64).map(|page| format!("{0:x}000-{0:x}fff r-xp 0 00:00 0 \n", page + 1)).collect();
+        let text: String =
+            (0..65_536u64).map(|page| format!("{0:x}000-{0:x}fff r-xp 0 00:00 0 \n", page + 1)).collect();
         let space = || AddressSpace::of_maps(text.as_bytes(), |_| Backing::Anonymous(String::new()));
         let each = space().byte_len();
         let fit = MAX_SPACE_BYTES / each;
@@ -393,7 +394,10 @@ mod tests {
         assert!(each >= 1 << 20 && !processes.has_room(MAX_PROCESSES, MAX_SPACE_BYTES), "{each} bytes each");
         processes.forget_unused();
         assert!(processes.has_room(MAX_PROCESSES, MAX_SPACE_BYTES / 4 * 3));
-        assert!(processes.known.len() >= fit / 2 && processes.known.contains_key(&(fit as u32)), "the youngest is left");
+        assert!(
+            processes.known.len() >= fit / 2 && processes.known.contains_key(&(fit as u32)),
+            "the youngest is left"
+        );
         assert!(!processes.known.contains_key(&0), "the oldest is not");
         processes.known.clear();
         (0..MAX_PROCESSES as u32).for_each(|pid| {

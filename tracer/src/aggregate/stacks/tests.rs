@@ -77,8 +77,11 @@ fn the_time_of_a_place_is_split_by_how_often_each_stack_was_taken() {
     assert_eq!((times[0].0, times[1].0), ("Loader.get", "app+0x4000"));
     close("three quarters", times[0].1, wait.total_s * 0.75);
     close("a quarter", times[1].1, wait.total_s * 0.25);
-    let row =
-        stacks.waits.iter().find(|row| row.whose.tid == Some(11) && row.location.unsymbolised).expect("the unnamed one");
+    let row = stacks
+        .waits
+        .iter()
+        .find(|row| row.whose.tid == Some(11) && row.location.unsymbolised)
+        .expect("the unnamed one");
     close("in the list", row.total_s, wait.total_s * 0.25);
     assert_eq!((row.state.as_str(), row.whose.thread.as_deref()), ("futex", Some("worker")));
     let shown = stacks.stacks.iter().find(|stack| row.stacks.contains(&stack.id)).expect("its stack is shown");
