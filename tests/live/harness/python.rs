@@ -18,6 +18,9 @@ pub struct Interpreter {
     pub root: Option<PathBuf>,
 }
 
+/// Root, file and folder of packages.
+type Identity = (Option<PathBuf>, String, String);
+
 /// Every CPython from 3.8 on: pyenv's, Debian's, the one in PATH, those that the variable LIVE_PYTHONS names (separated by colons;
 /// those of virtual environments with NumPy, for instance), and /usr/bin/python3.N of the root folders that
 /// TRACER_TEST_PYTHON_ROOTS names, entered by chroot.
@@ -38,15 +41,14 @@ pub fn interpreters() -> Vec<Interpreter> {
     };
     let candidates = candidates.chain(roots.iter().flat_map(in_root));
     // The same interpreter under another name counts once, unless it has other packages.
-    let found: BTreeMap<(Option<PathBuf>, String, String), Interpreter> =
-        candidates.filter_map(|(root, path)| asked(root, &path)).collect();
+    let found: BTreeMap<Identity, Interpreter> = candidates.filter_map(|(root, path)| asked(root, &path)).collect();
     let mut found: Vec<Interpreter> = found.into_values().filter(|found| found.version >= (3, 8)).collect();
     found.sort_by_key(|found| found.version);
     found
 }
 
 /// What an interpreter says of itself, with its file and the folder of its packages; none where it does not run.
-fn asked(root: Option<PathBuf>, path: &Path) -> Option<((Option<PathBuf>, String, String), Interpreter)> {
+fn asked(root: Option<PathBuf>, path: &Path) -> Option<(Identity, Interpreter)> {
     let program = "import os, sys; print(sys.executable, os.path.realpath(sys.executable), sys.prefix, *sys.version_info[:2], \
                    sys.implementation.name)";
     let answer = within(root.as_deref(), path).args(["-c", program]).output().ok();

@@ -15,7 +15,7 @@ use std::{collections::HashMap, sync::Arc};
 use tracer_common::python::{MARK_WORDS, NONE, PythonFrame};
 
 use super::{
-    layout::{CODE_BYTES, CodeLayout, Interpreter, OBJECT_SIZE, OBJECT_TYPE},
+    layout::{self, CODE_BYTES, CodeLayout, Interpreter, OBJECT_SIZE, OBJECT_TYPE},
     lines,
     memory::ReadMemory,
     text::{self, Unusable},
@@ -236,7 +236,7 @@ fn read_identity(memory: &mut dyn ReadMemory, interpreter: &Interpreter, address
     }
     let word =
         |at: usize| bytes.get(at..).and_then(|rest| rest.first_chunk()).map_or(0, |word| u64::from_le_bytes(*word));
-    if word(OBJECT_TYPE) != interpreter.types.code {
+    if word(OBJECT_TYPE) != interpreter.types.code || !layout::is_alive(word(0)) {
         return Err(Missing::NotCode);
     }
     Ok(Identity {

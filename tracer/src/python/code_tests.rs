@@ -36,6 +36,7 @@ fn put_text(memory: &mut Recorded, interpreter: &Interpreter, address: u64, text
     };
     let at = if ascii { interpreter.code.ascii } else { interpreter.code.wide };
     let mut bytes = vec![0; usize::from(at)];
+    bytes[0] = 1;
     bytes[OBJECT_TYPE..][..8].copy_from_slice(&TYPES.text.to_le_bytes());
     bytes[16..24].copy_from_slice(&(text.chars().count() as u64).to_le_bytes());
     bytes[32..36].copy_from_slice(&(kind << 2 | 1 << 5 | u32::from(ascii) << 6).to_le_bytes());
@@ -48,6 +49,7 @@ fn put_text(memory: &mut Recorded, interpreter: &Interpreter, address: u64, text
 
 fn put_bytes(memory: &mut Recorded, address: u64, data: &[u8]) {
     let mut bytes = vec![0; 32];
+    bytes[0] = 1;
     bytes[OBJECT_TYPE..][..8].copy_from_slice(&TYPES.bytes.to_le_bytes());
     bytes[16..24].copy_from_slice(&(data.len() as u64).to_le_bytes());
     bytes.extend(data);
@@ -62,6 +64,7 @@ fn recorded(interpreter: &Interpreter, function: &str) -> Recorded {
     let mut memory = Recorded::default();
     let layout = &interpreter.code;
     memory.put(CODE, &[0; CODE_BYTES]);
+    memory.put_word(CODE, 1);
     memory.put_word(CODE + OBJECT_TYPE as u64, TYPES.code);
     memory.put_word(CODE + OBJECT_SIZE as u64, 20);
     memory.put(CODE + u64::from(layout.first_line), &10i32.to_le_bytes());
@@ -175,7 +178,7 @@ fn what_has_another_mark_than_the_frame_is_not_what_ran() {
         // And with other constants.
         let other = |memory: &mut Recorded, at| {
             memory.put_word(CODE + u64::from(name), CODE + at);
-            memory.put_word(CODE + 24, at);
+            memory.put_word(CODE + 24, u64::from(at == 0x20000));
         };
         let original = CODE + if interpreter.code.qualified == NONE { 0x1000 } else { 0x8000 };
         other(&mut memory, 0x20000);
@@ -192,6 +195,22 @@ fn what_has_another_mark_than_the_frame_is_not_what_ran() {
         assert_eq!(named(&mut memory, &frame).as_deref().map_err(|missing| *missing), expected, "3.{minor}");
         let later = PythonFrame { mark: marked(&interpreter, &mut memory), ..frame };
         assert_eq!(named(&mut memory, &later).as_deref(), Ok("after"), "3.{minor}");
+    }
+}
+
+#[test]
+fn what_is_freed_and_not_used_again_yet_is_no_code_either() {
+    let interpreter = interpreter(11);
+    for (object, references) in [(0, 0), (0, 0x7f12_3456_7890), (0x4000, 0), (0x8000, 0x7f12_3456_7890)] {
+        let mut memory = recorded(&interpreter, "f");
+        memory.put_word(CODE + object, references);
+        let missing = Codes::new().frame(&mut memory, PID, &interpreter, &at(&interpreter, 0));
+        assert_eq!(missing, Err(Missing::NotCode), "{object:#x}: {references:#x}");
+    }
+    for immortal in [0x3fff_ffff, 0xffff_ffff, 0x0004_0000_c000_0000] {
+        let mut memory = recorded(&interpreter, "f");
+        memory.put_word(CODE, immortal);
+        Codes::new().frame(&mut memory, PID, &interpreter, &at(&interpreter, 0)).expect("a name");
     }
 }
 

@@ -78,6 +78,12 @@ pub struct CodeLayout {
     pub wide: u16,
 }
 
+/// Whether an object with this first word, its number of references, is alive. A freed one has none, or its allocator's pointer there;
+/// 3.14 keeps flags in the upper 16 bits.
+pub fn is_alive(references: u64) -> bool {
+    references as u32 != 0 && references >> 32 & 0xffff == 0
+}
+
 /// Type of any object.
 pub const OBJECT_TYPE: usize = 8;
 /// Number of items of an object with items: bytes, code (3.11 on, in units of two bytes).

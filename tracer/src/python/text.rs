@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use super::{
-    layout::{BYTES_DATA, CodeLayout, OBJECT_SIZE, OBJECT_TYPE, TEXT_LENGTH, TEXT_STATE, Types},
+    layout::{BYTES_DATA, CodeLayout, OBJECT_SIZE, OBJECT_TYPE, TEXT_LENGTH, TEXT_STATE, Types, is_alive},
     memory::ReadMemory,
 };
 use crate::model::text::printable;
@@ -69,6 +69,7 @@ pub fn is(
     let as_it_is = known.is_ascii()
         && memory.read(address, &mut bytes)
         && word_at(&bytes, OBJECT_TYPE) == types.text
+        && is_alive(word_at(&bytes, 0))
         && word_at(&bytes, TEXT_LENGTH) == known.len() as u64
         && bytes[TEXT_STATE] & ASCII_BIT != 0
         && &bytes[at..at + known.len()] == known.as_bytes();
@@ -93,7 +94,11 @@ fn head(memory: &mut dyn ReadMemory, address: u64, of_type: u64) -> Result<[u8; 
     if !memory.read(address, &mut head) {
         return Err(Unusable::Unreadable);
     }
-    if word_at(&head, OBJECT_TYPE) == of_type { Ok(head) } else { Err(Unusable::OtherType) }
+    if word_at(&head, OBJECT_TYPE) == of_type && is_alive(word_at(&head, 0)) {
+        Ok(head)
+    } else {
+        Err(Unusable::OtherType)
+    }
 }
 
 fn word_at(bytes: &[u8], at: usize) -> u64 {
