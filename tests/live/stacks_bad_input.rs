@@ -123,7 +123,7 @@ fn a_damaged_map_of_a_jit_gives_no_wrong_names() {
         let samples = of_origin(&stacks.within(spell(&truth)), Origin::OnCpu);
         let wrong = count(&samples, |sample| sample.names().iter().any(|name| name.starts_with("wrong")));
         assert_eq!(wrong, 0, "{kind}: names of other addresses");
-        assert_share(&format!("a JIT with a {kind} map"), &samples, 100, |sample| {
+        assert_share(&format!("a JIT with a {kind} map"), &samples, 40, |sample| {
             let made = sample.functions.iter().find(|function| function.kind == "jit");
             let named = made.is_none_or(|made| match expected {
                 Some(name) => made.name == name,
@@ -213,7 +213,7 @@ fn a_damaged_debug_file_gives_no_wrong_names() {
             let wrong = own.iter().find(|name| !known(name) && !name.contains("+0x"));
             assert!(wrong.is_none(), "{what}: {wrong:?} in {}", sample.shown());
         }
-        assert_share(&format!("a debug file, {what}"), &samples, 100, |sample| {
+        assert_share(&format!("a debug file, {what}"), &samples, 40, |sample| {
             let own = of_file(sample, &program);
             let right = if has_names { sample.holds(&chain) } else { own.len() >= chain.len() };
             right && sample.end == "whole"
@@ -248,7 +248,7 @@ fn a_program_that_executes_others_keeps_their_names_apart() {
     let samples: Vec<&Sample> = right.iter().map(|(_, sample)| *sample).collect();
     let chains =
         |sample: &Sample| right.iter().find(|(_, of)| std::ptr::eq(*of, sample)).map(|(chain, _)| chain.clone());
-    assert_share("nine programs in one process", &samples, 60, |sample| {
+    assert_share("nine programs in one process", &samples, 40, |sample| {
         let chain = chains(sample).unwrap_or_default();
         let chain: Vec<&str> = chain.iter().map(String::as_str).collect();
         sample.end == "whole" && sample.holds_adjoining(&chain)

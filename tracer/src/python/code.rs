@@ -5,7 +5,8 @@
 //! object refers to what it referred to when the frame was read (`mark`). What is known of a code object is kept under its address
 //! and mark. From 3.12 on the mark holds a number that no other code object of the process has: it is believed whatever has become of
 //! the object. Before, all that an object refers to may have come to the same addresses as what an earlier one did, so it is believed
-//! only as long as first line, names and files are still the same; only a process that has exited keeps its names.
+//! only as long as first line, names and files are still the same; what was so many a time keeps its name when it goes, and so does what
+//! a process that has exited had.
 //!
 //! Bounds: [`MOST_CODES`] code objects and [`MOST_BYTES`] bytes of their names and tables over all processes. They are kept in two
 //! halves: when the younger is full, the older is dropped and the younger takes its place; what is used moves to the younger.
@@ -34,6 +35,8 @@ const FILE_CHARACTERS: usize = 4096;
 const TABLE_BYTES: usize = 1 << 20;
 /// The first version that numbers code objects (`co_version`), within the words of the mark.
 const FIRST_WITH_CODE_VERSION: u8 = 12;
+/// Code that was found unchanged this often is not of the kind whose memory is used again and again.
+const LONG_LIVED: u32 = 8;
 /// What an entry costs beside its names and table, about.
 const ENTRY_BYTES: usize = 256;
 
@@ -96,6 +99,8 @@ struct Code {
     code_bytes: u64,
     /// The interpreter made it for its own use (3.12 on: what follows a call of `__init__`): one object is all its names.
     is_synthetic: bool,
+    /// How often it was found unchanged.
+    confirmed: u32,
     /// When it was last compared with the process's memory.
     checked_in: u64,
 }
@@ -169,10 +174,14 @@ impl Codes {
                 if marked == 0 || marked == identity.mark { Ok(identity) } else { Err(Missing::NotCode) }
             });
             let fresh = match (found, known) {
-                (Ok(identity), Some(code)) if code.is_still(memory, interpreter, &identity) => code.clone(),
+                (Ok(identity), Some(code)) if code.is_still(memory, interpreter, &identity) => {
+                    Code { confirmed: code.confirmed.saturating_add(1), ..code.clone() }
+                }
                 (Ok(identity), _) => read(memory, interpreter, address, identity)?,
                 // Most likely the process has exited.
                 (Err(Missing::Unreadable), Some(code)) => code.clone(),
+                // Most likely the interpreter is ending.
+                (Err(_), Some(code)) if marked != 0 && code.confirmed >= LONG_LIVED => code.clone(),
                 (Err(missing), _) => return Err(missing),
             };
             self.keep(key, Code { checked_in: self.batch, ..fresh });
@@ -276,6 +285,7 @@ fn read(
         table: table.into(),
         code_bytes,
         is_synthetic: identity.name == identity.file && identity.name == identity.qualified,
+        confirmed: 0,
         checked_in: 0,
     })
 }

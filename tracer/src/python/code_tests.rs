@@ -193,6 +193,10 @@ fn what_has_another_mark_than_the_frame_is_not_what_ran() {
         assert_eq!(named(&mut memory, &frame).as_deref(), Ok("before"), "3.{minor}");
         other(&mut memory, 0x20000);
         assert_eq!(named(&mut memory, &frame).as_deref().map_err(|missing| *missing), expected, "3.{minor}");
+        other(&mut memory, original - CODE);
+        (0..LONG_LIVED).for_each(|_| drop(named(&mut memory, &frame)));
+        other(&mut memory, 0x20000);
+        assert_eq!(named(&mut memory, &frame).as_deref(), Ok("before"), "3.{minor}: it was there for long");
         let later = PythonFrame { mark: marked(&interpreter, &mut memory), ..frame };
         assert_eq!(named(&mut memory, &later).as_deref(), Ok("after"), "3.{minor}");
     }
