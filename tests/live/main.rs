@@ -23,6 +23,7 @@ mod replay;
 mod run_queue;
 mod signals;
 mod stacks;
+mod stacks_bad_input;
 mod stacks_python;
 mod states;
 mod storm;

@@ -31,7 +31,7 @@ fn spell(truth: &Value) -> &Value {
 
 /// The chain of deep20.c down to where its thread begins.
 fn deep20(place: &str) -> Vec<&'static str> {
-    let outermost: &[&str] = if place == "main" { &["descend", "main"] } else { &["descend", "thread_body"] };
+    let outermost: &[&str] = if place == "main" { &["descend", "main"] } else { &["descend"] };
     DEEP20.iter().chain(outermost).copied().collect()
 }
 

@@ -88,6 +88,18 @@ static inline void begin(struct spell *spell) {
 
 static inline void finish(struct spell *spell) { spell->to_ns = clock_ns(CLOCK_MONOTONIC); }
 
+/* Calls `body` in main or in a thread, as `where` says. Without a frame of its own. */
+static inline __attribute__((always_inline)) void run_in(const char *where, void *(*body)(void *)) {
+    pthread_t thread;
+    if (strcmp(where, "thread") != 0) {
+        body(NULL);
+        return;
+    }
+    if (pthread_create(&thread, NULL, body, NULL) != 0)
+        _exit(3);
+    pthread_join(thread, NULL);
+}
+
 static inline void print_truth(const char *role, const struct spell *spells, int count, long depth_bytes) {
     printf("{\"role\": \"%s\", \"pid\": %d, \"depth_bytes\": %ld, \"threads\": [", role, getpid(), depth_bytes);
     for (int i = 0; i < count; i++)

@@ -53,16 +53,12 @@ LEVEL(f01, f02, 50)
 static double seconds;
 static struct spell spell;
 
-ALONE void descend(void) {
+ALONE void *descend(void *unused) {
     begin(&spell);
     long long end = spell.from_ns + (long long)(seconds * 1e9);
     for (long turn = 1; clock_ns(CLOCK_MONOTONIC) < end; turn++)
         sink += (unsigned long)f01(turn);
     finish(&spell);
-}
-
-ALONE void *thread_body(void *unused) {
-    descend();
     return unused;
 }
 
@@ -76,14 +72,7 @@ int main(int argc, char **argv) {
     if (argc > 5 && strcmp(argv[4], "replace") == 0 && rename(argv[5], argv[0]) != 0)
         return 4;
     prepare(mode);
-    if (strcmp(argv[2], "thread") == 0) {
-        pthread_t thread;
-        if (pthread_create(&thread, NULL, thread_body, NULL) != 0)
-            return 3;
-        pthread_join(thread, NULL);
-    } else {
-        descend();
-    }
+    run_in(argv[2], descend);
     print_truth("deep20", &spell, 1, 0);
     return 0;
 }

@@ -69,14 +69,7 @@ int main(int argc, char **argv) {
     mode = argv[1];
     seconds = atof(argv[3]);
     prepare(mode);
-    if (strcmp(argv[2], "thread") == 0) {
-        pthread_t thread;
-        if (pthread_create(&thread, nullptr, descend, nullptr) != 0)
-            return 3;
-        pthread_join(thread, nullptr);
-    } else {
-        descend(nullptr);
-    }
+    run_in(argv[2], descend);
     print_truth("deep60k", spells, 1, depth_bytes);
     return 0;
 }

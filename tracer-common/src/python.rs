@@ -39,10 +39,26 @@ pub struct PythonFrame {
     /// `owner`, or `is_entry` in 3.11.
     pub owner: u8,
     /// Zero.
-    pub reserved: [u8; 7],
+    pub reserved: [u8; 3],
+    /// [`mark`] of the code object when the frame was read; 0: it could not be read then.
+    pub mark: u32,
 }
 
 const _: () = assert!(size_of::<PythonFrame>() == 24);
+
+/// Words of a code object that [`mark`] is made of.
+pub const MARK_WORDS: usize = 7;
+
+/// A digest of what a code object holds: its size, constants and names, or from 3.12 on its version, names and tables. It tells the
+/// object that ran from one that came to the same address later. `mask` is for the word that changes in 3.11. Of zeroes it is 0.
+#[inline(always)]
+pub const fn mark(words: [u64; MARK_WORDS], mask: u64) -> u32 {
+    const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
+    let [a, b, c, d, e, f, g] = words;
+    let first = (a ^ b.rotate_left(9) ^ c.rotate_left(18) ^ d.rotate_left(27)).wrapping_mul(SPREAD);
+    let all = (first ^ (e & mask) ^ f.rotate_left(21) ^ g.rotate_left(42)).wrapping_mul(SPREAD);
+    (all >> 32) as u32
+}
 
 /// Marks an offset that a version does not have.
 pub const NONE: u16 = u16::MAX;
@@ -81,8 +97,10 @@ pub struct PythonProcess {
     pub code_tag_mask: u64,
     /// With a cframe: a frame whose owner is this or more is the outermost of its cframe.
     pub cframe_entry: u64,
-    /// Zero; room for what a later version needs.
-    pub reserved: [u64; 2],
+    /// Where in a code object the words of [`mark`] are.
+    pub code_mark: u64,
+    /// See [`mark`].
+    pub code_mark_mask: u64,
 }
 
 const _: () = assert!(size_of::<PythonProcess>() == 64);

@@ -15,7 +15,10 @@ use core::ptr;
 
 use aya_ebpf::helpers::generated::bpf_probe_read_user;
 use tracer_common::{
-    python::{NONE, PythonFrame, PythonProcess, WALKED_FRAMES, WALKED_INTERPRETERS, WALKED_THREADS, walk as end},
+    python::{
+        MARK_WORDS, NONE, PythonFrame, PythonProcess, WALKED_FRAMES, WALKED_INTERPRETERS, WALKED_THREADS, mark,
+        walk as end,
+    },
     stack::PYTHON_FRAMES,
 };
 
@@ -243,16 +246,29 @@ impl Step for Walk {
             return self.ends(end::UNREADABLE);
         }
         self.doubted &= !is_outermost;
+        let marked = (code & !layout!(process.code_tag_mask)).wrapping_add(layout!(process.code_mark));
+        let mark = mark_of(marked, layout!(process.code_mark_mask), buffer);
         // SAFETY: `turn` is below FRAMES, which is at most PYTHON_FRAMES; what was in the buffer is not needed any more.
         unsafe {
             let place = self.out.add(turn as usize);
             (&raw mut (*place).code).write_volatile(code);
             (&raw mut (*place).instruction).write_volatile(instruction);
-            (&raw mut (*place).owner).cast::<u64>().write_volatile(owner);
+            (&raw mut (*place).owner).cast::<u64>().write_volatile(owner | u64::from(mark) << 32);
         }
         self.frame = previous;
         self.count = turn + 1;
         false
+    }
+}
+
+/// The mark of a code object, whose words are read into the buffer. Without it, what was freed since could pass for another function.
+#[inline(always)]
+fn mark_of(address: u64, mask: u64, buffer: *mut u8) -> u32 {
+    let words = buffer.cast::<[u64; MARK_WORDS]>();
+    // SAFETY: the buffer has room for the words. The helper checks the address and, where it fails, leaves zeroes.
+    unsafe {
+        bpf_probe_read_user(words.cast(), (MARK_WORDS * 8) as u32, address as *const core::ffi::c_void);
+        mark(words.read_volatile(), mask)
     }
 }
 

@@ -64,8 +64,10 @@ pub struct UserSide {
     pub wanted_bytes: u64,
     /// See [`RawStack::thread_pointer`].
     pub thread_pointer: u64,
-    /// See [`RawStack::address_space`].
+    /// Its memory descriptor.
     pub address_space: u64,
+    /// Where the process's stack begins.
+    pub start_stack: u64,
     /// The kernel's copy of its registers; null: none.
     pub registers: *const u8,
 }
@@ -79,6 +81,7 @@ impl UserSide {
         wanted_bytes: 0,
         thread_pointer: 0,
         address_space: 0,
+        start_stack: 0,
         registers: ptr::null(),
     };
 }
@@ -111,6 +114,7 @@ pub fn user_side(tid: u32, tgid: u32) -> UserSide {
         side.stack_pointer = typed(registers, config!(offsets.regs_sp));
         typed(space, config!(offsets.mm_start_stack))
     };
+    side.start_stack = start_stack;
     // The first thread's stack is the process's. A thread's control block lies on top of its stack, and so it does for the first
     // thread of a process that another thread forked.
     let on_process_stack = start_stack.wrapping_sub(side.stack_pointer);
@@ -249,7 +253,11 @@ unsafe fn write_head(state: &CpuState, draft: *mut Draft, request: &Request, sid
         (*head).weight_ns = request.weight_ns;
         (*head).place = u64::from(request.place);
         (*head).thread_pointer = side.thread_pointer;
-        (*head).address_space = side.address_space;
+        // The program after the next one may be given this one's memory descriptor; its stack lies elsewhere. What is read back is a
+        // number to the verifier, which allows no arithmetic with the pointer.
+        (&raw mut (*head).address_space).write_volatile(side.address_space);
+        let descriptor = drafted!(draft.head.address_space);
+        (*head).address_space = descriptor ^ side.start_stack.rotate_left(20);
     }
 }
 

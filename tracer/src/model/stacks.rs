@@ -98,8 +98,10 @@ pub struct StackQuality {
     /// since code made at run time has no unwind information; "cut": longer than what is copied or followed; "unreadable";
     /// "no-unwind-info"; "process-gone"; "no-user-stack"; "unknown"; "no-room" and "not-recorded": there is no stack.
     pub ends: BTreeMap<String, u64>,
-    /// "whole" and "rescued" over `stacks`.
-    pub whole_share: f64,
+    /// "whole" and "rescued" over `stacks` less "no-user-stack": a thread that is ending has no user stack any more. Absent where all
+    /// were so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub whole_share: Option<f64>,
     /// Stacks with at least one Python frame.
     pub python: u64,
     /// Stacks whose Python frames do not fit the native ones.
@@ -159,6 +161,24 @@ pub struct Location {
     pub module: Option<String>,
 }
 
+/// A thread.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct Whose {
+    /// The process. Of a function that used CPUs, that and the three below tell the thread in which most of its time went.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub process: Option<String>,
+    /// Its id.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pid: Option<u32>,
+    /// The thread's name. Of a wait, that of all the threads.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub thread: Option<String>,
+    /// The thread. Of a wait, where it is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tid: Option<u32>,
+}
+
 /// A function that used CPUs.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
@@ -179,18 +199,9 @@ pub struct CpuFunction {
     /// The innermost function most often below it, where that is another one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub inside: Option<String>,
-    /// The thread in which most of its time went; the four below tell it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub process: Option<String>,
-    /// See `process`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub pid: Option<u32>,
-    /// See `process`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub thread: Option<String>,
-    /// See `process`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub tid: Option<u32>,
+    /// The thread in which most of its time went.
+    #[serde(flatten)]
+    pub whose: Whose,
     /// Threads in which it was seen.
     pub threads: u64,
     /// Its commonest stack, where the report holds it.
@@ -213,18 +224,9 @@ pub struct WaitFunction {
     /// Why there is no stack, as the keys of `waited_without_stack`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub no_stack: Option<String>,
-    /// The process.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub process: Option<String>,
-    /// Its id.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub pid: Option<u32>,
-    /// The threads' name.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub thread: Option<String>,
-    /// The thread, where it is one.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub tid: Option<u32>,
+    /// The threads, all of one name; `tid` only where it is one.
+    #[serde(flatten)]
+    pub whose: Whose,
     /// Threads of this name that waited there.
     pub threads: u64,
     /// Waits, rounded where a place has several stacks.

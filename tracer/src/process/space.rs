@@ -88,6 +88,15 @@ impl AddressSpace {
         });
     }
 
+    /// About the memory that it takes, without the files, which all processes share.
+    pub fn byte_len(&self) -> usize {
+        let name = |mapping: &Mapping| match &mapping.backing {
+            Backing::Anonymous(name) => name.capacity(),
+            Backing::Module(_) => 0,
+        };
+        self.mappings.iter().map(|mapping| size_of::<Mapping>() + name(mapping)).sum()
+    }
+
     /// The mapping that this address lies in.
     pub fn find(&self, address: u64) -> Option<&Mapping> {
         let behind = self.mappings.partition_point(|mapping| mapping.start <= address);

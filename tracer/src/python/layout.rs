@@ -78,6 +78,12 @@ pub struct CodeLayout {
     pub wide: u16,
 }
 
+/// Whether an object with this first word, its number of references, is alive. A freed one has none, or its allocator's pointer there;
+/// 3.14 keeps flags in the upper 16 bits.
+pub fn is_alive(references: u64) -> bool {
+    references as u32 != 0 && references >> 32 & 0xffff == 0
+}
+
 /// Type of any object.
 pub const OBJECT_TYPE: usize = 8;
 /// Number of items of an object with items: bytes, code (3.11 on, in units of two bytes).
@@ -92,6 +98,12 @@ pub const BYTES_DATA: u64 = 32;
 pub const THREAD_INTERPRETER: u64 = 16;
 /// Most bytes of a code object that are read: all fields in [`CodeLayout`] lie before.
 pub const CODE_BYTES: usize = 256;
+/// From 3.12 on a code object's mark is of `co_version`, names and tables: from so many bytes in front of `co_filename` on.
+const MARK_BEFORE_FILE: u16 = 24;
+/// Before, of what follows the object's type. In 3.11: its size, constants, names, exceptions, and numbers.
+const OLD_MARK: u64 = 16;
+/// 3.11 changes `co_warmup` in this word of the mark.
+const MARK_MASK_3_11: u64 = 0x0000_0000_ffff_ffff;
 /// Most bytes of a frame.
 const FRAME_BYTES: u16 = 112;
 
@@ -204,6 +216,11 @@ pub fn table(minor: u8) -> Option<Layout> {
         },
         11 => CodeLayout { first_line: 72, instructions: 184, ascii: 48, wide: 72, ..new_code() },
         _ => CodeLayout { first_line: 68, instructions: 192, ascii: 40, wide: 56, ..new_code() },
+    };
+    let process = PythonProcess {
+        code_mark: if minor < 12 { OLD_MARK } else { u64::from(code.file - MARK_BEFORE_FILE) },
+        code_mark_mask: if minor == 11 { MARK_MASK_3_11 } else { u64::MAX },
+        ..process
     };
     Some(Layout { process, head: if minor <= 10 { 32 } else { 40 }, code })
 }
@@ -339,7 +356,9 @@ impl Table<'_> {
             && self.word(words.text + 2) == TEXT_LENGTH as u64
             && frame_bytes <= FRAME_BYTES;
         let head = self.field(RUNTIME, 2, POINTER)?;
-        as_known.then_some(Layout { process: PythonProcess { frame_bytes, ..process }, head: u64::from(head), code })
+        let code_mark = code.file.checked_sub(MARK_BEFORE_FILE)?.into();
+        let process = PythonProcess { frame_bytes, code_mark, code_mark_mask: u64::MAX, ..process };
+        as_known.then_some(Layout { process, head: u64::from(head), code })
     }
 
     fn code(&self, words: &Words) -> Option<CodeLayout> {
@@ -365,6 +384,8 @@ impl Table<'_> {
 
 #[cfg(test)]
 mod tests {
+    use tracer_common::python::MARK_WORDS;
+
     use super::*;
 
     fn published_table(words: &[(usize, u64)]) -> [u8; PUBLISHED_BYTES] {
@@ -415,6 +436,7 @@ mod tests {
         assert_eq!(version.to_string(), "3.14.10");
         assert_eq!(layout.head, 808);
         assert_eq!((layout.process.frame_owner, layout.process.frame_bytes, layout.process.code_tag_mask), (74, 80, 3));
+        assert_eq!(layout.process.code_mark, 88);
         assert_eq!((layout.code.instructions, layout.code.ascii, layout.code.wide), (208, 40, 56));
     }
 
@@ -457,6 +479,7 @@ mod tests {
             assert!(process.frame_owner == NONE || process.frame_owner < process.frame_bytes, "3.{minor}");
             assert!(process.frame_bytes <= FRAME_BYTES, "3.{minor}");
             let code = layout.code;
+            assert!(process.code_mark as usize + MARK_WORDS * 8 <= CODE_BYTES, "3.{minor}");
             for offset in [code.file, code.name, code.lines, code.first_line] {
                 assert!(usize::from(offset) + 8 <= CODE_BYTES, "3.{minor}: {offset}");
             }

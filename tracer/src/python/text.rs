@@ -3,13 +3,16 @@
 use std::borrow::Cow;
 
 use super::{
-    layout::{BYTES_DATA, CodeLayout, OBJECT_SIZE, OBJECT_TYPE, TEXT_LENGTH, TEXT_STATE, Types},
+    layout::{BYTES_DATA, CodeLayout, OBJECT_SIZE, OBJECT_TYPE, TEXT_LENGTH, TEXT_STATE, Types, is_alive},
     memory::ReadMemory,
 };
 use crate::model::text::printable;
 
 /// Bytes in front of any string's data that say what it is.
 const HEAD_BYTES: usize = 40;
+
+/// In the state of a string that is ASCII only.
+const ASCII_BIT: u8 = 1 << 6;
 
 /// Why an object could not be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,6 +54,28 @@ pub fn text(
     Ok(name)
 }
 
+/// Whether [`text`] would give this, in one read where it is ASCII.
+pub fn is(
+    memory: &mut dyn ReadMemory,
+    layout: &CodeLayout,
+    types: &Types,
+    address: u64,
+    known: &str,
+    limit: usize,
+) -> bool {
+    let at = usize::from(layout.ascii);
+    let mut bytes = vec![0; (at + known.len()).max(HEAD_BYTES)];
+    // Of what was made printable or cut the bytes differ.
+    let as_it_is = known.is_ascii()
+        && memory.read(address, &mut bytes)
+        && word_at(&bytes, OBJECT_TYPE) == types.text
+        && is_alive(word_at(&bytes, 0))
+        && word_at(&bytes, TEXT_LENGTH) == known.len() as u64
+        && bytes[TEXT_STATE] & ASCII_BIT != 0
+        && &bytes[at..at + known.len()] == known.as_bytes();
+    as_it_is || text(memory, layout, types, address, limit).is_ok_and(|text| text == known)
+}
+
 /// Reads a bytes object of at most `limit` bytes.
 pub fn bytes(memory: &mut dyn ReadMemory, types: &Types, address: u64, limit: usize) -> Result<Vec<u8>, Unusable> {
     let length = bytes_len(memory, types, address)?;
@@ -69,7 +94,11 @@ fn head(memory: &mut dyn ReadMemory, address: u64, of_type: u64) -> Result<[u8; 
     if !memory.read(address, &mut head) {
         return Err(Unusable::Unreadable);
     }
-    if word_at(&head, OBJECT_TYPE) == of_type { Ok(head) } else { Err(Unusable::OtherType) }
+    if word_at(&head, OBJECT_TYPE) == of_type && is_alive(word_at(&head, 0)) {
+        Ok(head)
+    } else {
+        Err(Unusable::OtherType)
+    }
 }
 
 fn word_at(bytes: &[u8], at: usize) -> u64 {

@@ -4,7 +4,7 @@
 //! of different moments. Step for step the same, so that what is shown here holds there.
 
 use tracer_common::python::{
-    NONE, PythonFrame, PythonProcess, WALKED_FRAMES, WALKED_INTERPRETERS, WALKED_THREADS, walk as end,
+    MARK_WORDS, NONE, PythonFrame, PythonProcess, WALKED_FRAMES, WALKED_INTERPRETERS, WALKED_THREADS, mark, walk as end,
 };
 
 use super::memory::{ReadMemory, word};
@@ -122,7 +122,8 @@ fn frames(memory: &mut dyn ReadMemory, process: &PythonProcess, start: Start) ->
                 instruction
             },
             owner,
-            reserved: [0; 7],
+            reserved: [0; 3],
+            mark: mark_of(memory, process, code & !process.code_tag_mask),
         });
         if is_outermost {
             doubt = None;
@@ -130,6 +131,17 @@ fn frames(memory: &mut dyn ReadMemory, process: &PythonProcess, start: Start) ->
         frame = previous;
     }
     (frames, if frame == 0 { end::WHOLE } else { end::CUT })
+}
+
+fn mark_of(memory: &mut dyn ReadMemory, process: &PythonProcess, code: u64) -> u32 {
+    let mut bytes = [0; MARK_WORDS * 8];
+    if memory.read(code.wrapping_add(process.code_mark), &mut bytes) { mark_in(&bytes, process) } else { 0 }
+}
+
+/// The mark that these bytes of a code object make.
+pub fn mark_in(bytes: &[u8; MARK_WORDS * 8], process: &PythonProcess) -> u32 {
+    let word = |index: usize| bytes[index * 8..].first_chunk().map_or(0, |word| u64::from_le_bytes(*word));
+    mark(std::array::from_fn(word), process.code_mark_mask)
 }
 
 fn word_at(buffer: &[u8; FRAME_BUFFER_BYTES], offset: u16) -> u64 {

@@ -55,7 +55,7 @@ pub(super) fn computing(page: &mut Page, report: &Report) {
                 percent(function.inclusive_share),
                 name(&function.location, room.function),
                 place(&function.location, room.place),
-                thread(function.thread.as_deref(), function.tid, function.threads),
+                thread(function.whose.thread.as_deref(), function.whose.tid, function.threads),
             ]
         })
         .collect();
@@ -94,7 +94,7 @@ pub(super) fn waiting(page: &mut Page, report: &Report) {
                 state.clone(),
                 function,
                 place(&wait.location, room.place),
-                thread(wait.thread.as_deref(), wait.tid, wait.threads),
+                thread(wait.whose.thread.as_deref(), wait.whose.tid, wait.threads),
             ]
         })
         .collect();
@@ -226,15 +226,19 @@ fn ends(stacks: &Stacks, kind: &str) -> Option<String> {
     }
     let what = if kind == "wait" { "stacks of waits" } else { "sampled stacks" };
     let whole = of("whole") + of("rescued");
-    let mut text = format!("{} of {} {what} whole", percent(whole as f64 / all as f64), grouped(all));
+    let ending = of("no-user-stack");
+    let with_user_stack = all.saturating_sub(ending);
+    if with_user_stack == 0 {
+        return Some(format!("{} {what}, all of threads that were ending", grouped(all)));
+    }
+    let mut text =
+        format!("{} of {} {what} whole", percent(whole as f64 / with_user_stack as f64), grouped(with_user_stack));
     let mut notes = Vec::new();
     let rescued = of("rescued");
     if rescued > 0 {
         notes.push(format!("{} of them through code made at run time", grouped(rescued)));
     }
-    for end in
-        ["cut", "unreadable", "no-unwind-info", "process-gone", "no-user-stack", "unknown", "no-room", "not-recorded"]
-    {
+    for end in ["cut", "unreadable", "no-unwind-info", "process-gone", "unknown", "no-room", "not-recorded"] {
         if of(end) > 0 {
             notes.push(format!("{} {end}", grouped(of(end))));
         }
@@ -242,6 +246,9 @@ fn ends(stacks: &Stacks, kind: &str) -> Option<String> {
     let misfit: u64 = rows.iter().map(|row| row.python_misfit).sum();
     if misfit > 0 {
         notes.push(format!("{} with Python frames that do not fit", grouped(misfit)));
+    }
+    if ending > 0 {
+        notes.push(format!("not counted: {} of threads that were ending", grouped(ending)));
     }
     if !notes.is_empty() {
         text.push_str(&format!(" ({})", notes.join(", ")));

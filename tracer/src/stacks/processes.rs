@@ -2,8 +2,9 @@
 //!
 //! Read when its first stack comes, again after an exec, when an address lies in nothing known, and when its next stack comes after
 //! [`FRESH_NS`]: a library that is unloaded and replaced by another one at the same address within that time is taken for the first.
-//! Bounded: [`MAX_PROCESSES`] processes, and [`MAX_PERF_MAP_BYTES`] of all their JITs' maps. The mappings of each are bounded by
-//! `process`, but not those of all together.
+//! Bounded: [`MAX_PROCESSES`] processes, [`MAX_SPACE_BYTES`] of their mappings, and [`MAX_PERF_MAP_BYTES`] of all their JITs' maps.
+//! Where there is no room, those that are gone are forgotten, then those whose last stack is the oldest, down to three quarters:
+//! they are read again when their next stack comes.
 
 use std::collections::HashMap;
 
@@ -12,11 +13,13 @@ use aya::maps::{HashMap as BpfMap, MapData};
 use crate::kernel::clock;
 use crate::kernel::loader::PythonProcessValue;
 use crate::process::{AddressSpace, Backing, Modules};
-use crate::python::{Codes, Detected, Detector, Interpreter, ProcessMemory};
+use crate::python::{Codes, Detected, Detector, Interpreter, ProcessMemory, ReadMemory};
 use crate::symbol::perf_map::PerfMap;
 
-/// Most processes known at once; those that are gone are forgotten first. About 20 KB each, more for one with many mappings.
+/// Most processes known at once.
 const MAX_PROCESSES: usize = 2048;
+/// Most memory for the mappings of all processes together, but that of the one read last may come on top: about a million mappings.
+const MAX_SPACE_BYTES: usize = 64 << 20;
 /// Most memory for the maps of JITs, all processes together. Code of further ones has no names.
 const MAX_PERF_MAP_BYTES: usize = 256 << 20;
 /// Mappings are read again after this time.
@@ -56,6 +59,8 @@ pub struct Process {
     /// Number of its address space when it was read; 0: not known.
     address_space: u64,
     read_ns: u64,
+    /// When its last stack came.
+    used_ns: u64,
     /// See [`PAUSE_NS`].
     pause_ns: u64,
 }
@@ -106,7 +111,9 @@ impl Processes {
         if stale {
             self.read(pid, address_space, now_ns);
         }
-        self.known.entry(pid).or_insert_with(Process::gone)
+        let process = self.known.entry(pid).or_insert_with(Process::gone);
+        process.used_ns = now_ns;
+        process
     }
 
     /// Both the process and the names of Python code.
@@ -139,8 +146,8 @@ impl Processes {
     }
 
     fn read(&mut self, pid: u32, address_space: u64, now_ns: u64) {
-        if self.known.len() >= MAX_PROCESSES && !self.known.contains_key(&pid) {
-            self.forget_the_gone();
+        if !self.known.contains_key(&pid) && !self.has_room(MAX_PROCESSES - 1, MAX_SPACE_BYTES) {
+            self.make_room();
         }
         let space = AddressSpace::read(pid, &mut self.modules).ok().filter(|space| !space.mappings.is_empty());
         let Some(space) = space else {
@@ -172,6 +179,7 @@ impl Processes {
             kernel_thread: false,
             address_space,
             read_ns: now_ns,
+            used_ns: now_ns,
             pause_ns: 0,
         };
         self.known.insert(pid, process);
@@ -208,6 +216,8 @@ impl Processes {
         match self.detector.detect(space, &mut memory) {
             Detected::NotPython => Python::No,
             Detected::NotReady => Python::NotReady,
+            // Nothing of it can be read any more: it has ended or executed another program since.
+            Detected::Unknown(_) if !is_readable(space, &mut memory) => Python::No,
             Detected::Unknown(reason) => {
                 tracing::info!("process {pid}: only its native frames are shown: {reason}");
                 Python::Unknown
@@ -236,7 +246,11 @@ impl Processes {
         }
     }
 
-    fn forget_the_gone(&mut self) {
+    fn has_room(&self, processes: usize, space_bytes: usize) -> bool {
+        self.known.len() <= processes && self.known.values().map(Process::space_bytes).sum::<usize>() <= space_bytes
+    }
+
+    fn make_room(&mut self) {
         let gone: Vec<u32> =
             self.known.keys().copied().filter(|pid| !std::path::Path::new(&format!("/proc/{pid}")).exists()).collect();
         for pid in gone {
@@ -246,9 +260,19 @@ impl Processes {
                 let _ = map.remove(&pid);
             }
         }
-        if self.known.len() >= MAX_PROCESSES {
-            // All of them live: start anew, each is read again when its next stack comes.
-            self.known.clear();
+        self.forget_unused();
+    }
+
+    /// Leaves a quarter of the room free, so that this does not come up again with the next process.
+    fn forget_unused(&mut self) {
+        let mut by_use: Vec<(u64, u32)> = self.known.iter().map(|(pid, process)| (process.used_ns, *pid)).collect();
+        by_use.sort_unstable();
+        let mut space_bytes: usize = self.known.values().map(Process::space_bytes).sum();
+        for (_, pid) in by_use {
+            if self.known.len() <= MAX_PROCESSES / 4 * 3 && space_bytes <= MAX_SPACE_BYTES / 4 * 3 {
+                break;
+            }
+            space_bytes -= self.known.remove(&pid).map_or(0, |process| process.space_bytes());
         }
     }
 }
@@ -262,9 +286,20 @@ impl Process {
             kernel_thread: false,
             address_space: 0,
             read_ns: clock::monotonic_ns(),
+            used_ns: clock::monotonic_ns(),
             pause_ns: 0,
         }
     }
+
+    fn space_bytes(&self) -> usize {
+        self.space.as_ref().map_or(0, AddressSpace::byte_len)
+    }
+}
+
+/// Whether the memory is still that of these mappings' process: some of its code can be read.
+fn is_readable(space: &AddressSpace, memory: &mut ProcessMemory) -> bool {
+    let code = space.mappings.iter().filter(|mapping| mapping.executable && mapping.module().is_some());
+    code.take(4).any(|mapping| memory.read(mapping.start, &mut [0]))
 }
 
 /// Whether code is made at run time: memory of no file that may be executed.
@@ -344,5 +379,32 @@ mod tests {
         assert_eq!(processes.known.len(), MAX_PROCESSES);
         processes.get(std::process::id(), 9);
         assert_eq!(processes.known.len(), 1, "all others are gone");
+    }
+    #[test]
+    fn of_those_that_live_the_ones_without_stacks_for_long_give_way() {
+        let mut processes = Processes::new(None);
+        let text: String =
+            (0..65_536u64).map(|page| format!("{0:x}000-{0:x}fff r-xp 0 00:00 0 \n", page + 1)).collect();
+        let space = || AddressSpace::of_maps(text.as_bytes(), |_| Backing::Anonymous(String::new()));
+        let each = space().byte_len();
+        let fit = MAX_SPACE_BYTES / each;
+        for pid in 0..fit as u32 + 1 {
+            processes.known.insert(pid, Process { space: Some(space()), used_ns: pid.into(), ..Process::gone() });
+        }
+        assert!(each >= 1 << 20 && !processes.has_room(MAX_PROCESSES, MAX_SPACE_BYTES), "{each} bytes each");
+        processes.forget_unused();
+        assert!(processes.has_room(MAX_PROCESSES, MAX_SPACE_BYTES / 4 * 3));
+        assert!(
+            processes.known.len() >= fit / 2 && processes.known.contains_key(&(fit as u32)),
+            "the youngest is left"
+        );
+        assert!(!processes.known.contains_key(&0), "the oldest is not");
+        processes.known.clear();
+        (0..MAX_PROCESSES as u32).for_each(|pid| {
+            processes.known.insert(pid, Process { used_ns: pid.into(), ..Process::gone() });
+        });
+        processes.forget_unused();
+        let oldest = processes.known.keys().min().copied();
+        assert_eq!((processes.known.len(), oldest), (MAX_PROCESSES / 4 * 3, Some(MAX_PROCESSES as u32 / 4)));
     }
 }

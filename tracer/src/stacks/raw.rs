@@ -1,5 +1,7 @@
 //! Checked access to the bytes of a raw stack record, as the programs wrote it. Interprets nothing.
 
+use std::mem::offset_of;
+
 use tracer_common::python::PythonFrame;
 use tracer_common::record::{HEADER_BYTES, Header};
 use tracer_common::stack::{KERNEL_FRAMES, PLACE_BITS, PYTHON_FRAMES, RAW_STACK_BYTES, REGISTER_WORDS, RawStack};
@@ -17,7 +19,7 @@ macro_rules! field {
     ($name:ident, $type:ty, $doc:literal) => {
         #[doc = $doc]
         pub fn $name(&self) -> $type {
-            <$type>::from_le_bytes(self.take(std::mem::offset_of!(RawStack, $name)))
+            <$type>::from_le_bytes(self.take(offset_of!(RawStack, $name)))
         }
     };
 }
@@ -64,25 +66,26 @@ impl<'a> Raw<'a> {
 
     /// The user registers.
     pub fn registers(&self) -> [u64; REGISTER_WORDS] {
-        let at = std::mem::offset_of!(RawStack, registers);
+        let at = offset_of!(RawStack, registers);
         std::array::from_fn(|index| self.word(at + index * 8))
     }
 
     /// Kernel return addresses, the innermost first.
     pub fn kernel(&self) -> impl Iterator<Item = u64> + '_ {
-        let at = std::mem::offset_of!(RawStack, kernel);
+        let at = offset_of!(RawStack, kernel);
         let count = usize::from(self.kernel_frames()).min(KERNEL_FRAMES);
         (0..count).map(move |index| self.word(at + index * 8)).take_while(|address| *address != 0)
     }
 
     /// Python frames, the innermost first.
     pub fn python(&self) -> Vec<PythonFrame> {
-        let at = std::mem::offset_of!(RawStack, python);
+        let at = offset_of!(RawStack, python);
         let count = usize::from(self.python_frames()).min(PYTHON_FRAMES);
         let frame = |index: usize| {
             let at = at + index * size_of::<PythonFrame>();
-            let [owner] = self.take(at + 16);
-            PythonFrame { code: self.word(at), instruction: self.word(at + 8), owner, reserved: [0; 7] }
+            let [owner] = self.take(at + offset_of!(PythonFrame, owner));
+            let mark = u32::from_le_bytes(self.take(at + offset_of!(PythonFrame, mark)));
+            PythonFrame { code: self.word(at), instruction: self.word(at + 8), owner, reserved: [0; 3], mark }
         };
         (0..count).map(frame).collect()
     }
@@ -121,7 +124,7 @@ mod tests {
             .address_space(9)
             .register(16, 0x1234)
             .kernel(&[1, 2])
-            .python(&[PythonFrame { code: 8, instruction: 9, owner: 3, reserved: [0; 7] }])
+            .python(&[PythonFrame { code: 8, instruction: 9, owner: 3, reserved: [0; 3], mark: 5 }])
             .stack(&[7; 8])
             .room(&[7; 8])
             .bytes()
@@ -136,16 +139,16 @@ mod tests {
         assert!(raw.has(raw_flags::CUT) && !raw.has(raw_flags::COMPAT));
         assert_eq!(raw.registers()[16], 0x1234);
         assert_eq!(raw.kernel().collect::<Vec<_>>(), [1, 2]);
-        assert_eq!(raw.python(), [PythonFrame { code: 8, instruction: 9, owner: 3, reserved: [0; 7] }]);
+        assert_eq!(raw.python(), [PythonFrame { code: 8, instruction: 9, owner: 3, reserved: [0; 3], mark: 5 }]);
         assert_eq!(raw.stack(), [7; 8], "the size class is larger than what was copied");
     }
 
     #[test]
     fn counts_beyond_the_arrays_and_short_records_are_harmless() {
         let mut record = record();
-        record[std::mem::offset_of!(RawStack, python_frames)] = 255;
-        record[std::mem::offset_of!(RawStack, kernel_frames)] = 255;
-        record[std::mem::offset_of!(RawStack, stack_bytes)] = 255;
+        record[offset_of!(RawStack, python_frames)] = 255;
+        record[offset_of!(RawStack, kernel_frames)] = 255;
+        record[offset_of!(RawStack, stack_bytes)] = 255;
         let raw = Raw::new(&record).expect("whole");
         assert_eq!((raw.python().len(), raw.kernel().count(), raw.stack().len()), (PYTHON_FRAMES, 2, 16));
         assert!(Raw::new(&record[..RAW_STACK_BYTES - 1]).is_none());

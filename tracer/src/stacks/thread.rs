@@ -26,11 +26,11 @@ use crate::pipeline::batch::Batch;
 
 /// The ring is looked at this often, and at once when the kernel says so: for the first stack of a process.
 const POLL_MS: u16 = 50;
-/// And this often while there is a process that was first seen less than [`YOUNG_NS`] ago: it may not live long, and what it runs
-/// becomes known while it starts.
-const POLL_YOUNG_MS: u16 = 3;
+/// And this often for [`FLEETING_NS`] after a process was first seen, which may not live long, and after Python code was found freed
+/// before it had a name: while modules are imported each one's code lives for some milliseconds only.
+const POLL_FLEETING_MS: u16 = 3;
 /// See above.
-const YOUNG_NS: u64 = 1_000_000_000;
+const FLEETING_NS: u64 = 1_000_000_000;
 /// Bytes of records in a batch.
 const BATCH_BYTES: usize = 64 << 10;
 /// Records that are on their way to the ring when tracing ends land within this time.
@@ -94,8 +94,8 @@ impl Reader {
             let mut fds =
                 [PollFd::new(self.ring.as_fd(), PollFlags::POLLIN), PollFd::new(stopped.as_fd(), PollFlags::POLLIN)];
             // Interrupted or not: there is work to look for.
-            let young = self.worker.newest_ns() + YOUNG_NS > clock::monotonic_ns();
-            let _ = poll(&mut fds, PollTimeout::from(if young { POLL_YOUNG_MS } else { POLL_MS }));
+            let fleeting = self.worker.fleeting_ns() + FLEETING_NS > clock::monotonic_ns();
+            let _ = poll(&mut fds, PollTimeout::from(if fleeting { POLL_FLEETING_MS } else { POLL_MS }));
             let stop = fds[1].any().unwrap_or(false);
             if stop {
                 let submitted = wanted.recv().unwrap_or(0);

@@ -29,6 +29,9 @@ const MAX_PLACES: usize = 1 << 16;
 /// table is read.
 const LEAST_NAMED: usize = 512;
 
+/// Why a Python frame has no name: its code was freed before it was looked at.
+const CODE_FREED: &str = "code-freed";
+
 /// See the file's head.
 pub struct Worker {
     arch: Option<Arch>,
@@ -41,6 +44,8 @@ pub struct Worker {
     /// The stack that was captured last at each (process, place). Bounded by [`MAX_PLACES`].
     places: HashMap<(u32, u32), u64>,
     native: Vec<UserFrame>,
+    /// When code was last found freed before it had a name.
+    freed_ns: u64,
 }
 
 /// The user part of a stack.
@@ -69,6 +74,7 @@ impl Worker {
             kernel_sides: KernelSides::default(),
             places: HashMap::new(),
             native: Vec::new(),
+            freed_ns: 0,
         }
     }
 
@@ -219,6 +225,7 @@ impl Worker {
     fn assemble(&mut self, pid: u32, raw: &Raw, outcome: &Outcome) -> User {
         let mut user =
             User { end: outcome.end, at_module: outcome.at_module, rescued: outcome.rescued, ..User::default() };
+        let now_ns = clock::monotonic_ns();
         let Some((process, codes)) = self.processes.with_codes(pid) else { return user };
         let python = raw.python();
         if matches!(process.python, Python::Yes(..)) {
@@ -247,7 +254,10 @@ impl Worker {
                     match name_python(process, codes, pid, frame) {
                         Ok(key) => user.frames.extend(key),
                         Err(reason) => {
-                            user.python_end = Some(reason);
+                            if reason == CODE_FREED {
+                                self.freed_ns = now_ns;
+                            }
+                            user.python_end.get_or_insert(reason);
                             user.frames.push(FrameKey::UnknownPython);
                         }
                     }
@@ -257,9 +267,9 @@ impl Worker {
         user
     }
 
-    /// When the newest process was first seen.
-    pub fn newest_ns(&self) -> u64 {
-        self.processes.newest_ns
+    /// When something was last seen that does not last: a process that is new, Python code that had no name yet when it was freed.
+    pub fn fleeting_ns(&self) -> u64 {
+        self.processes.newest_ns.max(self.freed_ns)
     }
 
     /// Records of a new batch follow: what Python code is called is checked again.
@@ -347,7 +357,7 @@ fn name_python(
         Ok(name) => Ok(Some(FrameKey::Python { function: name.function, file: name.file, line: name.line })),
         Err(Missing::Shim) => Ok(None),
         Err(Missing::Unreadable) => Err("unreadable"),
-        Err(Missing::NotCode) => Err("code-freed"),
+        Err(Missing::NotCode) => Err(CODE_FREED),
     }
 }
 

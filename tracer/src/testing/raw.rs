@@ -62,7 +62,8 @@ impl RawRecord {
         frames.iter().enumerate().fold(record, |record, (index, frame)| {
             let at = offset_of!(RawStack, python) + index * size_of::<PythonFrame>();
             let record = record.at(at, &frame.code.to_le_bytes()).at(at + 8, &frame.instruction.to_le_bytes());
-            record.at(at + 16, &[frame.owner])
+            let record = record.at(at + offset_of!(PythonFrame, owner), &[frame.owner]);
+            record.at(at + offset_of!(PythonFrame, mark), &frame.mark.to_le_bytes())
         })
     }
 

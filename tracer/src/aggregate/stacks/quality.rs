@@ -154,6 +154,7 @@ fn merged(mut sum: StackQuality, other: StackQuality) -> StackQuality {
 fn finish(row: &mut StackQuality) {
     let of = |key: &str| row.ends.get(key).copied().unwrap_or(0);
     let share = |part: u64, whole: u64| if whole > 0 { part as f64 / whole as f64 } else { 0.0 };
-    row.whole_share = share(of("whole") + of("rescued"), row.stacks);
+    let with_user_stack = row.stacks.saturating_sub(of("no-user-stack"));
+    row.whole_share = (with_user_stack > 0).then(|| share(of("whole") + of("rescued"), with_user_stack));
     row.named_share = (row.frames > 0).then(|| share(row.frames_named, row.frames));
 }

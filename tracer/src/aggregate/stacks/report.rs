@@ -9,7 +9,7 @@ use super::{Stacks, Tally};
 use crate::model::meta::FrameKind;
 use crate::model::profile::{Activity, ESTIMATOR, Entry, NoStack, Profile};
 use crate::model::report::seconds;
-use crate::model::stacks::{CpuFunction, FunctionTime, ShownFrame, ShownStack, Stacks as Section, WaitFunction};
+use crate::model::stacks::{CpuFunction, FunctionTime, ShownFrame, ShownStack, Stacks as Section, WaitFunction, Whose};
 
 const MAX_FUNCTIONS: usize = 16;
 const MAX_WAITS: usize = 24;
@@ -249,10 +249,7 @@ impl<'a> Named<'a> {
             inclusive_s: seconds(user.inclusive_ns),
             inclusive_share: share(user.inclusive_ns),
             inside: inside.map(|function| function.label.to_string()),
-            process: top.and_then(|entry| entry.process.as_ref()).map(|name| name.to_string()),
-            pid: top.map(|entry| entry.pid).filter(|pid| *pid != 0),
-            thread: top.and_then(|entry| entry.thread.as_ref()).map(|name| name.to_string()),
-            tid: top.map(|entry| entry.tid).filter(|tid| *tid != 0),
+            whose: top.map(|entry| whose(entry)).unwrap_or_default(),
             threads: user.threads.len() as u64,
             stack: most(&user.stacks).and_then(|stack| shown.id(*stack, self.profile)),
         }
@@ -294,16 +291,14 @@ impl<'a> Named<'a> {
         };
         let mut stacks: Vec<(&usize, &u64)> = user.stacks.iter().collect();
         stacks.sort_by_key(|(stack, ns)| (Reverse(**ns), **stack));
-        let single = user.threads.len() == 1 && entry.tid != 0;
+        let single = user.threads.len() == 1;
+        let whose = whose(entry);
         WaitFunction {
             location: most(&user.lines).map(|site| self.sites.location(site)).unwrap_or_default(),
             state,
             detail,
             no_stack: function.err().map(|why| no_stack(why).to_owned()),
-            process: entry.process.as_ref().map(|name| name.to_string()),
-            pid: (entry.pid != 0).then_some(entry.pid),
-            thread: entry.thread.as_ref().map(|name| name.to_string()),
-            tid: single.then_some(entry.tid),
+            whose: Whose { tid: whose.tid.filter(|_| single), ..whose },
             threads: user.threads.len() as u64,
             waits: user.own.count,
             total_s: seconds(user.own.ns),
@@ -329,6 +324,15 @@ impl<'a> Named<'a> {
             end: end(known.end, known.rescued).to_owned(),
             frames: self.sites.in_stack(stack).map(frame).collect(),
         }
+    }
+}
+
+fn whose(entry: &Entry) -> Whose {
+    Whose {
+        process: entry.process.as_ref().map(|name| name.to_string()),
+        pid: (entry.pid != 0).then_some(entry.pid),
+        thread: entry.thread.as_ref().map(|name| name.to_string()),
+        tid: (entry.tid != 0).then_some(entry.tid),
     }
 }
 

@@ -77,10 +77,13 @@ fn the_time_of_a_place_is_split_by_how_often_each_stack_was_taken() {
     assert_eq!((times[0].0, times[1].0), ("Loader.get", "app+0x4000"));
     close("three quarters", times[0].1, wait.total_s * 0.75);
     close("a quarter", times[1].1, wait.total_s * 0.25);
-    let row =
-        stacks.waits.iter().find(|row| row.tid == Some(11) && row.location.unsymbolised).expect("the unnamed one");
+    let row = stacks
+        .waits
+        .iter()
+        .find(|row| row.whose.tid == Some(11) && row.location.unsymbolised)
+        .expect("the unnamed one");
     close("in the list", row.total_s, wait.total_s * 0.25);
-    assert_eq!((row.state.as_str(), row.thread.as_deref()), ("futex", Some("worker")));
+    assert_eq!((row.state.as_str(), row.whose.thread.as_deref()), ("futex", Some("worker")));
     let shown = stacks.stacks.iter().find(|stack| row.stacks.contains(&stack.id)).expect("its stack is shown");
     assert_eq!(shown.frames[0].build_id.as_deref(), Some("b4"), "an address without a name has its build id");
 }
@@ -103,7 +106,7 @@ fn the_innermost_python_function_is_blamed_and_what_runs_below_it_is_told() {
         stacks.functions.iter().find(|f| f.location.function.as_deref() == Some("Trainer.step")).expect("blamed");
     assert_eq!((step.location.file.as_deref(), step.location.line), (Some("/src/me/train.py"), Some(40)));
     assert_eq!((step.location.language, step.inside.as_deref()), (Some(FrameKind::Python), Some("axpy")));
-    assert_eq!((step.samples, step.thread.as_deref(), step.tid), (400, Some("main"), Some(10)));
+    assert_eq!((step.samples, step.whose.thread.as_deref(), step.whose.tid), (400, Some("main"), Some(10)));
     let main = stacks.functions.iter().find(|f| f.location.line == Some(90)).expect("inclusive");
     close("main holds it", main.inclusive_s, step.self_s);
     close("and computes nothing itself", main.self_s, 0.0);
@@ -199,6 +202,7 @@ fn ends_are_counted_by_kind_and_files_without_unwind_information_are_named() {
         (StackEnd::Whole, true),
         (StackEnd::Cut, false),
         (StackEnd::ProcessGone, false),
+        (StackEnd::NoUserStack, false),
     ];
     for (number, (end, rescued)) in ends.into_iter().enumerate() {
         let id = 500 + number as u64;
@@ -215,6 +219,7 @@ fn ends_are_counted_by_kind_and_files_without_unwind_information_are_named() {
         ("cut", 1),
         ("no-room", 1),
         ("no-unwind-info", 1),
+        ("no-user-stack", 1),
         ("not-recorded", 1),
         ("process-gone", 1),
         ("rescued", 1),
@@ -222,7 +227,9 @@ fn ends_are_counted_by_kind_and_files_without_unwind_information_are_named() {
     ];
     assert_eq!(ends, expected);
     assert_eq!(section(&report).no_unwind_files[0].file, "/lib/fast.so");
-    close("whole and rescued", row.whole_share, 601.0 / 606.0);
+    assert_eq!(row.stacks, 607);
+    let whole = row.whole_share.expect("there are user stacks");
+    close("whole and rescued, without the thread that was ending", whole, 601.0 / 606.0);
 }
 
 #[test]
