@@ -41,7 +41,7 @@ impl Rule for CpuQuotaThrottling {
         }
         victims.sort_by(|a, b| throttled_s(b.1).total_cmp(&throttled_s(a.1)).then(a.0.cmp(&b.0)));
         // One claim per cgroup that throttles; each thread counts for one of them.
-        let mut groups: Vec<(Option<usize>, Vec<(usize, &Thread)>)> = Vec::new();
+        let mut groups: Vec<Group<'_>> = Vec::new();
         for (index, thread) in victims {
             let quota = throttling_cgroup(&cpu.quotas, thread);
             match groups.iter_mut().find(|(known, _)| *known == quota) {
@@ -52,6 +52,9 @@ impl Rule for CpuQuotaThrottling {
         Outcome::Claims(groups.iter().filter_map(|(quota, members)| claim(report, *quota, members)).collect())
     }
 }
+
+/// The cgroup that throttles, by its position in the report, and the threads that it throttles with theirs.
+type Group<'a> = (Option<usize>, Vec<(usize, &'a Thread)>);
 
 fn throttled_s(thread: &Thread) -> f64 {
     thread.states.get("throttled").copied().unwrap_or(0.0)

@@ -22,6 +22,8 @@ const INFERRED: f64 = 0.75;
 const ORDINARY: f64 = 0.65;
 /// Waits shorter than this on average are handing over.
 const LEAST_MEAN_S: f64 = 0.000_2;
+/// Less than this share of the wall time every thread on every host waits for a CPU.
+const LEAST_SHARE: f64 = 0.01;
 /// A thread wants a CPU if it has or awaits one for this share of the wall time.
 const WANTS_SHARE: f64 = 0.2;
 /// CPUs are idle while a thread waits, if another one was idle for this share of the wall time.
@@ -41,12 +43,13 @@ struct Worst<'a> {
 
 /// Finds the thread for which `lost_s` is greatest.
 fn worst(report: &Report, lost_s: fn(&Queued) -> f64) -> Option<Worst<'_>> {
+    let least_s = LEAST_SHARE * report.window.duration_s;
     let mut all: Vec<(usize, &Thread, &Queued, f64)> = threads(report)
         .filter_map(|(index, thread)| {
             let queued = thread.queued.as_ref()?;
             let total_s = queued.siblings_s + queued.others_s + queued.idle_s + queued.unknown_s;
             let long = total_s >= LEAST_MEAN_S * queued.waits as f64;
-            Some((index, thread, queued, lost_s(queued))).filter(|(.., lost_s)| long && *lost_s > 0.0)
+            Some((index, thread, queued, lost_s(queued))).filter(|(.., lost_s)| long && *lost_s > least_s)
         })
         .collect();
     all.sort_by(|a, b| b.3.total_cmp(&a.3).then(a.0.cmp(&b.0)));
@@ -190,7 +193,9 @@ impl Rule for LowPriority {
         let lowered = |queued: &Queued| queued.better_priority_s;
         let Some(mut worst) = worst(report, lowered).filter(|worst| worst.thread.nice.is_some_and(|nice| nice > 0))
         else {
-            return Outcome::Silent("no thread of lowered priority waited behind one of a better priority".to_owned());
+            return Outcome::Silent(
+                "no thread of lowered priority waited for long behind one of a better priority".to_owned(),
+            );
         };
         let own = worst.thread.nice.unwrap_or(0);
         worst.victims.truncate(1);
@@ -240,7 +245,7 @@ impl Rule for CpuOversubscription {
         }
         let Some(worst) = worst(report, |queued| queued.siblings_s) else {
             return Outcome::Silent(
-                "no thread waited for a CPU behind another of the workload for longer than handing over takes"
+                "no thread waited for a CPU behind another of the workload for as much as 1 % of the wall time, beyond handing over"
                     .to_owned(),
             );
         };
@@ -327,7 +332,8 @@ impl Rule for RunQueueWait {
         }
         let Some(worst) = worst(report, |queued| queued.others_s) else {
             return Outcome::Silent(
-                "no thread waited for a CPU behind others for longer than handing over takes".to_owned(),
+                "no thread waited for a CPU behind others for as much as 1 % of the wall time, beyond handing over"
+                    .to_owned(),
             );
         };
         let mut facts = lost(report, &worst, "others_s", "longest wait of one thread behind other programs");
