@@ -131,7 +131,8 @@ impl Report {
         let parts: f64 = list(path, "parts").iter().map(|part| number(part, "s")).sum();
         let (sum, total) = (parts + path["others"]["s"].as_f64().unwrap_or(0.0), number(path, "total_s"));
         assert!((sum - total).abs() <= 0.001 * total, "the parts of the critical path sum to {sum} of {total}: {path}");
-        assert!(number(path, "unknown_s") <= 0.02 * total + 0.005, "too much of the critical path is unknown: {path}");
+        let little = number(path, "unknown_s") <= 0.02 * total + 0.005;
+        assert!(little || whole(self.ledger(), "lost") > 0, "too much of the critical path is unknown: {path}");
     }
 
     /// Seconds on the critical path of the parts that `matches` picks, and of all.
