@@ -167,14 +167,13 @@ fn bound(report: &Report, on_path: bool) -> &'static str {
 fn meanwhile_words(did: &Explained) -> String {
     let who = match (&did.thread, did.tid) {
         (name, Some(tid)) => named("thread", name.as_deref(), tid),
-        (Some(name), None) => format!("{} named {name}", count(did.threads, "thread")),
-        (None, None) => count(did.threads, "thread"),
+        (_, None) => format!("{} that held it", count(did.threads, "thread")),
     };
     let place = did.functions.first().and_then(|function| functions::words(&function.location));
     let place = place.map(|function| format!(" in {function}")).unwrap_or_default();
     let did_what = match (did.state.as_str(), &did.detail) {
         ("on_cpu", _) => format!("computed{place}"),
-        ("runnable", _) => "was ready, but had no CPU".to_owned(),
+        ("runnable", _) => "stood ready, but had no CPU".to_owned(),
         ("timer", _) => format!("slept{place}"),
         ("unknown", _) => "did what was not seen".to_owned(),
         (state, Some(call)) if call != state => format!("waited for {state} ({call}){place}"),

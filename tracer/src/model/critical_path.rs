@@ -153,7 +153,7 @@ pub struct Explanation {
     pub did: Vec<Explained>,
 }
 
-/// What threads of one name did while another one waited for them.
+/// What threads of a process did while another one waited for them.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Explained {
@@ -168,7 +168,7 @@ pub struct Explained {
     /// The thread; absent where there are several.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tid: Option<u32>,
-    /// Its name.
+    /// Its name; absent where there are several.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub thread: Option<String>,
     /// Its process's name.

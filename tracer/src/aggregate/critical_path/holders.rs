@@ -25,7 +25,6 @@ const MAX_ROWS: usize = 8;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct RowKey {
     process: NameId,
-    thread: NameId,
     state: State,
     detail: Detail,
     syscall: i16,
@@ -57,8 +56,7 @@ impl Aggregate {
         for ((_, under), sum) in path.under.iter().filter(|((key, _), _)| ours(key)) {
             let life = reader.life(under.serial).copied().unwrap_or_default();
             let Under { state, detail, syscall, .. } = *under;
-            let row =
-                rows.entry(RowKey { process: life.process, thread: life.name, state, detail, syscall }).or_default();
+            let row = rows.entry(RowKey { process: life.process, state, detail, syscall }).or_default();
             row.ns += sum.ns;
             row.pieces += sum.count;
             row.threads.insert(under.serial);
@@ -93,7 +91,7 @@ impl Aggregate {
     ) -> Explained {
         let reason = Reason { state: key.state, detail: key.detail, syscall: key.syscall };
         let is_wait = !matches!(key.state, State::OnCpu | State::Runnable | State::Unknown);
-        let only = row.threads.first().filter(|_| row.threads.len() == 1);
+        let only = row.threads.first().filter(|_| row.threads.len() == 1).and_then(|serial| reader.life(*serial));
         let functions = |stacks: &Named<'_>| -> Vec<FunctionTime> {
             if is_wait {
                 return merge(row.places.iter().flat_map(|((tgid, place), ns)| stacks.places(*tgid, &[(*place, *ns)])));
@@ -111,8 +109,8 @@ impl Aggregate {
             s: seconds(row.ns),
             pieces: row.pieces,
             threads: row.threads.len() as u64,
-            tid: only.and_then(|serial| reader.life(*serial)).and_then(|life| known(life.tid)),
-            thread: self.names.text(key.thread),
+            tid: only.and_then(|life| known(life.tid)),
+            thread: only.and_then(|life| self.names.text(life.name)),
             process: self.names.text(key.process),
             state: key.state.id().to_owned(),
             detail: if is_wait { self.wait_detail(reason) } else { None },

@@ -166,6 +166,8 @@ fn of_waits_for_one_lock_within_each_other_the_outer_one_counts() {
     let path = path_of(vec![first, second, third]);
     let lock: Vec<u64> = path.waits.values().map(|sum| sum.ns / MS).collect();
     assert_eq!(lock, [100], "the lock is the reason of all of it, once");
+    let under: u64 = path.under.values().map(|sum| sum.ns / MS).sum();
+    assert_eq!(under, 100, "and so is what explains it: {path:?}");
 }
 
 #[test]

@@ -260,7 +260,10 @@ impl Walk<'_, '_> {
     /// Goes on with the thread that ended a wait.
     fn follow(&mut self, level: Level, wait: Wait, waker: u32, (from_ns, to_ns): (u64, u64)) {
         let key = self.note(level.serial, wait, to_ns - from_ns);
-        self.explain(level.serial, wait.reason.state, Some(wait), (from_ns, to_ns));
+        if level.wait != Some(key) {
+            // Else it is the same wait, which what follows explains.
+            self.explain(level.serial, wait.reason.state, Some(wait), (from_ns, to_ns));
+        }
         if self.levels.len() == 1 {
             self.within = Some(Within { state: wait.reason.state, syscall: wait.reason.syscall });
         }
