@@ -72,6 +72,8 @@ const STEADY: f64 = 0.02;
 
 /// Both ends on one CPU; the same CPU each time, which is what the seed chooses.
 const PINGPONG: [&str; 6] = ["--seed", "1", "pingpong", "--pinned", "--count", "200000"];
+/// The same with so few switches that starting, ending and naming functions are nearly all of the tracer's work.
+const SHORT_PINGPONG: [&str; 6] = ["--seed", "1", "pingpong", "--pinned", "--count", "20000"];
 /// Longer than the sampling period, so that every wait's stack is due.
 const WAITS: [&str; 8] = ["--seed", "1", "sleep", "--each-cpu", "--period", "20ms", "--duration", "5s"];
 /// Computes and sleeps for two seconds.
@@ -250,12 +252,16 @@ impl<'a> Session<'a> {
         Ok(vec![decided("capture, bytes per switch", "B", range(&bytes), 10.0, None, 3)])
     }
 
-    /// CPU time per switch at full speed, less that of a run over nothing, times 50,000: the tracer's work grows with the events.
+    /// CPU time per switch at full speed, less that of a tenth of the run, times 50,000: the tracer's work grows with the events.
     fn own(&mut self) -> Result<Vec<Row>> {
-        let nothing_s = (0..5).map(|_| Ok(self.bench.traced_nothing()?.1)).collect::<Result<Vec<_>>>()?;
-        let base_s = median(&nothing_s);
+        let short = self.bench.workload(&SHORT_PINGPONG)?;
+        let short = (0..9).map(|_| self.bench.traced(&short, false)).collect::<Result<Vec<_>>>()?;
+        let base_s = median(&short.iter().map(|traced| traced.tracer_cpu_s).collect::<Vec<_>>());
+        let base_switches = median(&short.iter().map(|traced| traced.sample.switches).collect::<Vec<_>>());
         self.some_pingpongs()?;
-        let share = |traced: &Traced| (traced.tracer_cpu_s - base_s).max(0.0) / traced.sample.switches * RATE_OF_OWN;
+        let share = |traced: &Traced| {
+            (traced.tracer_cpu_s - base_s).max(0.0) / (traced.sample.switches - base_switches).max(1.0) * RATE_OF_OWN
+        };
         let shares: Vec<f64> = self.pingpong.traced.iter().map(|traced| share(traced) * 100.0).collect();
         let what = "own CPU at 50,000 switches/s, scaled";
         Ok(vec![decided(what, "%", median_interval(&shares), 5.0, None, shares.len())])
