@@ -1,6 +1,8 @@
 //! What is read of a task: ids, state, user registers, the file behind a descriptor.
 
-use aya_ebpf::helpers::generated::{bpf_get_current_task_btf, bpf_probe_read_kernel, bpf_task_pt_regs};
+use aya_ebpf::helpers::generated::{
+    bpf_get_current_task, bpf_get_current_task_btf, bpf_probe_read_kernel, bpf_task_pt_regs,
+};
 use tracer_common::sched::{COMM_BYTES, FdKind, QueueFacts};
 
 use crate::access::{config, present, probed, typed};
@@ -95,6 +97,13 @@ pub fn queue_facts(task: Task) -> u64 {
 pub fn current() -> Task {
     // SAFETY: no arguments; the helper exists since 5.11.
     unsafe { bpf_get_current_task_btf() as Task }
+}
+
+/// The same on every kernel, but only for probed loads: the verifier does not know what it is.
+#[inline(always)]
+pub fn current_address() -> Task {
+    // SAFETY: no arguments.
+    unsafe { bpf_get_current_task() as Task }
 }
 
 /// The thread's name.

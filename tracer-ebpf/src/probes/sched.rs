@@ -251,7 +251,9 @@ pub fn sched_waking(ctx: BtfTracePointContext) -> i32 {
 
 /// Notes in the wakee's slot who wakes it.
 #[inline(always)]
-pub fn remember(state: &CpuState, slot: &mut Slot, waker_tid: u32) {
+pub fn remember(state: &mut CpuState, slot: &mut Slot, waker_tid: u32) {
+    // A busy CPU may not have had a switch yet since tracing began.
+    wake::locate(state, task::current_address());
     slot.waker_tid = waker_tid;
     slot.wake_context = wake::context(state) as u8;
     // SAFETY: no arguments.

@@ -2,13 +2,13 @@
 //! ended its waits is put together.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use super::history::Reader;
-use super::report::merge;
+use super::row::Row;
 use super::walk::{Path, Under, WaitKey, walk};
 use crate::aggregate::Aggregate;
-use crate::aggregate::build::{known, object};
+use crate::aggregate::build::known;
 use crate::aggregate::classify::{Detail, Reason, State};
 use crate::aggregate::names::NameId;
 use crate::aggregate::stacks::report::Named;
@@ -30,16 +30,6 @@ struct RowKey {
     syscall: i16,
 }
 
-#[derive(Default)]
-struct Row {
-    ns: u64,
-    pieces: u64,
-    threads: BTreeSet<u32>,
-    objects: BTreeSet<u64>,
-    /// By process and place.
-    places: BTreeMap<(u32, u32), u64>,
-}
-
 impl Aggregate {
     /// What explains the waits of a thread for a futex; none where no history is kept or nothing of it was seen.
     pub(in crate::aggregate) fn explanation(
@@ -57,13 +47,7 @@ impl Aggregate {
             let life = reader.life(under.serial).copied().unwrap_or_default();
             let Under { state, detail, syscall, .. } = *under;
             let row = rows.entry(RowKey { process: life.process, state, detail, syscall }).or_default();
-            row.ns += sum.ns;
-            row.pieces += sum.count;
-            row.threads.insert(under.serial);
-            if under.object != 0 {
-                row.objects.insert(under.object);
-            }
-            *row.places.entry((life.tgid, under.place)).or_default() += sum.ns;
+            row.add(under.serial, under.object, (life.tgid, under.place), *sum);
         }
         let total_ns: u64 = rows.values().map(|row| row.ns).sum();
         let mut rows: Vec<(RowKey, Row)> = rows.into_iter().collect();
@@ -94,7 +78,7 @@ impl Aggregate {
         let only = row.threads.first().filter(|_| row.threads.len() == 1).and_then(|serial| reader.life(*serial));
         let functions = |stacks: &Named<'_>| -> Vec<FunctionTime> {
             if is_wait {
-                return merge(row.places.iter().flat_map(|((tgid, place), ns)| stacks.places(*tgid, &[(*place, *ns)])));
+                return row.waited_in(Some(stacks));
             }
             let mut counts: BTreeMap<u64, u64> = BTreeMap::new();
             for ((wait, serial, stack), count) in &path.samples_under {
@@ -114,7 +98,7 @@ impl Aggregate {
             process: self.names.text(key.process),
             state: key.state.id().to_owned(),
             detail: if is_wait { self.wait_detail(reason) } else { None },
-            object: row.objects.first().filter(|_| row.objects.len() == 1).and_then(|one| object(reason, *one)),
+            object: row.object(reason),
             functions: stacks.map(functions).unwrap_or_default(),
         }
     }

@@ -5,6 +5,7 @@
 pub mod history;
 mod holders;
 pub mod report;
+mod row;
 pub mod timeline;
 pub mod trail;
 pub mod walk;

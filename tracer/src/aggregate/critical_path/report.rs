@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use tracer_common::sched::WakeContext;
 
 use super::history::Reader;
+use super::row::Row;
 use super::walk::{Cause, PartKey, Path, WaitKey, Within, walk};
 use crate::aggregate::Aggregate;
 use crate::aggregate::build::{known, object};
@@ -19,7 +20,6 @@ use crate::model::stacks::FunctionTime;
 
 const MAX_PARTS: usize = 48;
 const MAX_WAITS: usize = 32;
-const MAX_FUNCTIONS: usize = 4;
 
 /// What a row of the report is told apart by.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -31,17 +31,6 @@ struct RowKey {
     syscall: i16,
     cause: Cause,
     within: Option<Within>,
-}
-
-/// What comes together in a row.
-#[derive(Default)]
-struct Row {
-    ns: u64,
-    pieces: u64,
-    threads: BTreeSet<u32>,
-    objects: BTreeSet<u64>,
-    /// Time by process and place.
-    places: BTreeMap<(u32, u32), u64>,
 }
 
 struct Writer<'a> {
@@ -111,14 +100,7 @@ impl Writer<'_> {
             let life = self.reader.life(part.serial).copied().unwrap_or_default();
             let PartKey { state, detail, syscall, cause, within, .. } = *part;
             let key = RowKey { process: life.process, thread: life.name, state, detail, syscall, cause, within };
-            let row = rows.entry(key).or_default();
-            row.ns += sum.ns;
-            row.pieces += sum.count;
-            row.threads.insert(part.serial);
-            if part.object != 0 {
-                row.objects.insert(part.object);
-            }
-            *row.places.entry((life.tgid, part.place)).or_default() += sum.ns;
+            rows.entry(key).or_default().add(part.serial, part.object, (life.tgid, part.place), *sum);
         }
         rows
     }
@@ -140,29 +122,20 @@ impl Writer<'_> {
             thread: self.aggregate.names.text(key.thread),
             state: key.state.id().to_owned(),
             detail: if is_wait { self.aggregate.wait_detail(reason) } else { None },
-            object: row.objects.first().filter(|_| row.objects.len() == 1).and_then(|one| object(reason, *one)),
+            object: row.object(reason),
             cause: cause(key.cause).map(str::to_owned),
             waker: match key.cause {
                 Cause::Stranger(tid) => self.aggregate.stranger(tid),
                 _ => None,
             },
             within: key.within.map(|within| self.within(within)),
-            functions: if is_wait { self.places(row) } else { self.sampled(key, row) },
+            functions: if is_wait { row.waited_in(self.stacks) } else { self.sampled(key, row) },
         }
     }
 
     fn within(&self, within: Within) -> PathWithin {
         let reason = Reason { state: within.state, detail: Detail::None, syscall: within.syscall };
         PathWithin { state: within.state.id().to_owned(), detail: self.aggregate.wait_detail(reason) }
-    }
-
-    fn places(&self, row: &Row) -> Vec<FunctionTime> {
-        let Some(stacks) = self.stacks else { return Vec::new() };
-        let mut by_process: BTreeMap<u32, Vec<(u32, u64)>> = BTreeMap::new();
-        for ((tgid, place), ns) in &row.places {
-            by_process.entry(*tgid).or_default().push((*place, *ns));
-        }
-        merge(by_process.iter().flat_map(|(tgid, places)| stacks.places(*tgid, places)))
     }
 
     /// Functions of the samples that lie on this part of the path; they share its time.
@@ -195,20 +168,6 @@ impl Writer<'_> {
         };
         waits.into_iter().take(MAX_WAITS).map(row).collect()
     }
-}
-
-/// Times of the same function together, most first.
-pub(super) fn merge(times: impl Iterator<Item = FunctionTime>) -> Vec<FunctionTime> {
-    let mut merged: Vec<FunctionTime> = Vec::new();
-    for time in times {
-        match merged.iter_mut().find(|known| known.location == time.location) {
-            Some(known) => known.total_s += time.total_s,
-            None => merged.push(time),
-        }
-    }
-    merged.sort_by(|left, right| right.total_s.total_cmp(&left.total_s));
-    merged.truncate(MAX_FUNCTIONS);
-    merged
 }
 
 fn cause(cause: Cause) -> Option<&'static str> {

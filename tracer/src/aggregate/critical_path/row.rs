@@ -1,0 +1,58 @@
+//! Pieces that come together in a row of the report.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::walk::Sum;
+use crate::aggregate::build::object;
+use crate::aggregate::classify::Reason;
+use crate::aggregate::stacks::report::Named;
+use crate::model::stacks::FunctionTime;
+
+const MAX_FUNCTIONS: usize = 4;
+
+/// See the file's head.
+#[derive(Default)]
+pub(super) struct Row {
+    pub(super) ns: u64,
+    pub(super) pieces: u64,
+    /// Serial numbers.
+    pub(super) threads: BTreeSet<u32>,
+    objects: BTreeSet<u64>,
+    /// Time by process, and place in its code.
+    places: BTreeMap<u32, BTreeMap<u32, u64>>,
+}
+
+impl Row {
+    /// Adds pieces of one thread.
+    pub(super) fn add(&mut self, serial: u32, object: u64, (tgid, place): (u32, u32), sum: Sum) {
+        self.ns += sum.ns;
+        self.pieces += sum.count;
+        self.threads.insert(serial);
+        if object != 0 {
+            self.objects.insert(object);
+        }
+        *self.places.entry(tgid).or_default().entry(place).or_default() += sum.ns;
+    }
+
+    /// What its waits were for; none where there are several.
+    pub(super) fn object(&self, reason: Reason) -> Option<String> {
+        self.objects.first().filter(|_| self.objects.len() == 1).and_then(|one| object(reason, *one))
+    }
+
+    /// In which functions its threads waited, most time first.
+    pub(super) fn waited_in(&self, stacks: Option<&Named<'_>>) -> Vec<FunctionTime> {
+        let mut merged: Vec<FunctionTime> = Vec::new();
+        for (tgid, places) in &self.places {
+            let places: Vec<(u32, u64)> = places.iter().map(|(place, ns)| (*place, *ns)).collect();
+            for time in stacks.map(|stacks| stacks.places(*tgid, &places)).unwrap_or_default() {
+                match merged.iter_mut().find(|known| known.location == time.location) {
+                    Some(known) => known.total_s += time.total_s,
+                    None => merged.push(time),
+                }
+            }
+        }
+        merged.sort_by(|left, right| right.total_s.total_cmp(&left.total_s));
+        merged.truncate(MAX_FUNCTIONS);
+        merged
+    }
+}
