@@ -85,7 +85,8 @@ fn the_share_of_whole_stacks_is_not_below_that_of_perf() {
     let (theirs, all) = perf(&program, &chain);
     println!("tracer: {ours} of {}, perf record --call-graph dwarf: {theirs} of {all}", samples.len());
     assert!(!samples.is_empty() && all > 0, "both took samples: {} and {all}", samples.len());
-    assert!(ours * all >= theirs * samples.len(), "tracer: {ours} of {}, perf: {theirs} of {all}", samples.len());
+    // Each takes samples of its own: one that falls on the moment in which the chain is entered or left is chance.
+    assert!((ours + 1) * all >= theirs * samples.len(), "tracer: {ours} of {}, perf: {theirs} of {all}", samples.len());
 }
 
 /// How many of perf's stacks hold the chain, of those taken while the program was in it.
