@@ -140,5 +140,37 @@ fn colour(name: &str) -> String {
         name if name.ends_with(".py)") => (95, 35),
         _ => (20, 35),
     };
-    format!("hsl({},{}%,{}%)", hue + hash % spread, 60 + (hash >> 8) % 20, 62 + (hash >> 16) % 12)
+    hexadecimal(hue + hash % spread, 60 + (hash >> 8) % 20, 62 + (hash >> 16) % 12)
+}
+
+/// A colour given by hue (degrees), saturation and lightness (per cent), as every viewer knows it: only browsers read `hsl()`.
+fn hexadecimal(hue: u32, saturation: u32, lightness: u32) -> String {
+    let (saturation, lightness) = (f64::from(saturation) / 100.0, f64::from(lightness) / 100.0);
+    let reach = saturation * lightness.min(1.0 - lightness);
+    let channel = |offset: u32| {
+        let position = f64::from((offset + hue / 30) % 12) + f64::from(hue % 30) / 30.0;
+        let value = lightness - reach * (position - 3.0).min(9.0 - position).clamp(-1.0, 1.0);
+        (value * 255.0).round() as u8
+    };
+    format!("#{:02x}{:02x}{:02x}", channel(0), channel(8), channel(4))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::hexadecimal;
+
+    #[test]
+    fn colours_are_written_as_every_viewer_reads_them() {
+        let known = [
+            ((0, 100, 50), "#ff0000"),
+            ((120, 100, 50), "#00ff00"),
+            ((240, 100, 50), "#0000ff"),
+            ((60, 100, 50), "#ffff00"),
+        ];
+        for ((hue, saturation, lightness), expected) in known {
+            assert_eq!(hexadecimal(hue, saturation, lightness), expected, "hue {hue}");
+        }
+        assert_eq!(hexadecimal(210, 0, 100), "#ffffff");
+        assert_eq!(hexadecimal(30, 60, 70), "#e0b385");
+    }
 }

@@ -3,7 +3,8 @@
 //! 1. the innermost Python function: it is the name that a Python user knows, whatever native code runs below it;
 //! 2. the innermost native function that is neither of the C or C++ library, of the dynamic linker or of the kernel's page in
 //!    user space, nor one that by its name merely waits, locks or iterates for its caller (a statically linked C library, Rust's
-//!    and C++'s standard libraries, parking_lot); code made at run time counts where it has a name;
+//!    and C++'s standard libraries, parking_lot), nor, if there is another, one inlined from their sources; code made at run time
+//!    counts where it has a name;
 //! 3. the innermost native function;
 //! 4. code made at run time; then the innermost kernel function that is not the scheduler's; then whatever is innermost.
 
@@ -118,17 +119,29 @@ impl<'a> Sites<'a> {
             let mut sites = self.in_stack(stack).map(|(_, site)| site);
             sites.find(|site| self.functions.get(site.function).is_some_and(wanted))
         };
+        let first_of_user = |wanted: &dyn Fn(&Function) -> bool| {
+            let mut sites = self.in_stack(stack).map(|(_, site)| site);
+            sites.find(|site| !is_library_source(site) && self.functions.get(site.function).is_some_and(wanted))
+        };
         let user = |function: &Function| {
             let made = function.kind == FrameKind::Jit && function.named;
             made || function.kind == FrameKind::Native && !self.of_library(function) && !serves(&function.label)
         };
         first(&|function| function.kind == FrameKind::Python && function.named)
+            .or_else(|| first_of_user(&user))
             .or_else(|| first(&user))
             .or_else(|| first(&|function| function.kind == FrameKind::Native))
             .or_else(|| first(&|function| function.kind == FrameKind::Jit))
             .or_else(|| first(&|function| function.kind == FrameKind::Kernel && !schedules(&function.label)))
             .or_else(|| first(&|_| true))
     }
+}
+
+/// Whether a function was inlined from the sources of Rust's library or from a header of the system, C++'s among them.
+fn is_library_source(site: &Site) -> bool {
+    let rust = |path: &str| path.starts_with("/rustc/") && path.contains("/library/");
+    let file = site.file.as_deref().filter(|_| site.inlined);
+    file.is_some_and(|path| rust(path) || path.starts_with("/usr/include/"))
 }
 
 fn site(function: FunctionId, name: &Name) -> Site {

@@ -129,6 +129,12 @@ fn blamed(frames: &[u32]) -> String {
         events.push(made::native(id, module, u64::from(id)));
         events.push(made::symbol(id, &[(name, None)]));
     }
+    let library = ("/rustc/5980/library/core/src/num/uint_macros.rs", 2457);
+    events.push(made::native(55, 4, 55));
+    events.push(made::symbol(55, &[("wrapping_add", Some(library)), ("app::mix", Some(("/src/app/mix.rs", 3)))]));
+    events.push(made::native(56, 4, 56));
+    let header = ("/usr/include/c++/12/bits/stl_vector.h", 1123);
+    events.push(made::symbol(56, &[("std::vector<int>::at", Some(header)), ("app::sum", None)]));
     events.push(made::kernel(60, 1));
     events.push(made::symbol(60, &[("__schedule", None)]));
     let jit = FrameRecord { id: 70, frame_kind: FrameKind::Jit, ..FrameRecord::default() };
@@ -145,7 +151,9 @@ fn blamed(frames: &[u32]) -> String {
 
 #[test]
 fn the_function_to_blame_is_chosen_as_written_down() {
-    let cases: [(&[u32], &str); 13] = [
+    let cases: [(&[u32], &str); 15] = [
+        (&[55, 54], "app::mix"),
+        (&[56, 54], "app::sum"),
         (&[20, 11, 12, 3, 2, 10], "Loader.get"),
         (&[12, 13], "axpy"),
         (&[20, 50, 54, 13], "app::compute"),
