@@ -2,12 +2,16 @@
 //! construction, no I/O.
 
 pub mod container;
+pub mod coverage;
+pub mod cpu;
 pub mod critical_path;
 pub mod event;
 pub mod finding;
+pub mod locks;
 pub mod meta;
 pub mod profile;
 pub mod report;
 pub mod stacks;
 pub mod text;
+pub mod threads;
 pub mod units;
