@@ -28,6 +28,8 @@ pub struct Offsets {
     pub task_thread_pid: u32,
     /// `se.sum_exec_runtime`.
     pub task_sum_exec_runtime: u32,
+    /// `se.prev_sum_exec_runtime`.
+    pub task_prev_sum_exec_runtime: u32,
     pub pid_level: u32,
     pub pid_numbers: u32,
     /// Size of `struct upid`, the step in `pid.numbers`.
@@ -119,7 +121,6 @@ pub struct Formats {
     pub begin_flags: u32,
     pub end_lock: u32,
     pub end_result: u32,
-    pub reserved: u32,
 }
 
 /// The whole configuration.
@@ -184,9 +185,9 @@ pub struct Config {
     pub formats: Formats,
 }
 
-const _: () = assert!(size_of::<Offsets>() == 58 * 4);
-const _: () = assert!(size_of::<Formats>() == 16 * 4);
-const _: () = assert!(size_of::<Config>() == 14 * 4 + 3 * 8 + 6 * 4 + 64 + 8 + 16 + 58 * 4 + 16 * 4);
+const _: () = assert!(size_of::<Offsets>() == 59 * 4);
+const _: () = assert!(size_of::<Formats>() == 15 * 4);
+const _: () = assert!(size_of::<Config>() == 14 * 4 + 3 * 8 + 6 * 4 + 64 + 8 + 16 + 59 * 4 + 15 * 4);
 
 impl Offsets {
     /// No offset known.
@@ -200,6 +201,7 @@ impl Offsets {
         task_exit_code: ABSENT,
         task_thread_pid: ABSENT,
         task_sum_exec_runtime: ABSENT,
+        task_prev_sum_exec_runtime: ABSENT,
         pid_level: ABSENT,
         pid_numbers: ABSENT,
         upid_bytes: ABSENT,
@@ -270,7 +272,6 @@ impl Formats {
         begin_flags: ABSENT,
         end_lock: ABSENT,
         end_result: ABSENT,
-        reserved: 0,
     };
 }
 

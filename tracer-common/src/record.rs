@@ -50,6 +50,9 @@ pub mod sched {
     pub const RENAME: u16 = super::kind(1, 7);
     /// A task moved to another cgroup.
     pub const CGROUP_MOVE: u16 = super::kind(1, 8);
+    /// [`Switch`](crate::sched::Switch): a thread that leaves its CPU had got it in a switch that the kernel did not report. The
+    /// header's time is that of leaving; `next_tid` and what belongs to it are as in a switch, `object` is for how long it ran.
+    pub const ARRIVED: u16 = super::kind(1, 9);
 }
 
 /// Kinds of the family that takes stacks; payloads in [`crate::stack`].

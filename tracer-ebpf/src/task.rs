@@ -92,6 +92,24 @@ pub fn queue_facts(task: Task) -> u64 {
     }
 }
 
+/// For how long a thread that leaves its CPU has run since it got it; `None` for realtime threads, of which no account is kept.
+#[inline(always)]
+pub fn ran_ns(task: Task) -> Option<u64> {
+    const FIRST_FAIR_PRIORITY: i32 = 100;
+    if !present(config!(offsets.task_prev_sum_exec_runtime)) || !present(config!(offsets.task_sum_exec_runtime)) {
+        return None;
+    }
+    // SAFETY: `task` is known to the verifier.
+    unsafe {
+        if typed::<i32>(task, config!(offsets.task_prio)) < FIRST_FAIR_PRIORITY {
+            return None;
+        }
+        let sum: u64 = typed(task, config!(offsets.task_sum_exec_runtime));
+        let before: u64 = typed(task, config!(offsets.task_prev_sum_exec_runtime));
+        sum.checked_sub(before)
+    }
+}
+
 /// The current task.
 #[inline(always)]
 pub fn current() -> Task {

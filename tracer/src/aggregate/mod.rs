@@ -180,6 +180,7 @@ impl Aggregate {
                 let seen = Observed { op: futex.op, val: futex.val, words: futex.words };
                 self.switch(&futex.switch, (futex.readable == 1).then_some(seen));
             }
+            Event::Arrived(arrival) => self.arrived(arrival),
             Event::NewTask(event) => self.new_task(event),
             Event::Fork(event) => self.fork(event),
             Event::Exec(event) => self.exec(event),

@@ -67,6 +67,14 @@ impl Occupancy {
         self.past.push_back(Stretch { start_ns, end_ns: ts_ns, first, last: tid, traced, broken });
     }
 
+    /// A switch was not seen: whoever has the CPU left it now, at the latest when its stretch began. Of a traced thread that cannot be.
+    pub fn close_unseen(&mut self, ts_ns: u64) -> u64 {
+        let Some((start_ns, tid, traced)) = self.open else { return ts_ns };
+        let ts_ns = ts_ns.max(start_ns);
+        self.close(ts_ns, if traced { 0 } else { tid }, false);
+        ts_ns
+    }
+
     /// A thread gets the CPU.
     pub fn open(&mut self, ts_ns: u64, tid: u32, traced: bool) {
         self.open = Some((ts_ns, tid, traced));

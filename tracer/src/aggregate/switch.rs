@@ -29,6 +29,23 @@ impl Aggregate {
         cpu.running = if next_traced { switch.next_tid } else { 0 };
     }
 
+    /// A thread that leaves its CPU now had got it in a switch that was not seen. What it says of the time since comes from the
+    /// scheduler's account, which counts no interrupts: the thread may have got the CPU somewhat earlier.
+    pub(super) fn arrived(&mut self, arrival: &Switch) {
+        let (cpu, tid) = (arrival.header.cpu, arrival.next_tid);
+        let known = self.threads.find(tid).and_then(|index| self.threads.get(index));
+        let Some(since_ns) = known.map(|thread| thread.since_ns) else { return };
+        let mut arrival = *arrival;
+        let at_ns = arrival.header.ts_ns.saturating_sub(arrival.object);
+        let at_ns = self.cpu_mut(cpu).occupancy.close_unseen(at_ns.max(since_ns)).min(arrival.header.ts_ns);
+        arrival.header.ts_ns = at_ns;
+        self.expel(cpu, tid, at_ns);
+        self.arrive(&arrival);
+        let cpu = self.cpu_mut(cpu);
+        cpu.occupancy.open(at_ns, tid, true);
+        cpu.running = tid;
+    }
+
     /// If another thread than `prev_tid` was believed on the CPU, its switch was lost.
     fn expel(&mut self, cpu: u16, prev_tid: u32, ts_ns: u64) {
         let believed = self.cpu_mut(cpu).running;

@@ -3,7 +3,7 @@
 
 use proptest::prelude::*;
 use tracer_common::record::sched as kind;
-use tracer_common::sched::{CgroupMove, Exec, Exit, Fork, Rename, WakeContext};
+use tracer_common::sched::{CgroupMove, Exec, Exit, Fork, Rename, WakeContext, switch_flags};
 
 use super::Aggregate;
 use super::classify::State;
@@ -11,7 +11,7 @@ use super::table::Bounds;
 use crate::model::event::{Event, Meta};
 use crate::model::meta::{LossRecord, SeedRecord, StartRecord, TargetRecord, TickRecord};
 use crate::model::report::{Context, Futex, Generator, Report, Row, Thread};
-use crate::testing::{self, Leave, comm, header, meta_event, new_task, on_mutex, path, seed, switch, woken};
+use crate::testing::{self, Leave, arrived, comm, header, meta_event, new_task, on_mutex, path, seed, switch, woken};
 
 const START: u64 = 1_000_000_000;
 const MS: u64 = 1_000_000;
@@ -85,6 +85,34 @@ fn a_wait_ends_when_the_thread_is_woken_and_runnable_time_follows() {
     assert_eq!((wait.wakers[0].context, wait.wakers[0].tid), (Context::Task, Some(99)));
     assert_eq!(reader.end_unix_ns, Some(1_700_000_000_000_000_000 + at(30)));
     assert_eq!(report.window.start_unix_ns, Some(1_700_000_000_000_000_000 + START));
+}
+
+#[test]
+fn a_thread_that_leaves_a_cpu_that_it_was_not_seen_to_get_had_it_for_as_long_as_the_scheduler_says() {
+    let wakened = |record| Event::Arrived(woken(record, WakeContext::Task, 99, 2 * MS as u32));
+    let to_stranger = |ms, leave| {
+        let mut record = switch(at(ms), 0, 10, 99, leave);
+        record.flags &= !switch_flags::NEXT_TRACKED;
+        Event::Switch(record)
+    };
+    let events = vec![
+        Event::NewTask(new_task(at(0), 10, 10, 1, "t")),
+        Event::Switch(switch(at(1), 0, 0, 10, Leave::Preempted)),
+        to_stranger(5, PIPE),
+        wakened(arrived(at(30), 0, 10, 10 * MS)),
+        to_stranger(30, Leave::Preempted),
+        Event::Arrived(arrived(at(50), 0, 10, 5 * MS)),
+        Event::Switch(switch(at(50), 0, 10, 0, Leave::Dead)),
+    ];
+    let report = report(events, 100);
+    let thread = thread(&report, 10);
+    assert_eq!(states(thread), [("on_cpu", 4 + 10 + 5), ("pipe", 13), ("runnable", 1 + 2 + 15)]);
+    assert_eq!((thread.switches, thread.preemptions), (3, 1));
+    let behind = thread
+        .queued
+        .as_ref()
+        .map(|queued| (queued.others_s, queued.behind.iter().map(|behind| behind.tid).collect::<Vec<_>>()));
+    assert_eq!(behind, Some((0.017, vec![99])), "whoever had the CPU before kept it until then");
 }
 
 #[test]

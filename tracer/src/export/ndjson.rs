@@ -17,7 +17,7 @@ use crate::pipeline::decode::Undecoded;
 pub fn write_event(event: &Event, out: &mut impl io::Write) -> io::Result<()> {
     let mut line = Line::begin(Some(event.header()), kind_name(event.header().kind).unwrap_or("undecoded"), out)?;
     match event {
-        Event::Switch(event) => line.switch(event)?,
+        Event::Switch(event) | Event::Arrived(event) => line.switch(event)?,
         Event::SwitchFutex(event) => line.switch_futex(event)?,
         Event::NewTask(event) => {
             line.number("tid", event.tid)?;
@@ -223,9 +223,10 @@ mod tests {
             assert_eq!(value["ts_ns"], event.header().ts_ns, "{value}");
             assert_eq!(value["kind"].as_str(), kind_name(event.header().kind), "{value}");
         }
-        let (switch, rename, seed) = (&values[0], &values[6], &values[9]);
+        let of_kind = |kind: &str| values.iter().find(|value| value["kind"] == kind).expect(kind);
+        let (switch, rename, seed) = (of_kind("switch"), of_kind("rename"), of_kind("seed"));
         assert_eq!((&switch["prev_tid"], &switch["syscall"]), (&10.into(), &0.into()));
-        assert_eq!(values[1]["words"][2], 10);
+        assert_eq!(of_kind("switch-futex")["words"][2], 10);
         assert_eq!(rename["comm"], "a\\x1b\"b", "the name is printable, and quoted for JSON");
         assert_eq!(seed["comm"], "seeded");
     }

@@ -29,6 +29,7 @@ pub fn resolve(btf: &Btf, arch: Arch) -> Offsets {
     offsets.task_exit_code = field(task, "exit_code");
     offsets.task_thread_pid = field(task, "thread_pid");
     offsets.task_sum_exec_runtime = field(task, "se.sum_exec_runtime");
+    offsets.task_prev_sum_exec_runtime = field(task, "se.prev_sum_exec_runtime");
 
     offsets.task_cfs_rq = field(task, "se.cfs_rq");
     let queue = find("cfs_rq", &[]);

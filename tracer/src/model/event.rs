@@ -18,6 +18,8 @@ pub enum Event {
     Switch(Switch),
     /// A context switch into a futex wait.
     SwitchFutex(SwitchFutex),
+    /// A thread leaves a CPU that was not seen to get it.
+    Arrived(Switch),
     /// A new task.
     NewTask(NewTask),
     /// A fork is complete.
@@ -66,6 +68,7 @@ impl Event {
         match self {
             Event::Switch(event) => event.header,
             Event::SwitchFutex(event) => event.switch.header,
+            Event::Arrived(event) => event.header,
             Event::NewTask(event) => event.header,
             Event::Fork(event) => event.header,
             Event::Exec(event) => event.header,
@@ -90,6 +93,7 @@ pub const fn kind_name(number: u16) -> Option<&'static str> {
         kind::EXIT => "exit",
         kind::RENAME => "rename",
         kind::CGROUP_MOVE => "cgroup-move",
+        kind::ARRIVED => "arrived",
         cpu::SAMPLED => "sampled",
         lock::CONTENDED => "contended",
         meta::HOST => "host",

@@ -48,6 +48,7 @@ pub fn decode(record: &[u8]) -> Result<Event, Undecoded> {
     let event = match header.kind {
         kind::SWITCH => fields.switch(header).map(Event::Switch),
         kind::SWITCH_FUTEX => fields.switch_futex(header).map(Event::SwitchFutex),
+        kind::ARRIVED => fields.switch(header).map(Event::Arrived),
         kind::NEW_TASK => fields.new_task(header).map(Event::NewTask),
         kind::FORK => fields.fork(header).map(Event::Fork),
         kind::EXEC => fields.exec(header).map(Event::Exec),
@@ -69,7 +70,7 @@ pub fn strangers(record: &[u8]) -> [u32; 3] {
     let Some(header) = header(record) else { return [0; 3] };
     let mut fields = Fields(&record[HEADER_BYTES..]);
     let switch = match header.kind {
-        kind::SWITCH | kind::SWITCH_FUTEX => fields.switch(header),
+        kind::SWITCH | kind::SWITCH_FUTEX | kind::ARRIVED => fields.switch(header),
         // The move may have made it a traced one: nothing told its name.
         kind::CGROUP_MOVE => return [fields.u32().unwrap_or(0), 0, 0],
         lock::CONTENDED => return [fields.contended(header).map_or(0, |contended| contended.owner_tid), 0, 0],

@@ -21,7 +21,7 @@ pub fn bytes(event: &Event) -> Vec<u8> {
     let mut out = header_bytes(event.header()).to_vec();
     let mut words = |words: &[u32]| words.iter().for_each(|word| out.extend_from_slice(&word.to_le_bytes()));
     match event {
-        Event::Switch(event) => switch_bytes(event, &mut out),
+        Event::Switch(event) | Event::Arrived(event) => switch_bytes(event, &mut out),
         Event::SwitchFutex(event) => {
             switch_bytes(&event.switch, &mut out);
             let mut words = |words: &[u32]| words.iter().for_each(|word| out.extend_from_slice(&word.to_le_bytes()));
@@ -239,6 +239,14 @@ pub fn woken(mut switch: Switch, context: WakeContext, waker_tid: u32, wake_delt
     switch
 }
 
+/// A thread that leaves its CPU now, after it ran for so long, and got it in a switch that nobody saw.
+pub fn arrived(ts_ns: u64, cpu: u16, tid: u32, ran_ns: u64) -> Switch {
+    let mut record = switch(ts_ns, cpu, 0, tid, Leave::Preempted);
+    record.header.kind = kind::ARRIVED;
+    (record.flags, record.object) = (switch_flags::NEXT_TRACKED, ran_ns);
+    record
+}
+
 /// The same switch, `prev_tid` waiting for the pthread mutex at `address` that `owner` holds.
 pub fn on_mutex(mut switch: Switch, address: u64, owner: u32) -> SwitchFutex {
     switch.header.kind = kind::SWITCH_FUTEX;
@@ -333,6 +341,7 @@ pub fn one_of_each() -> Vec<Event> {
     let mut events = vec![
         Event::Switch(woken(switch(5, 1, 10, 11, sleep), WakeContext::Task, 12, 100)),
         Event::SwitchFutex(on_mutex(switch(6, 1, 11, 10, sleep), 0x7f00_1234, 10)),
+        Event::Arrived(arrived(6, 1, 11, 100)),
         Event::NewTask(new_task(7, 20, 10, 10, "child")),
         Event::Fork(Fork {
             header: header(kind::FORK, 8, 0),
