@@ -4,6 +4,7 @@
 mod cpu_bound;
 mod cpu_host;
 mod cpu_quota;
+mod fsync_stall;
 mod functions;
 mod kernel_lock_contention;
 mod run_queue;
@@ -68,6 +69,7 @@ pub const RULES: &[&dyn Rule] = &[
     &cpu_quota::CpuQuotaThrottling,
     &cpu_host::CpuSteal,
     &cpu_host::IrqLoad,
+    &fsync_stall::FsyncStall,
     &user_lock_contention::UserLockContention,
     &kernel_lock_contention::MmapLockContention,
     &kernel_lock_contention::KernelLockContention,

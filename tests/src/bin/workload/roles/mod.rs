@@ -12,6 +12,7 @@ mod exec_thread;
 mod file_wait;
 mod fork_storm;
 mod idle_pool;
+mod items;
 mod join;
 mod mmap_lock;
 mod mutex;
@@ -91,6 +92,8 @@ roles! {
     ForkStorm "fork-storm" fork_storm,
     /// Many threads wait for work that hardly comes: healthy.
     IdlePool "idle-pool" idle_pool,
+    /// A fixed number of items with one bottleneck, or with that removed.
+    Items "items" items,
     /// A producer feeds a consumer through a pipe: healthy.
     PipeQueue "pipe-queue" pipe_queue,
     /// Two threads take two mutexes in opposite order and hang.

@@ -1,0 +1,215 @@
+//! `fsync-stall`: a thread waits until what it wrote is on the disk, again and again, and the run waits with it. Calls in the
+//! background that nothing waits for are observed only. Which device was slow, and how much was flushed, is not known here.
+
+use super::thresholds::{REPORTED_SHARE, is_reported, severity, speedup_bound};
+use super::{Claim, Facts, Outcome, Rule, confidence, evidence, functions, named, subject, threads};
+use crate::model::critical_path::{CriticalPath, PathPart};
+use crate::model::report::{Finding, Report, Subject, Wait};
+use crate::model::units::{count, duration, grouped, percent};
+
+/// See the file's head.
+pub struct FsyncStall;
+
+/// The call and its time were seen, and that the run waited for it.
+const ON_THE_PATH: f64 = 0.9;
+/// Whether the run waited for it is not known.
+const OFF_THE_PATH: f64 = 0.75;
+
+/// Calls that return when the disk has what was written.
+const CALLS: [&str; 6] = ["fsync", "fdatasync", "msync", "sync_file_range", "syncfs", "sync"];
+
+/// Under this, threads that sync are not worth a word.
+const LEAST_S: f64 = 0.01;
+
+impl Rule for FsyncStall {
+    fn class(&self) -> &'static str {
+        "fsync-stall"
+    }
+
+    fn check(&self, facts: &Facts<'_>) -> Outcome {
+        let report = facts.report;
+        if threads(report).next().is_none() {
+            return Outcome::CouldNotRun("no thread was recorded".to_owned());
+        }
+        let Some(worst) = Syncing::worst(report) else {
+            return Outcome::Silent("no thread waited in fsync or a call like it".to_owned());
+        };
+        match report.critical_path.as_ref() {
+            Some(path) => match OnPath::of(path) {
+                Some(on_path) => Outcome::Claims(vec![on_path.claim(report, &worst)]),
+                None => Outcome::Claims(vec![worst.claim(report, false)]),
+            },
+            None => Outcome::Claims(vec![worst.claim(report, true)]),
+        }
+    }
+}
+
+fn is_sync(state: &str, detail: Option<&str>) -> bool {
+    state != "on_cpu" && detail.is_some_and(|call| CALLS.contains(&call))
+}
+
+/// The thread that waited longest in such calls.
+struct Syncing {
+    /// Its finding's subject, with the function.
+    who: Subject,
+    name: String,
+    call: String,
+    total_s: f64,
+    max_s: f64,
+    count: u64,
+    /// Where the report has its longest wait.
+    source: String,
+}
+
+impl Syncing {
+    fn worst(report: &Report) -> Option<Self> {
+        let sums = threads(report).filter_map(|(index, thread)| {
+            let waits = thread.waits.iter().enumerate();
+            let syncs: Vec<(usize, &Wait)> =
+                waits.filter(|(_, wait)| is_sync(&wait.state, wait.detail.as_deref())).collect();
+            let (place, longest) = *syncs.first()?;
+            let mut who = subject(thread);
+            if let Some(function) = longest.places.first() {
+                functions::point_at(&mut who, &function.location);
+            }
+            Some(Syncing {
+                who,
+                name: named(thread),
+                call: longest.detail.clone().unwrap_or_default(),
+                total_s: syncs.iter().map(|(_, wait)| wait.total_s).sum(),
+                max_s: syncs.iter().map(|(_, wait)| wait.max_s).fold(0.0, f64::max),
+                count: syncs.iter().map(|(_, wait)| wait.count).sum(),
+                source: format!("/threads/{index}/waits/{place}/total_s"),
+            })
+        });
+        sums.filter(|sum| sum.total_s >= LEAST_S).reduce(|a, b| if b.total_s > a.total_s { b } else { a })
+    }
+
+    /// What is said where nothing on the path waited for it, or where there is no path.
+    fn claim(&self, report: &Report, may_limit: bool) -> Claim {
+        let wall_s = report.window.duration_s;
+        let reported = may_limit && is_reported(self.total_s, wall_s, self.count, self.max_s);
+        let background = if may_limit { "" } else { "; nothing that CMD's main thread waited for" };
+        let mut finding = self.finding(report, self.total_s, OFF_THE_PATH);
+        finding.summary = format!(
+            "{} waited {} ({} of {}) in {}{}, {}{background}",
+            self.name,
+            duration(self.total_s),
+            percent(self.total_s / wall_s.max(f64::MIN_POSITIVE)),
+            duration(wall_s),
+            self.call,
+            called(&self.who),
+            count(self.count, "call"),
+        );
+        if !may_limit {
+            (finding.lost_s, finding.speedup_bound) = (Some(0.0), None);
+            finding.severity = severity(0.0, wall_s);
+        }
+        finding.evidence.push(evidence("time in the calls", self.total_s, "s", self.source.clone(), None));
+        Claim { finding, reported }
+    }
+
+    fn finding(&self, report: &Report, lost_s: f64, own_confidence: f64) -> Finding {
+        let wall_s = report.window.duration_s;
+        Finding {
+            class: FsyncStall.class().to_owned(),
+            rank: 0,
+            severity: severity(lost_s, wall_s),
+            confidence: confidence(report, own_confidence),
+            summary: String::new(),
+            lost_s: Some(lost_s),
+            share_of_wall: None,
+            speedup_bound: speedup_bound(lost_s, wall_s),
+            culprit: Some(self.who.clone()),
+            victims: Vec::new(),
+            evidence: Vec::new(),
+            hypothesis: format!(
+                "{} of {} each time until the disk has the data; the next step waits for it although it does not need it",
+                self.call, self.name
+            ),
+            fix:
+                "write several items and sync once; sync in a thread or process of its own that the next step does not \
+                  wait for; or leave out the sync where a crash may lose the last items"
+                    .to_owned(),
+            experiment: format!(
+                "run again with the calls of {} removed, or with the file on a tmpfs: the run must become {} shorter at most",
+                self.call,
+                duration(lost_s)
+            ),
+            consequences: Vec::new(),
+        }
+    }
+}
+
+fn called(who: &Subject) -> String {
+    who.function.as_ref().map(|function| format!(", called by {function}")).unwrap_or_default()
+}
+
+/// Such calls on the critical path.
+struct OnPath<'a> {
+    /// The largest part, and where the report has it.
+    part: &'a PathPart,
+    index: usize,
+    total_s: f64,
+    pieces: u64,
+    path_s: f64,
+}
+
+impl<'a> OnPath<'a> {
+    fn of(path: &'a CriticalPath) -> Option<Self> {
+        let parts = || {
+            let all = path.parts.iter().enumerate();
+            all.filter(|(_, part)| is_sync(&part.state, part.detail.as_deref()))
+        };
+        let (index, part) = parts().next()?;
+        let total_s: f64 = parts().map(|(_, part)| part.s).sum();
+        let pieces = parts().map(|(_, part)| part.pieces).sum();
+        (total_s >= LEAST_S).then_some(OnPath { part, index, total_s, pieces, path_s: path.total_s })
+    }
+
+    fn claim(&self, report: &Report, worst: &Syncing) -> Claim {
+        let wall_s = report.window.duration_s;
+        let share = self.total_s / self.path_s.max(f64::MIN_POSITIVE);
+        let reported = is_reported(self.total_s, wall_s, self.pieces, worst.max_s);
+        let mut finding = worst.finding(report, self.total_s, ON_THE_PATH);
+        let mut culprit = match self.part.tid {
+            // The path names the thread; else it is one of several, and the one that waits longest stands for them.
+            Some(tid) if worst.who.tid != Some(tid) => {
+                let row = threads(report).find(|(_, thread)| thread.tid == tid && thread.pid == self.part.pid);
+                row.map_or_else(|| worst.who.clone(), |(_, thread)| subject(thread))
+            }
+            _ => worst.who.clone(),
+        };
+        if let Some(function) = self.part.functions.first() {
+            functions::point_at(&mut culprit, &function.location);
+        }
+        let who = match (self.part.threads, self.part.thread.as_deref()) {
+            (1, Some(name)) => format!("thread {name}"),
+            (1, None) => "a thread".to_owned(),
+            (threads, _) => format!("{} threads", grouped(threads)),
+        };
+        finding.summary = format!(
+            "the run waited {} ({} of {}) for {who} in {}{}",
+            duration(self.total_s),
+            percent(share),
+            duration(self.path_s),
+            self.part.detail.as_deref().unwrap_or("fsync"),
+            called(&culprit),
+        );
+        finding.culprit = Some(culprit);
+        finding.share_of_wall = Some(share);
+        let source = format!("/critical_path/parts/{}/s", self.index);
+        let least = REPORTED_SHARE * wall_s;
+        finding.evidence = vec![
+            evidence(
+                "largest part of it on the critical path",
+                self.part.s,
+                "s",
+                source,
+                Some(("reported from", least)),
+            ),
+            evidence("time of the thread that waits longest", worst.total_s, "s", worst.source.clone(), None),
+        ];
+        Claim { finding, reported }
+    }
+}
