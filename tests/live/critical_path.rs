@@ -85,6 +85,32 @@ fn input_and_output_under_a_lock_is_what_the_others_wait_for() {
 }
 
 #[test]
+fn of_a_running_program_the_path_is_that_of_the_thread_that_is_asked_for() {
+    let command = harness::workload("mutex --sleep --threads 2 --hold 4ms --duration 30s --announce");
+    let mut program = harness::Background::command(&command);
+    let truth = program.next_json();
+    let thread = &list(&truth, "threads")[1];
+    let pid = truth["pid"].to_string();
+    let focused =
+        |focus: &str| Tracer::record(&["--pid", &pid, "--duration", "800ms", "--focus", focus]).go().expect_code(0);
+    for focus in [thread["tid"].to_string(), text(thread, "name").to_owned()] {
+        let report = focused(&focus).report();
+        report.assert_path();
+        let path = &report.0["critical_path"];
+        assert_eq!(path["of"]["tid"], thread["tid"], "{path}");
+        // It holds the lock or waits for the other one, who sleeps while it holds it.
+        let (asleep, total) = report.on_path(|part| part["state"] == "timer");
+        assert!(asleep >= 0.7 * total, "asleep under the lock: {asleep} of {total} s: {path}");
+        let (own, total) = report.on_path(|part| part["state"] == "timer" && part["tid"] == thread["tid"]);
+        assert!(own <= 0.98 * total && own >= 0.02 * total, "both hold it in turn: {own} of {total} s: {path}");
+    }
+    let traced = focused("no-such-thread");
+    assert!(traced.report().0["critical_path"].is_null(), "{}", traced.report().0["critical_path"]);
+    let said = &traced.ended.stderr;
+    assert!(said.contains("no traced thread has the id or the name no-such-thread"), "{said}");
+}
+
+#[test]
 fn a_thread_that_joins_is_explained_by_the_thread_that_it_joins() {
     let traced = trace("cpu --threads 1 --duration 600ms");
     let report = traced.report();

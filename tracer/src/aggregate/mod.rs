@@ -199,7 +199,7 @@ impl Aggregate {
                 self.host = Some(host.clone());
             }
             Meta::Target(target) => {
-                if target.mode != "run" {
+                if target.mode != "run" && target.focus.is_none() {
                     self.history = History::new(History::ATTACHED_BOUND_BYTES);
                 }
                 self.target = Some(target.clone());

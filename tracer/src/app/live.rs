@@ -103,7 +103,7 @@ pub fn prepare(
     let mut first = Batch::new();
     let now_ns = clock::monotonic_ns();
     push_meta(&mut first, now_ns, meta::HOST, &host.record());
-    push_meta(&mut first, now_ns, meta::TARGET, target);
+    push_meta(&mut first, now_ns, meta::TARGET, &TargetRecord { focus: args.focus.clone(), ..target.clone() });
     for family in &loaded.families {
         push_meta(&mut first, now_ns, meta::FAMILIES, family);
     }
@@ -212,6 +212,16 @@ pub fn render(report: &Report, format: Format, to_terminal: bool) -> Result<Vec<
             let style = Style { width: output::width(), colour: to_terminal };
             Ok(text::render(report, style).into_bytes())
         }
+    }
+}
+
+/// Says that no thread was the one whose path was asked for.
+pub fn say_if_unfocused(report: &Report, args: &TraceArgs) {
+    if let Some(focus) = args.focus.as_deref().filter(|_| report.critical_path.is_none()) {
+        eprintln!(
+            "tracer: no traced thread has the id or the name {}: the report has no critical path (threads are listed in it)",
+            crate::model::text::printable(focus.as_bytes())
+        );
     }
 }
 

@@ -43,6 +43,7 @@ pub fn record(args: &RecordArgs) -> Result<u8, Failure> {
     if !args.no_capture && !args.talk.quiet {
         eprintln!("tracer: events kept in {0} (`tracer report {0}`)", args.capture.display());
     }
+    live::say_if_unfocused(report, &args.trace);
     let to_terminal = output::colour(&std::io::stdout()) && destination.is_none();
     let bytes = live::render(report, args.output.format, to_terminal).map_err(failure)?;
     match &mut destination {

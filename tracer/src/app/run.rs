@@ -76,6 +76,7 @@ pub fn run(args: &RunArgs) -> Result<u8, Failure> {
     let session = attach(args, held, &target, pretend)?;
     let (status, ended) = wait(args, session, pid, &runtime, signals)?;
     let report = &ended.report;
+    live::say_if_unfocused(report, &args.trace);
     let to_terminal = output::colour(&std::io::stderr()) && destination.is_none();
     let bytes = live::render(report, args.output.format, to_terminal).map_err(failure)?;
     match &mut destination {

@@ -151,6 +151,10 @@ pub struct TraceArgs {
     /// Bound of the capture file; the oldest part goes first
     #[arg(long, value_name = "SIZE", default_value = "4GiB", value_parser = units::size)]
     pub capture_size: u64,
+    /// The thread whose critical path is shown: its id, or its name (of several the one that lived longest). `run` shows that of CMD's
+    /// main thread without this, `record` none
+    #[arg(long, value_name = "THREAD")]
+    pub focus: Option<String>,
     /// Stop after this time
     #[arg(long, value_name = "TIME", value_parser = units::duration)]
     pub duration: Option<Duration>,

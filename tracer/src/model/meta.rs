@@ -47,6 +47,8 @@ pub struct TargetRecord {
     pub all: bool,
     /// The user that CMD runs as.
     pub user: Option<String>,
+    /// Id or name of the thread whose critical path is wanted; none: CMD's main thread.
+    pub focus: Option<String>,
 }
 
 /// Kind `FAMILIES`: a family that was asked for, and what became of it.

@@ -50,7 +50,7 @@ pub struct Report {
     /// Waits on futexes and for locks of the kernel; absent without the family `sched`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub locks: Option<Locks>,
-    /// What the wall time of CMD's main thread went to; absent without CMD.
+    /// What the wall time of CMD's main thread went to, or of the thread that `--focus` names; absent without either.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub critical_path: Option<CriticalPath>,
     /// Which functions used the CPUs and which waited; absent without the family `cpu`.

@@ -122,6 +122,18 @@ impl History {
         };
         led.max_by_key(rank).map(|(serial, _)| *serial)
     }
+
+    /// The thread with this id, or else of those whose name the test knows: of several the one that lived longest.
+    pub fn thread(&self, tid: Option<u32>, is_named: impl Fn(NameId) -> bool) -> Option<u32> {
+        let longest = |matches: &dyn Fn(&Life) -> bool| {
+            let found = self.threads.iter().filter(|(_, thread)| thread.life.tid != 0 && matches(&thread.life));
+            let rank = |(serial, thread): &(&u32, &Thread)| {
+                (thread.life.end_ns.saturating_sub(thread.life.start_ns), Reverse(**serial))
+            };
+            found.max_by_key(rank).map(|(serial, _)| *serial)
+        };
+        tid.and_then(|tid| longest(&|life| life.tid == tid)).or_else(|| longest(&|life| is_named(life.name)))
+    }
 }
 
 /// Reads threads' intervals backwards. Each thread is read once from its end to its start, however often the walk comes back to it.

@@ -42,10 +42,21 @@ struct Writer<'a> {
 }
 
 impl Aggregate {
-    /// The critical path of CMD's main thread; none when there is no CMD or nothing of it was seen.
+    /// The thread whose path is asked for, or CMD's main thread.
+    fn on_whose_path(&self) -> Option<u32> {
+        let target = self.target.as_ref()?;
+        match target.focus.as_deref() {
+            Some(focus) => {
+                self.history.thread(focus.parse().ok(), |name| self.names.text(name).as_deref() == Some(focus))
+            }
+            None if target.mode == "run" => self.history.leader(*target.pids.first()?),
+            None => None,
+        }
+    }
+
+    /// The critical path of CMD's main thread, or of the thread that was asked for; none when nothing of it was seen.
     pub(in crate::aggregate) fn critical_path(&self, stacks: Option<&Named<'_>>) -> Option<CriticalPath> {
-        let target = self.target.as_ref().filter(|target| target.mode == "run")?;
-        let serial = self.history.leader(*target.pids.first()?)?;
+        let serial = self.on_whose_path()?;
         let life = *self.history.life(serial)?;
         let mut reader = Reader::new(&self.history);
         let path = walk(&mut reader, &self.stacks.timeline, serial, (life.start_ns, life.end_ns), u64::MAX);
