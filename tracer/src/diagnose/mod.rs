@@ -6,7 +6,9 @@ mod cpu_host;
 mod cpu_quota;
 mod functions;
 mod kernel_lock_contention;
+mod process_spawn_storm;
 mod run_queue;
+mod spin_wait;
 mod thresholds;
 mod unknown_time;
 mod user_lock_contention;
@@ -73,7 +75,9 @@ pub const RULES: &[&dyn Rule] = &[
     &kernel_lock_contention::KernelLockContention,
     &run_queue::LowPriority,
     &run_queue::CpuOversubscription,
+    &spin_wait::SpinWait,
     &run_queue::RunQueueWait,
+    &process_spawn_storm::ProcessSpawnStorm,
     &cpu_bound::CpuBound,
 ];
 
@@ -153,6 +157,11 @@ fn threads(report: &Report) -> impl Iterator<Item = (usize, &Thread)> {
         Row::Thread(thread) => Some((index, &**thread)),
         Row::Others(_) => None,
     })
+}
+
+/// A thread's time in a state; 0 where the report does not tell it.
+fn state_s(thread: &Thread, state: &str) -> f64 {
+    thread.states.get(state).copied().unwrap_or(0.0)
 }
 
 /// A thread as victim or culprit.

@@ -8,13 +8,13 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::critical_path::CriticalPath;
-pub use super::stacks::{FunctionTime, Stacks};
+pub use super::stacks::{FunctionTime, SpunFunction, Stacks};
 
 pub use super::coverage::{Coverage, FamilyCoverage, Overhead, ProgramOverhead};
-pub use super::cpu::{Cpu, CpuIdle, CpuQuota, HostCpu, Process};
+pub use super::cpu::{Cpu, CpuIdle, CpuQuota, HostCpu, Process, Program, Spawned, Spawner};
 pub use super::finding::{Comparison, Evidence, Finding, RuleOutcome, RuleStatus, Severity, Subject, Verdict};
 pub use super::locks::{Futex, KernelLock, KernelOwner, KernelWaiter, Locks, Waiter};
-pub use super::threads::{Context, Others, Owner, Queued, QueuedBehind, Row, Thread, Wait, Waker};
+pub use super::threads::{Context, Others, Owner, Queued, QueuedBehind, Row, Spinning, Thread, Wait, Waker};
 
 /// The value of [`Report::schema`].
 pub const SCHEMA: &str = "tracer-report/1";
