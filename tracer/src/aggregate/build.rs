@@ -69,6 +69,7 @@ impl Aggregate {
         let priorities = finished.iter().map(|f| (f.thread.serial, f.thread.facts.priority_plus_1)).collect();
         let writer = Writer { aggregate: &self, last_names, priorities, parents, stacks, spinning_ns };
         let sched = self.ledger.coverage().iter().any(|row| row.family == "sched" && row.status != "unavailable");
+        let opinions = if sched { self.opinions(writer.stacks.as_ref()) } else { Default::default() };
         Report {
             schema: SCHEMA.to_owned(),
             generator,
@@ -84,6 +85,8 @@ impl Aggregate {
             cpu: sched.then(|| writer.cpu(&finished)),
             locks: sched.then(|| writer.locks()),
             critical_path: if sched { self.critical_path(writer.stacks.as_ref()) } else { None },
+            criticality: opinions.0,
+            knots: opinions.1,
             stacks: writer.stacks.as_ref().map(|stacks| stacks.section(&self.measured(sched))),
             coverage: self.coverage_part(),
             overhead: self.cost.as_ref().map(|cost| overhead(cost, self.startup_cpu_s, self.window_ns())),

@@ -11,7 +11,7 @@ use crate::model::meta::FrameKind;
 use crate::model::profile::{Activity, ESTIMATOR, Entry, NoStack, Profile};
 use crate::model::report::seconds;
 use crate::model::stacks::{
-    CpuFunction, FunctionTime, ShownFrame, ShownStack, SpunFunction, Stacks as Section, WaitFunction, Whose,
+    CpuFunction, FunctionTime, Location, ShownFrame, ShownStack, SpunFunction, Stacks as Section, WaitFunction, Whose,
 };
 
 const MAX_FUNCTIONS: usize = 16;
@@ -118,6 +118,16 @@ impl<'a> Named<'a> {
 
     fn spun(&self, stack: usize) -> Option<&Spun> {
         self.spins.get(stack)?.as_ref()
+    }
+
+    /// The function that a stack is put down to, by the stack's id: its number.
+    pub fn function_of(&self, id: u64) -> Option<FunctionId> {
+        Some(self.blamed(*self.by_id.get(&id)?)?.function)
+    }
+
+    /// What stands for a stack's function in reports.
+    pub fn location_of(&self, id: u64) -> Option<Location> {
+        Some(self.sites.location(self.blamed(*self.by_id.get(&id)?)?))
     }
 
     /// Time of a process's samples in the kernel's code that makes a process.
