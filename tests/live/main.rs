@@ -22,6 +22,7 @@ mod record;
 mod replay;
 mod run_queue;
 mod signals;
+mod spawning;
 mod spinning;
 mod stacks;
 mod stacks_bad_input;

@@ -9,6 +9,7 @@ mod kernel_lock_contention;
 mod process_spawn_storm;
 mod run_queue;
 mod spin_wait;
+mod straggler;
 mod thresholds;
 mod unknown_time;
 mod user_lock_contention;
@@ -78,6 +79,7 @@ pub const RULES: &[&dyn Rule] = &[
     &spin_wait::SpinWait,
     &run_queue::RunQueueWait,
     &process_spawn_storm::ProcessSpawnStorm,
+    &straggler::Straggler,
     &cpu_bound::CpuBound,
 ];
 
