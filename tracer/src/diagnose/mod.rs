@@ -21,6 +21,8 @@ mod tests;
 mod tests_cpu;
 #[cfg(test)]
 mod tests_kernel_locks;
+#[cfg(test)]
+mod tests_spin;
 
 use std::cmp::Ordering;
 

@@ -15,6 +15,7 @@ pub struct Edge {
 /// The knots of a graph with this many nodes, by their nodes. Edges lighter than `noise` do not count. Where all nodes hang together in
 /// one knot the lightest edges are taken away until they do not, but none of `most` or more.
 pub fn knots(nodes: usize, edges: &[Edge], noise: f64, most: f64) -> Vec<Vec<usize>> {
+    let own = edges.iter();
     let mut kept: Vec<Edge> =
         edges.iter().copied().filter(|edge| edge.weight >= noise && edge.from != edge.to).collect();
     kept.sort_by(|a, b| b.weight.total_cmp(&a.weight).then((a.from, a.to).cmp(&(b.from, b.to))));
@@ -44,6 +45,10 @@ pub fn knots(nodes: usize, edges: &[Edge], noise: f64, most: f64) -> Vec<Vec<usi
         if of[edge.from] != of[edge.to] {
             sink[of[edge.from]] = false;
         }
+        waited_for[of[edge.to]] = true;
+    }
+    // Threads of one group that wait for each other.
+    for edge in own.filter(|edge| edge.weight >= noise && edge.from == edge.to) {
         waited_for[of[edge.to]] = true;
     }
     let numbered = all.into_iter().enumerate();
