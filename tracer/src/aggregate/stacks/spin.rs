@@ -54,7 +54,7 @@ const SPINS: &[Spin] = &[
         what: "something else, with sched_yield",
         module: "",
         scope: Scope::Leaf,
-        names: &["sched_yield", "__sched_yield", "thrd_yield", "pthread_yield"],
+        names: &["sched_yield", "__sched_yield", "thrd_yield", "pthread_yield", "std::thread::yield_now"],
     },
     // `core` and `std`: inlined, with debug information only.
     Spin {
