@@ -158,7 +158,7 @@ mod tests {
         fn components_are_those_that_reach_each_other(list in prop::collection::vec((0usize..9, 0usize..9), 0..30)) {
             let edges: Vec<Edge> = list.iter().map(|(from, to)| Edge { from: *from, to: *to, weight: 1.0 }).collect();
             let mut reach = vec![vec![false; 9]; 9];
-            for node in 0..9 { reach[node][node] = true; }
+            for (node, row) in reach.iter_mut().enumerate() { row[node] = true; }
             for (from, to) in &list { reach[*from][*to] = true; }
             for via in 0..9 { for a in 0..9 { for b in 0..9 {
                 if reach[a][via] && reach[via][b] { reach[a][b] = true; }

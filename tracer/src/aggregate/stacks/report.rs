@@ -171,7 +171,8 @@ impl<'a> Named<'a> {
             }
         }
         // Several lines of one function are one.
-        let mut by_function: BTreeMap<(&str, FunctionId, Option<FunctionId>), (Key, u64, u64)> = BTreeMap::new();
+        type ByFunction = (&'static str, FunctionId, Option<FunctionId>);
+        let mut by_function: BTreeMap<ByFunction, (Key, u64, u64)> = BTreeMap::new();
         for (key, sum) in &sums {
             let (what, site, caller) = *key;
             let function = (what, site.function, caller.map(|caller| caller.function));
