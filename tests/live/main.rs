@@ -24,6 +24,8 @@ mod record;
 mod replay;
 mod run_queue;
 mod signals;
+mod spawning;
+mod spinning;
 mod stacks;
 mod stacks_bad_input;
 mod stacks_python;

@@ -21,7 +21,7 @@ pub mod switch_flags {
     pub const HAS_WAKER: u16 = 1 << 4;
     /// `wake_delta_ns` counts microseconds, because nanoseconds did not fit.
     pub const WAKE_DELTA_US: u16 = 1 << 5;
-    /// `syscall`, `arg0` and `fd_kind` were read from the registers of the thread that left.
+    /// `syscall` was read from the registers of the thread that left, and where it waits `arg0` and `fd_kind`.
     pub const HAS_REGS: u16 = 1 << 6;
     /// The thread that left runs 32-bit code: its system call numbers are of another table.
     pub const COMPAT: u16 = 1 << 7;
@@ -154,7 +154,8 @@ pub struct Switch {
     pub prev_state: u32,
     /// See [`switch_flags`].
     pub flags: u16,
-    /// The system call in which `prev_tid` left; negative: none (exception, signal).
+    /// The system call in which `prev_tid` left; negative: none (exception, signal). Of a thread that left ready to run it is read
+    /// where it was not pre-empted: it may have called sched_yield, or be on its way back from that call.
     pub syscall: i16,
     /// First argument of that system call, low half: the file descriptor for those that take one.
     pub arg0: u32,

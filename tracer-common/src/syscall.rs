@@ -166,6 +166,7 @@ pub const SYSCALLS: &[Syscall] = &[
     call("mremap", 25, 216, Class::Mapping),
     call("madvise", 28, 233, Class::Mapping),
     call("msync", 26, 227, Class::File),
+    call("sched_yield", 24, 124, Class::Other),
     call("msgrcv", 70, 188, Class::Other),
     call("semop", 65, 193, Class::Other),
     call("semtimedop", 220, 192, Class::Other),

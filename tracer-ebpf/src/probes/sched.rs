@@ -94,6 +94,9 @@ fn switch(state: &mut CpuState, prev: Task, next: Task, prev_state: u32, preempt
         dead = matches!(left, Left::Dead);
         slot.wait_ts_ns = if matches!(left, Left::Runnable) { u64::MAX } else { ts_ns };
         state.strangers_left = if matches!(left, Left::Runnable) { MOST_STRANGERS } else { 0 };
+        if matches!(left, Left::Runnable) && !preempted {
+            called(prev, &mut record);
+        }
         if matches!(left, Left::Runnable) && task::tells_throttling() {
             record.flags |= flags::QUEUE_FACTS;
             record.object = task::queue_facts(prev);
@@ -247,6 +250,18 @@ fn left_in(prev: Task, record: &mut Switch) -> Option<Registers> {
         record.object = inode;
     }
     Some(at)
+}
+
+/// Adds the system call of a thread that leaves ready to run.
+#[inline(always)]
+fn called(prev: Task, record: &mut Switch) {
+    if !task::is_kernel_thread(prev)
+        && let Some(at) = task::registers(prev)
+        && !at.compat
+    {
+        record.flags |= flags::HAS_REGS;
+        record.syscall = at.syscall;
+    }
 }
 
 /// Writes a switch with the futex's memory, while the thread that waits is still current.

@@ -10,6 +10,7 @@ use super::build_cpu::nice;
 use super::classify::{Detail, Reason, State};
 use super::locks::{Lock, WaiterTally};
 use super::names::NameId;
+use super::spinning;
 use super::stacks::report::{Measured, Named};
 use super::table::{Finished, Rest};
 use super::thread::{Blind, Origin, Party, Sums};
@@ -42,7 +43,9 @@ pub(super) struct Writer<'a> {
     /// The parent of each process that is kept, for those whose cgroup was not read.
     pub(super) parents: BTreeMap<u32, u32>,
     /// Functions of stacks; none without the family `cpu`.
-    stacks: Option<Named<'a>>,
+    pub(super) stacks: Option<Named<'a>>,
+    /// Time that threads spun, where that can be told.
+    spinning_ns: Option<u64>,
 }
 
 impl Aggregate {
@@ -50,17 +53,23 @@ impl Aggregate {
     pub fn finish(mut self, generator: Generator, max_rows: usize) -> Report {
         let mut finished = self.close();
         self.processes.end_all();
+        let profile = self.stacks.is_active().then(|| self.profile_part());
+        let stacks = profile.as_ref().map(|profile| Named::new(&self.stacks, profile));
+        for finished in &mut finished {
+            spinning::split(&mut finished.thread, stacks.as_ref());
+        }
+        let spinning_ns = finished.iter().fold(0u64, |sum, f| sum.saturating_add(f.thread.sums.of(State::Spinning)));
+        let spinning_ns = Some(spinning_ns).filter(|ns| *ns > 0 || stacks.is_some());
         let mut rest = self.threads.rest;
         for left_out in finished.drain(max_rows.min(finished.len())..) {
             rest.add(&left_out.thread.sums);
         }
         let last_names = finished.iter().map(|f| (f.thread.serial, (f.thread.name, f.process))).collect();
-        let profile = self.stacks.is_active().then(|| self.profile_part());
-        let stacks = profile.as_ref().map(|profile| Named::new(&self.stacks, profile));
         let parents = self.processes.ranked().into_iter().map(|process| (process.tgid, process.parent)).collect();
         let priorities = finished.iter().map(|f| (f.thread.serial, f.thread.facts.priority_plus_1)).collect();
-        let writer = Writer { aggregate: &self, last_names, priorities, parents, stacks };
+        let writer = Writer { aggregate: &self, last_names, priorities, parents, stacks, spinning_ns };
         let sched = self.ledger.coverage().iter().any(|row| row.family == "sched" && row.status != "unavailable");
+        let opinions = if sched { self.opinions(writer.stacks.as_ref()) } else { Default::default() };
         Report {
             schema: SCHEMA.to_owned(),
             generator,
@@ -76,6 +85,8 @@ impl Aggregate {
             cpu: sched.then(|| writer.cpu(&finished)),
             locks: sched.then(|| writer.locks()),
             critical_path: if sched { self.critical_path(writer.stacks.as_ref()) } else { None },
+            criticality: opinions.0,
+            knots: opinions.1,
             stacks: writer.stacks.as_ref().map(|stacks| stacks.section(&self.measured(sched))),
             coverage: self.coverage_part(),
             overhead: self.cost.as_ref().map(|cost| overhead(cost, self.startup_cpu_s, self.window_ns())),
@@ -259,6 +270,7 @@ impl Writer<'_> {
             nice: nice(thread.facts.priority_plus_1),
             cpus_allowed: known(u32::from(thread.facts.cpus_allowed)),
             queued: detailed.and_then(|detailed| self.queued(&detailed.queue, thread.facts.priority_plus_1)),
+            spinning: spinning::section(thread, self.stacks.as_ref()),
             waits: self
                 .waits(thread.tgid, detailed.map(|detailed| detailed.waits.iter().collect()).unwrap_or_default()),
             functions: self.stacks.as_ref().map(|s| s.functions_of(thread.tgid, thread.tid)).unwrap_or_default(),
@@ -267,6 +279,7 @@ impl Writer<'_> {
 
     fn states(&self, sums: &Sums) -> BTreeMap<String, f64> {
         let told = |state: &State| match state {
+            State::Spinning => self.spinning_ns.is_some(),
             State::Throttled => self.aggregate.tells_throttling || sums.of(*state) > 0,
             // Without the family that sees them they are part of others.
             State::KernelLock => self.aggregate.kernel_locks.is_active(),
@@ -369,10 +382,12 @@ impl Writer<'_> {
             on_cpu_s: seconds(process.sums.of(State::OnCpu)),
             runnable_s: seconds(process.sums.of(State::Runnable)),
             switches: process.sums.switches,
+            spawned: process.spawned.as_ref().map(|spawned| self.spawned(process.tgid, spawned)),
         };
         let ranked = self.aggregate.processes.ranked();
         Cpu {
             on_cpu_s: seconds(on_cpu_ns),
+            spinning_s: self.spinning_ns.map(seconds),
             runnable_s: seconds(sums.of(State::Runnable)),
             cpu_share: (offered_ns > 0).then(|| on_cpu_ns as f64 / offered_ns as f64),
             wanted_cpus: (window_ns > 0)

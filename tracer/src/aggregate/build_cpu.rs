@@ -5,12 +5,15 @@ use std::cmp::Reverse;
 use super::build::{Writer, known};
 use super::classify::State;
 use super::limits::{Between, is_within};
+use super::names::NameId;
 use super::queue::{Behind, Queue};
 use super::table::Finished;
+use super::thread::Party;
 use crate::model::meta::CpuTimes;
-use crate::model::report::{CpuIdle, CpuQuota, HostCpu, Queued, QueuedBehind, seconds};
+use crate::model::report::{CpuIdle, CpuQuota, HostCpu, Program, Queued, QueuedBehind, Spawned, Spawner, seconds};
 
 const MAX_BEHIND_ROWS: usize = 8;
+const MAX_SPAWNED_ROWS: usize = 8;
 const MAX_QUOTAS: usize = 64;
 const MAX_IDLE_ROWS: usize = 64;
 /// So many generations up a thread's cgroup is looked for.
@@ -117,6 +120,31 @@ impl Writer<'_> {
         quotas.sort_by(|a, b| b.throttled_s.total_cmp(&a.throttled_s).then_with(|| a.cgroup.cmp(&b.cgroup)));
         quotas.truncate(MAX_QUOTAS);
         quotas
+    }
+
+    /// What a process started.
+    pub(super) fn spawned(&self, tgid: u32, spawned: &super::spawned::Spawned) -> Spawned {
+        let mean = |(count, ns): (u64, u64)| ns.checked_div(count).map(seconds);
+        let mut programs = spawned.programs.clone();
+        programs.sort_by_key(|(path, count)| (Reverse(*count), *path));
+        let mut threads = spawned.threads.clone();
+        threads.sort_by_key(|(party, count)| (Reverse(*count), party.tid, party.serial));
+        let program = |(path, count): &(NameId, u64)| Program { path: self.name(*path), count: *count };
+        let spawner = |(party, count): &(Party, u64)| {
+            let thread = self.party_names(*party).1;
+            Spawner { tid: party.tid, thread, count: *count }
+        };
+        Spawned {
+            started: spawned.started,
+            ended: spawned.ended.0,
+            mean_life_s: mean(spawned.ended),
+            short_lived: spawned.short.0,
+            short_mean_life_s: mean(spawned.short),
+            fork_s: self.stacks.as_ref().map(|stacks| seconds(stacks.forking_ns(tgid))),
+            executed: spawned.executed,
+            programs: programs.iter().take(MAX_SPAWNED_ROWS).map(program).collect(),
+            threads: threads.iter().take(MAX_SPAWNED_ROWS).map(spawner).collect(),
+        }
     }
 
     /// What the host's CPUs did.

@@ -16,6 +16,8 @@ use tracer_common::syscall::{Arch, Class, SYSCALLS};
 #[expect(missing_docs, reason = "the contract describes them by the ids below")]
 pub enum State {
     OnCpu,
+    /// Part of the time on a CPU, told apart at the end: see `spinning`.
+    Spinning,
     Runnable,
     Throttled,
     Futex,
@@ -34,12 +36,13 @@ pub enum State {
 }
 
 /// Number of [`State`]s.
-pub const STATES: usize = 16;
+pub const STATES: usize = 17;
 
 impl State {
     /// Every state, in the order of its number.
     pub const ALL: [State; STATES] = [
         State::OnCpu,
+        State::Spinning,
         State::Runnable,
         State::Throttled,
         State::Futex,
@@ -61,6 +64,7 @@ impl State {
     pub const fn id(self) -> &'static str {
         match self {
             State::OnCpu => "on_cpu",
+            State::Spinning => "spinning",
             State::Runnable => "runnable",
             State::Throttled => "throttled",
             State::Futex => "futex",
@@ -187,6 +191,12 @@ impl Calls {
     fn entry(&self, number: i16) -> Option<&'static tracer_common::syscall::Syscall> {
         let slot = *self.index.get(usize::try_from(number).ok()?)?;
         SYSCALLS.get(usize::from(slot).checked_sub(1)?)
+    }
+
+    /// Whether a thread that left the CPU ready to run did so of itself, by sched_yield.
+    pub fn is_yield(&self, switch: &Switch) -> bool {
+        let own = switch.flags & (switch_flags::HAS_REGS | switch_flags::COMPAT | switch_flags::PREEMPT);
+        own == switch_flags::HAS_REGS && self.entry(switch.syscall).is_some_and(|call| call.name == "sched_yield")
     }
 
     /// The name of what a wait in `other` is.

@@ -31,7 +31,9 @@ impl Aggregate {
             self.threads.not_followed += 1;
             return;
         };
-        let creator = self.threads.find(event.creator_tid).and_then(|index| self.threads.get(index));
+        let creator_index = self.threads.find(event.creator_tid);
+        let spawner = creator_index.and_then(|index| self.threads.party(index));
+        let creator = creator_index.and_then(|index| self.threads.get(index));
         let (cgroup, container) = creator.map_or_else(Default::default, |thread| (thread.cgroup, thread.container));
         let facts = creator.map_or_else(Default::default, |thread| thread.facts);
         let creator = creator.map_or(0, |thread| thread.serial);
@@ -48,6 +50,10 @@ impl Aggregate {
             && leads
         {
             (process.name, process.parent, process.ns_pid) = (name, event.creator_tgid, ns_tid);
+            process.start_ns = ts_ns;
+        }
+        if leads && let Some(spawned) = self.processes.spawned(event.creator_tgid) {
+            spawned.start(spawner);
         }
     }
 
@@ -110,7 +116,13 @@ impl Aggregate {
         self.locks.retire(&old_locks);
         let Some(process) = self.processes.get_mut(event.tgid) else { return };
         process.name = name.or(process.name);
-        let space = process.space;
+        let (space, parent, own) = (process.space, process.parent, process.start_ns > 0);
+        if own && self.processes.get(parent).is_some() {
+            let program = self.names.add(&event.path);
+            if let Some(spawned) = self.processes.spawned(parent) {
+                spawned.execute(program);
+            }
+        }
         if let Some(thread) = self.threads.find(event.tgid).and_then(|index| self.threads.get_mut(index)) {
             thread.rename(name);
             thread.space = space;

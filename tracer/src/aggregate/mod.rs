@@ -19,6 +19,8 @@ pub mod locks;
 pub mod names;
 pub mod processes;
 mod queue;
+mod spawned;
+mod spinning;
 mod stacks;
 mod switch;
 pub mod table;
@@ -339,7 +341,7 @@ impl Aggregate {
             creator: thread.creator,
         };
         self.history.end(thread.serial, life, &mut thread.trail);
-        let locks = self.processes.thread_ended(thread.tgid, &thread.sums);
+        let locks = self.processes.thread_ended(thread.tgid, &thread.sums, end_ns);
         self.locks.retire(&locks);
         let in_window = thread.since_ns > self.span.start_ns;
         if in_window {

@@ -7,6 +7,7 @@ use std::collections::BinaryHeap;
 use super::classify::State;
 use super::hash::FastMap;
 use super::names::NameId;
+use super::spawned::Spawned;
 use super::thread::{Party, Sums};
 
 /// Processes kept after their end.
@@ -36,6 +37,10 @@ pub struct Process {
     pub sums: Sums,
     /// Entries in the lock table.
     pub locks: Vec<u32>,
+    /// When it was started; 0: not seen.
+    pub start_ns: u64,
+    /// What it started.
+    pub spawned: Option<Box<Spawned>>,
 }
 
 impl Process {
@@ -128,8 +133,14 @@ impl Processes {
         }
     }
 
-    /// Takes in a thread's sums. When it was the last thread the process ends; returns its locks then.
-    pub fn thread_ended(&mut self, tgid: u32, sums: &Sums) -> Vec<u32> {
+    /// What a live process started, to be added to.
+    pub fn spawned(&mut self, tgid: u32) -> Option<&mut Spawned> {
+        self.live.get_mut(&tgid).map(|process| &mut **process.spawned.get_or_insert_default())
+    }
+
+    /// Takes in a thread's sums. When it was the last thread the process ends; returns its locks then. `end_ns`: when the thread ended;
+    /// none: the window did.
+    pub fn thread_ended(&mut self, tgid: u32, sums: &Sums, end_ns: Option<u64>) -> Vec<u32> {
         let Some(process) = self.live.get_mut(&tgid) else {
             // A thread whose process was never told: only the totals know it.
             self.ended_sums.add(sums);
@@ -137,7 +148,14 @@ impl Processes {
         };
         process.sums.add(sums);
         process.live = process.live.saturating_sub(1);
-        if process.live > 0 { Vec::new() } else { self.end(tgid) }
+        if process.live > 0 {
+            return Vec::new();
+        }
+        let (parent, start_ns) = (process.parent, process.start_ns);
+        if let (Some(end_ns), true, Some(spawned)) = (end_ns, start_ns > 0, self.spawned(parent)) {
+            spawned.end(end_ns.saturating_sub(start_ns));
+        }
+        self.end(tgid)
     }
 
     /// Ends the process, if it lives. Returns its locks.

@@ -86,7 +86,10 @@ impl Aggregate {
             phase if phase == on_cpu => State::OnCpu,
             _ => State::Unknown,
         };
-        thread.charge(was, ts_ns, &self.span);
+        let ran_ns = thread.charge(was, ts_ns, &self.span);
+        if was == State::OnCpu && ts_ns > self.span.start_ns && self.calls.is_yield(switch) {
+            thread.yields.add(ran_ns);
+        }
         if thread.trail.is_full() {
             self.history.keep(thread.serial, &mut thread.trail);
         }

@@ -143,6 +143,29 @@ pub enum Origin {
     Mentioned,
 }
 
+/// How often a thread gave up its CPU of itself while it was ready, and its time on a CPU between: a thread that only looks whether
+/// what it waits for is there runs for microseconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Yields {
+    /// How often.
+    pub count: u64,
+    /// Time on a CPU that ended so and was no longer than [`Yields::LOOK_NS`].
+    pub ns: u64,
+}
+
+impl Yields {
+    /// Who runs longer before it yields does more than to look.
+    pub const LOOK_NS: u64 = 200_000;
+
+    /// Adds a time on a CPU that ended so.
+    pub fn add(&mut self, ns: u64) {
+        self.count += 1;
+        if ns <= Self::LOOK_NS {
+            self.ns += ns;
+        }
+    }
+}
+
 /// What is kept only of threads followed in detail.
 #[derive(Debug, Default)]
 pub struct Detailed {
@@ -207,6 +230,8 @@ pub struct Thread {
     pub facts: QueueFacts,
     /// How often a CPU quota held it back, and the longest time.
     pub throttles: (u64, u64),
+    /// Its calls of sched_yield.
+    pub yields: Yields,
     /// Time so far.
     pub sums: Sums,
     /// The rest; none for threads over the bound.
@@ -248,6 +273,7 @@ impl Thread {
             holder: Holder::None,
             facts: QueueFacts::default(),
             throttles: (0, 0),
+            yields: Yields::default(),
             sums: Sums::default(),
             detailed: None,
             blind_ns: Default::default(),
@@ -305,6 +331,7 @@ impl Thread {
         self.blind_ns = Default::default();
         self.trail.clear();
         self.throttles = (0, 0);
+        self.yields = Yields::default();
         if let Some(detailed) = &mut self.detailed {
             **detailed = Detailed::default();
         }

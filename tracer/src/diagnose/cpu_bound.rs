@@ -1,8 +1,9 @@
-//! `cpu-bound` (information): the target computes nearly all the time, so only less or faster computing makes it faster. Says
+//! `cpu-bound` (information): the target computes nearly all the time, so only less or faster computing makes it faster. A thread that
+//! spins waits, and does not compute. Says
 //! nothing where another finding explains the run.
 
 use super::{Claim, Facts, Outcome, Rule, confidence, functions};
-use crate::model::report::{Comparison, Evidence, Finding, Report, Row, Severity, Subject, Thread};
+use crate::model::report::{Comparison, Cpu, Evidence, Finding, Report, Row, Severity, Subject, Thread};
 use crate::model::units::{duration, percent};
 
 /// See the file's head.
@@ -38,17 +39,24 @@ impl Rule for CpuBound {
             return Outcome::Claims(vec![one_thread(facts.report, index, thread, on_cpu_s)]);
         }
         match cpu.cpu_share {
-            Some(share) if share >= BUSY_SHARE && cpu.on_cpu_s >= LEAST_S => {
+            Some(share) if share * worked(cpu) >= BUSY_SHARE && cpu.on_cpu_s >= LEAST_S => {
                 Outcome::Claims(vec![all_cpus(facts.report, share, cpu.on_cpu_s)])
             }
             Some(share) => Outcome::Silent(format!(
-                "no thread was on a CPU for {} of the wall time, and the target used {} of the host's CPUs",
+                "no thread computed for {} of the wall time, and the target used {} of the host's CPUs{}",
                 percent(BUSY_SHARE),
-                percent(share)
+                percent(share),
+                if worked(cpu) < 1.0 { ", in part to spin" } else { "" }
             )),
-            None => Outcome::Silent(format!("no thread was on a CPU for {} of the wall time", percent(BUSY_SHARE))),
+            None => Outcome::Silent(format!("no thread computed for {} of the wall time", percent(BUSY_SHARE))),
         }
     }
+}
+
+/// The part of the CPU time in which threads did not merely wait.
+fn worked(cpu: &Cpu) -> f64 {
+    let spun_s = cpu.spinning_s.unwrap_or(0.0);
+    if cpu.on_cpu_s > 0.0 { (1.0 - spun_s / cpu.on_cpu_s).max(0.0) } else { 1.0 }
 }
 
 fn busiest(report: &Report) -> Option<(usize, &Thread, f64)> {

@@ -7,7 +7,10 @@ mod cpu_quota;
 mod fsync_stall;
 mod functions;
 mod kernel_lock_contention;
+mod process_spawn_storm;
 mod run_queue;
+mod spin_wait;
+mod straggler;
 mod thresholds;
 mod unknown_time;
 mod user_lock_contention;
@@ -19,6 +22,8 @@ mod tests;
 mod tests_cpu;
 #[cfg(test)]
 mod tests_kernel_locks;
+#[cfg(test)]
+mod tests_spin;
 
 use std::cmp::Ordering;
 
@@ -75,7 +80,10 @@ pub const RULES: &[&dyn Rule] = &[
     &kernel_lock_contention::KernelLockContention,
     &run_queue::LowPriority,
     &run_queue::CpuOversubscription,
+    &spin_wait::SpinWait,
     &run_queue::RunQueueWait,
+    &process_spawn_storm::ProcessSpawnStorm,
+    &straggler::Straggler,
     &cpu_bound::CpuBound,
 ];
 
@@ -155,6 +163,11 @@ fn threads(report: &Report) -> impl Iterator<Item = (usize, &Thread)> {
         Row::Thread(thread) => Some((index, &**thread)),
         Row::Others(_) => None,
     })
+}
+
+/// A thread's time in a state; 0 where the report does not tell it.
+fn state_s(thread: &Thread, state: &str) -> f64 {
+    thread.states.get(state).copied().unwrap_or(0.0)
 }
 
 /// A thread as victim or culprit.

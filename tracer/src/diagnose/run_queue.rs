@@ -5,7 +5,9 @@
 //! is judged here must be longer.
 
 use super::thresholds::{REPORTED_SHARE, is_reported, severity, speedup_bound};
-use super::{Claim, Facts, Outcome, Rule, confidence, evidence, named, subject, threads};
+use super::{
+    Claim, Facts, Outcome, Rule, confidence, evidence, functions, named, spin_wait, state_s, subject, threads,
+};
 use crate::model::report::{Evidence, Finding, Queued, QueuedBehind, Report, Subject, Thread};
 use crate::model::units::{count, duration, percent};
 
@@ -28,6 +30,9 @@ const LEAST_SHARE: f64 = 0.01;
 const WANTS_SHARE: f64 = 0.2;
 /// CPUs are idle while a thread waits, if another one was idle for this share of the wall time.
 const IDLE_SHARE: f64 = 0.3;
+
+/// Of the CPU time, from which spinning is worth a word.
+const SPUN_SHARE: f64 = 0.05;
 
 const MAX_VICTIMS: usize = 8;
 const MAX_NAMED: usize = 3;
@@ -256,15 +261,32 @@ impl Rule for CpuOversubscription {
         if wanting <= u64::from(allowed) {
             return Outcome::Silent(format!("{} wanted a CPU, and there were {allowed}", count(wanting, "thread")));
         }
+        let spinning = spin_wait::wanting(report, WANTS_SHARE);
+        if working(report, wall_s) <= u64::from(allowed) && spinning <= u64::from(allowed) {
+            return Outcome::Silent(format!(
+                "{} wanted a CPU, and there were {allowed}, but {} that spun would not need one",
+                count(wanting, "thread"),
+                count(spinning, "thread")
+            ));
+        }
         Outcome::Claims(vec![oversubscribed(report, &worst, wanting, allowed)])
     }
 }
 
 /// Threads that want a CPU for a good part of the time.
 fn wanting(report: &Report, wall_s: f64) -> u64 {
-    let state = |thread: &Thread, state: &str| thread.states.get(state).copied().unwrap_or(0.0);
-    let wants = |thread: &Thread| state(thread, "on_cpu") + state(thread, "runnable") >= WANTS_SHARE * wall_s;
-    threads(report).filter(|(_, thread)| wants(thread)).count() as u64
+    threads(report).filter(|(_, thread)| present_s(thread) >= WANTS_SHARE * wall_s).count() as u64
+}
+
+/// Threads that want a CPU for work for a good part of the time: who spins most of it would not, if it blocked.
+fn working(report: &Report, wall_s: f64) -> u64 {
+    let works = |thread: &Thread| present_s(thread) * (1.0 - spin_wait::share(thread)) >= WANTS_SHARE * wall_s;
+    threads(report).filter(|(_, thread)| works(thread)).count() as u64
+}
+
+/// Time in which a thread had a CPU or was ready for one.
+fn present_s(thread: &Thread) -> f64 {
+    state_s(thread, "on_cpu") + state_s(thread, "spinning") + state_s(thread, "runnable")
 }
 
 fn oversubscribed(report: &Report, worst: &Worst<'_>, wanting: u64, allowed: u32) -> Claim {
@@ -289,11 +311,20 @@ fn oversubscribed(report: &Report, worst: &Worst<'_>, wanting: u64, allowed: u32
     let affinity = pinned(report, worst);
     let advice = affinity.as_ref().map(|(words, _)| words.clone()).unwrap_or_default();
     facts.extend(affinity.map(|(_, idle)| idle));
+    let mut spun_words = String::new();
+    let spun_s = report.cpu.as_ref().and_then(|cpu| Some((cpu.spinning_s?, cpu.on_cpu_s)));
+    let spun_s = spun_s.filter(|(spun_s, on_cpu_s)| *spun_s >= SPUN_SHARE * on_cpu_s);
+    if let Some((spun_s, on_cpu_s)) = spun_s {
+        let share = percent(spun_s / on_cpu_s);
+        spun_words = format!("; {share} of the workload's CPU time was spinning{}", spun_in(report));
+        let all = Some(("CPU time", on_cpu_s));
+        facts.push(evidence("CPU time spent spinning", spun_s, "s", "/cpu/spinning_s".to_owned(), all));
+    }
     let text = Text {
         class: CpuOversubscription.class(),
         own_confidence: ORDINARY,
         summary: format!(
-            "{} behind threads of the same workload: {wanting} of them wanted a CPU, on {}; most often {}",
+            "{} behind threads of the same workload: {wanting} of them wanted a CPU, on {}; most often {}{spun_words}",
             waited(report, worst),
             count(u64::from(allowed), "CPU"),
             words.join(", ")
@@ -314,7 +345,18 @@ fn oversubscribed(report: &Report, worst: &Worst<'_>, wanting: u64, allowed: u32
             duration(worst.lost_s)
         ),
     };
-    claim(report, worst, text)
+    let mut claim = claim(report, worst, text);
+    if spun_s.is_some() {
+        claim.finding.consequences.push("spin-wait".to_owned());
+    }
+    claim
+}
+
+/// In which function the thread spun that did so most.
+fn spun_in(report: &Report) -> String {
+    let function = spin_wait::worst(report)
+        .and_then(|thread| functions::words(&thread.spinning.as_ref()?.functions.first()?.location));
+    function.map(|function| format!(", most of it in {function}")).unwrap_or_default()
 }
 
 impl Rule for RunQueueWait {

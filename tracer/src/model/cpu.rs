@@ -6,8 +6,12 @@ use serde::{Deserialize, Serialize};
 /// CPU use of the target.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Cpu {
-    /// CPU time of all traced threads.
+    /// CPU time of all traced threads, spinning included.
     pub on_cpu_s: f64,
+    /// Of it, time in which threads with rows of their own waited by spinning. Absent where that cannot be told.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
+    pub spinning_s: Option<f64>,
     /// Time that they waited for a CPU.
     pub runnable_s: f64,
     /// CPU time over the time that the host's CPUs offered; absent where their number is not known.
@@ -102,10 +106,62 @@ pub struct Process {
     pub threads: u64,
     /// Sum of their wall times.
     pub wall_s: f64,
-    /// Sum of their CPU times.
+    /// Sum of their CPU times, spinning included.
     pub on_cpu_s: f64,
     /// Sum of the times that they waited for a CPU.
     pub runnable_s: f64,
     /// Their switches off a CPU.
     pub switches: u64,
+    /// Processes that it started. Absent where it started none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
+    pub spawned: Option<Spawned>,
+}
+
+/// What a process started, in the time in which it was traced.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Spawned {
+    /// How many processes.
+    pub started: u64,
+    /// Of these, those that ended.
+    pub ended: u64,
+    /// The mean of their lives, from fork to the end of the last thread. Absent where none ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mean_life_s: Option<f64>,
+    /// Those that ended within 250 ms.
+    pub short_lived: u64,
+    /// The mean of these lives. Absent without any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub short_mean_life_s: Option<f64>,
+    /// CPU time of its own threads for forking, by samples: copying page tables above all. Absent without the family `cpu`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fork_s: Option<f64>,
+    /// How often one of them executed a program.
+    pub executed: u64,
+    /// Which, by descending number; at most 8.
+    pub programs: Vec<Program>,
+    /// The threads that started them, by descending number; at most 8.
+    pub threads: Vec<Spawner>,
+}
+
+/// A program that was executed.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Program {
+    /// Its path as it was executed. Absent where it is not known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+    /// How often.
+    pub count: u64,
+}
+
+/// A thread that started processes.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Spawner {
+    /// The thread.
+    pub tid: u32,
+    /// Its name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub thread: Option<String>,
+    /// How many.
+    pub count: u64,
 }

@@ -27,6 +27,9 @@ pub struct CriticalPath {
     pub others: Option<PathOthers>,
     /// Waits that the path led through: how much of the wall time each is the reason of. They overlap, so they do not sum to it.
     pub waits: Vec<PathWait>,
+    /// What processes that lived no longer than 250 ms did on the path, by the process that started them; at most 8.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub short_lived: Vec<PathShortLived>,
 }
 
 /// A thread.
@@ -137,6 +140,23 @@ pub struct PathWait {
     /// What for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub object: Option<String>,
+}
+
+/// Time on the path that short-lived processes spent, their start and their end included.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct PathShortLived {
+    /// The process that started them, or that started those who did.
+    pub of_pid: u32,
+    /// Its name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub of_process: Option<String>,
+    /// Their threads that are on the path.
+    pub threads: u64,
+    /// How long.
+    pub s: f64,
+    /// Of the path's wall time.
+    pub share: f64,
 }
 
 /// What explains the waits of one thread for one thing.

@@ -8,13 +8,14 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::critical_path::CriticalPath;
-pub use super::stacks::{FunctionTime, Stacks};
+use super::opinions::{Criticality, Knot};
+pub use super::stacks::{FunctionTime, SpunFunction, Stacks};
 
 pub use super::coverage::{Coverage, FamilyCoverage, Overhead, ProgramOverhead};
-pub use super::cpu::{Cpu, CpuIdle, CpuQuota, HostCpu, Process};
+pub use super::cpu::{Cpu, CpuIdle, CpuQuota, HostCpu, Process, Program, Spawned, Spawner};
 pub use super::finding::{Comparison, Evidence, Finding, RuleOutcome, RuleStatus, Severity, Subject, Verdict};
 pub use super::locks::{Futex, KernelLock, KernelOwner, KernelWaiter, Locks, Waiter};
-pub use super::threads::{Context, Others, Owner, Queued, QueuedBehind, Row, Thread, Wait, Waker};
+pub use super::threads::{Context, Others, Owner, Queued, QueuedBehind, Row, Spinning, Thread, Wait, Waker};
 
 /// The value of [`Report::schema`].
 pub const SCHEMA: &str = "tracer-report/1";
@@ -53,6 +54,14 @@ pub struct Report {
     /// What the wall time of CMD's main thread went to, or of the thread that `--focus` names; absent without either.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub critical_path: Option<CriticalPath>,
+    /// Whose work kept others from running at the same time; absent without the family `sched`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
+    pub criticality: Option<Criticality>,
+    /// Groups of threads that wait for each other and for nobody else, heaviest first; at most 8.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(default)]
+    pub knots: Vec<Knot>,
     /// Which functions used the CPUs and which waited; absent without the family `cpu`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stacks: Option<Stacks>,

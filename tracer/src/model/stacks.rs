@@ -274,3 +274,19 @@ pub struct FunctionTime {
     /// How long.
     pub total_s: f64,
 }
+
+/// A function in which a thread waited on a CPU.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct SpunFunction {
+    /// Which.
+    #[serde(flatten)]
+    pub location: Location,
+    /// For what, in words.
+    pub waits_for: String,
+    /// The function of the program that called it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub caller: Option<Location>,
+    /// How long.
+    pub total_s: f64,
+}

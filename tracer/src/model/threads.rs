@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::stacks::FunctionTime;
+use super::stacks::{FunctionTime, SpunFunction};
 
 /// A row of the thread table: one thread, or what all threads without a row of their own have in common.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -110,9 +110,13 @@ pub struct Thread {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[serde(default)]
     pub queued: Option<Queued>,
+    /// How it waited on a CPU. Absent where it was not seen to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
+    pub spinning: Option<Spinning>,
     /// What it waited for, by descending total; at most 8.
     pub waits: Vec<Wait>,
-    /// What it computed, by descending time that samples estimate; at most 4. Of two threads that had the same ids one after the
+    /// What it computed, spinning left out, by descending time that samples estimate; at most 4. Of two threads that had the same ids one after the
     /// other, both have the times of both.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[serde(default)]
@@ -153,6 +157,22 @@ pub struct Wait {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[serde(default)]
     pub places: Vec<FunctionTime>,
+}
+
+/// How a thread waited on a CPU, which is its time in the state `spinning`: the greater of what samples estimate and of what its calls
+/// of sched_yield measure.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Spinning {
+    /// Its samples that lie in a function that waits.
+    pub samples: u64,
+    /// All its samples on a CPU.
+    pub of_samples: u64,
+    /// How often it gave its CPU to another thread by sched_yield.
+    pub yields: u64,
+    /// Its time on a CPU between such calls, where it was at most 200 us.
+    pub yielded_s: f64,
+    /// In which functions it spun, by descending time; at most 4.
+    pub functions: Vec<SpunFunction>,
 }
 
 /// All waits of one thread for a CPU. The sums are those waits that ended in the window, by who had the CPU meanwhile on which the

@@ -53,6 +53,7 @@ fn did(part: &PathPart) -> String {
     let call = part.detail.as_ref().filter(|detail| **detail != part.state);
     let what = match (part.state.as_str(), call) {
         ("on_cpu", _) => return "computed".to_owned(),
+        ("spinning", _) => return "spun".to_owned(),
         ("runnable", _) => return "had no CPU".to_owned(),
         ("unknown", _) => return "not known".to_owned(),
         ("timer", _) => return "slept".to_owned(),

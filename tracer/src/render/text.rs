@@ -215,6 +215,9 @@ fn threads(page: &mut Page, report: &Report) {
 fn legend(page: &mut Page, shown: &[&Thread]) {
     let any = |state: &str| shown.iter().any(|thread| is_shown(thread, state));
     let mut parts = vec!["# on a CPU", "+ ready, but without a CPU", ". waiting"];
+    if any("spinning") {
+        parts.insert(1, "~ spinning: on a CPU, but waiting");
+    }
     if any("unknown") {
         parts.push("? not known");
     }
@@ -245,6 +248,7 @@ fn is_shown(thread: &Thread, state: &str) -> bool {
 fn bar(page: &Page, thread: &Thread) -> String {
     let parts = [
         ('#', Tint::Good, state_s(thread, "on_cpu")),
+        ('~', Tint::Bad, state_s(thread, "spinning")),
         ('+', Tint::Warn, state_s(thread, "runnable")),
         ('.', Tint::Bad, 0.0),
         ('?', Tint::Dim, state_s(thread, "unknown")),

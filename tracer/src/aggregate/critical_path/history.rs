@@ -114,6 +114,22 @@ impl History {
         self.threads.get(&serial).map(|thread| &thread.life)
     }
 
+    /// Every thread of which something is kept.
+    pub fn serials(&self) -> impl Iterator<Item = u32> {
+        self.threads.keys().copied()
+    }
+
+    /// Where the thread's last block ends, and how many blocks of it there are.
+    pub fn last_block(&self, serial: u32) -> Option<(u64, usize)> {
+        let blocks = &self.threads.get(&serial)?.blocks;
+        blocks.back().map(|last| (last.end_ns, blocks.len()))
+    }
+
+    /// A block of a thread, by its number from the oldest.
+    pub fn block(&self, serial: u32, number: usize) -> Option<&Block> {
+        self.threads.get(&serial)?.blocks.get(number)
+    }
+
     /// The leader of a process that had this id: of several the one that lived longest, of equals the first.
     pub fn leader(&self, tgid: u32) -> Option<u32> {
         let led = self.threads.iter().filter(|(_, thread)| thread.life.tid == tgid && thread.life.tgid == tgid);

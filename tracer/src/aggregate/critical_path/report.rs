@@ -6,20 +6,24 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use tracer_common::sched::WakeContext;
 
-use super::history::Reader;
+use super::history::{Life, Reader};
 use super::row::Row;
 use super::walk::{Cause, PartKey, Path, WaitKey, Within, walk};
 use crate::aggregate::Aggregate;
 use crate::aggregate::build::{known, object};
 use crate::aggregate::classify::{Detail, Reason, State};
 use crate::aggregate::names::NameId;
+use crate::aggregate::spawned::SHORT_NS;
+use crate::aggregate::spinning::part_of;
 use crate::aggregate::stacks::report::Named;
-use crate::model::critical_path::{CriticalPath, PathOf, PathOthers, PathPart, PathWait, PathWithin};
+use crate::model::critical_path::{CriticalPath, PathOf, PathOthers, PathPart, PathShortLived, PathWait, PathWithin};
 use crate::model::report::seconds;
 use crate::model::stacks::FunctionTime;
 
 const MAX_PARTS: usize = 48;
 const MAX_WAITS: usize = 32;
+const MAX_SHORT_LIVED: usize = 8;
+const MAX_GENERATIONS: usize = 16;
 
 /// What a row of the report is told apart by.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -97,6 +101,7 @@ impl Writer<'_> {
                 share: self.share(left_out_ns),
             }),
             waits: self.waits(),
+            short_lived: self.short_lived(),
             ..CriticalPath::default()
         }
     }
@@ -113,7 +118,29 @@ impl Writer<'_> {
             let key = RowKey { process: life.process, thread: life.name, state, detail, syscall, cause, within };
             rows.entry(key).or_default().add(part.serial, part.object, (life.tgid, part.place), *sum);
         }
+        for (key, row) in self.spun(&mut rows) {
+            rows.insert(key, row);
+        }
         rows
+    }
+
+    /// Takes out of the rows on a CPU the time of those samples that show a thread spinning.
+    fn spun(&self, rows: &mut BTreeMap<RowKey, Row>) -> Vec<(RowKey, Row)> {
+        let Some(stacks) = self.stacks else { return Vec::new() };
+        let on_cpu = rows.iter_mut().filter(|(key, _)| key.state == State::OnCpu);
+        let spun = on_cpu.filter_map(|(key, row)| {
+            let counts = self.counts(key, row);
+            let (mut spun, mut all) = (0u64, 0u64);
+            for (stack, count) in &counts {
+                all += count;
+                spun += if stacks.spins(*stack) { *count } else { 0 };
+            }
+            let own_ns = part_of(row.ns, spun, all);
+            (own_ns > 0).then(|| (RowKey { state: State::Spinning, ..key.clone() }, row.take(own_ns)))
+        });
+        let spun: Vec<(RowKey, Row)> = spun.collect();
+        rows.retain(|_, row| row.ns > 0);
+        spun
     }
 
     fn part(&self, key: &RowKey, row: &Row) -> PathPart {
@@ -151,14 +178,62 @@ impl Writer<'_> {
 
     /// Functions of the samples that lie on this part of the path; they share its time.
     fn sampled(&self, key: &RowKey, row: &Row) -> Vec<FunctionTime> {
-        let Some(stacks) = self.stacks.filter(|_| key.state == State::OnCpu) else { return Vec::new() };
+        let spinning = key.state == State::Spinning;
+        let Some(stacks) = self.stacks.filter(|_| spinning || key.state == State::OnCpu) else { return Vec::new() };
+        let mut counts = self.counts(key, row);
+        counts.retain(|stack, _| stacks.spins(*stack) == spinning);
+        stacks.of_stacks(&counts, row.ns)
+    }
+
+    /// Samples that lie on this part of the path, by stack.
+    fn counts(&self, key: &RowKey, row: &Row) -> BTreeMap<u64, u64> {
         let mut counts: BTreeMap<u64, u64> = BTreeMap::new();
         for ((serial, within, stack), count) in &self.path.samples {
             if *within == key.within && row.threads.contains(serial) {
                 *counts.entry(*stack).or_default() += count;
             }
         }
-        stacks.of_stacks(&counts, row.ns)
+        counts
+    }
+
+    /// What short-lived processes did on the path, by the process that lives longer and started them, or started who did.
+    fn short_lived(&self) -> Vec<PathShortLived> {
+        let mut parents: BTreeMap<u32, (u64, NameId, BTreeSet<u32>)> = BTreeMap::new();
+        for (part, sum) in &self.path.parts {
+            let Some(spawner) = self.long_lived_spawner(part.serial) else { continue };
+            let (ns, _, children) = parents.entry(spawner.tgid).or_insert((0, spawner.process, BTreeSet::new()));
+            *ns += sum.ns;
+            children.insert(part.serial);
+        }
+        let mut rows: Vec<_> = parents.into_iter().collect();
+        rows.sort_by_key(|(tgid, (ns, ..))| (Reverse(*ns), *tgid));
+        let row = |(tgid, (ns, process, children)): (u32, (u64, NameId, BTreeSet<u32>))| PathShortLived {
+            of_pid: tgid,
+            of_process: self.aggregate.names.text(process),
+            threads: children.len() as u64,
+            s: seconds(ns),
+            share: self.share(ns),
+        };
+        rows.into_iter().take(MAX_SHORT_LIVED).map(row).collect()
+    }
+
+    /// Of a thread of a short-lived process the nearest ancestor that is not one itself.
+    fn long_lived_spawner(&self, serial: u32) -> Option<Life> {
+        let mut life = *self.reader.life(serial)?;
+        let mut found = None;
+        for _ in 0..MAX_GENERATIONS {
+            let Some(creator) = self.reader.life(life.creator).copied() else { break };
+            if creator.tgid != life.tgid {
+                // Only of the leader is it known how long the process lived.
+                let short = life.end_ns.saturating_sub(life.start_ns) <= SHORT_NS;
+                if !short {
+                    break;
+                }
+                found = Some(creator);
+            }
+            life = creator;
+        }
+        found
     }
 
     fn waits(&self) -> Vec<PathWait> {

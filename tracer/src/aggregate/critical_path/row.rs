@@ -34,6 +34,12 @@ impl Row {
         *self.places.entry(tgid).or_default().entry(place).or_default() += sum.ns;
     }
 
+    /// Takes time of the same pieces and threads out of it.
+    pub(super) fn take(&mut self, ns: u64) -> Row {
+        self.ns = self.ns.saturating_sub(ns);
+        Row { ns, pieces: self.pieces, threads: self.threads.clone(), ..Row::default() }
+    }
+
     /// What its waits were for; none where there are several.
     pub(super) fn object(&self, reason: Reason) -> Option<String> {
         self.objects.first().filter(|_| self.objects.len() == 1).and_then(|one| object(reason, *one))

@@ -11,48 +11,48 @@ use super::trail::{Ending, Interval, Trail, Wait, Waker};
 use super::walk::{Cause, Path, walk};
 use crate::aggregate::classify::{Detail, Reason, State};
 
-const MS: u64 = 1_000_000;
+pub(super) const MS: u64 = 1_000_000;
 
 /// A thread that is being made: its trail follows from its start on.
-struct Made {
+pub(super) struct Made {
     serial: u32,
     life: Life,
     trail: Trail,
 }
 
 impl Made {
-    fn new(serial: u32, start_ns: u64) -> Self {
+    pub(super) fn new(serial: u32, start_ns: u64) -> Self {
         let life = Life { tid: 100 + serial, tgid: 101, start_ns, end_ns: start_ns, ..Life::default() };
         Made { serial, life, trail: Trail::default() }
     }
 
-    fn by(mut self, creator: u32) -> Self {
+    pub(super) fn by(mut self, creator: u32) -> Self {
         self.life.creator = creator;
         self
     }
 
-    fn spend(mut self, state: State, length_ns: u64, wait: Option<Wait>) -> Self {
+    pub(super) fn spend(mut self, state: State, length_ns: u64, wait: Option<Wait>) -> Self {
         let start_ns = self.life.end_ns;
         self.life.end_ns += length_ns;
         self.trail.push(Interval { start_ns, end_ns: self.life.end_ns, state, wait });
         self
     }
 
-    fn runs(self, length_ns: u64) -> Self {
+    pub(super) fn runs(self, length_ns: u64) -> Self {
         self.spend(State::OnCpu, length_ns, None)
     }
 
-    fn queues(self, length_ns: u64) -> Self {
+    pub(super) fn queues(self, length_ns: u64) -> Self {
         self.spend(State::Runnable, length_ns, None)
     }
 
-    fn waits(self, length_ns: u64, state: State, object: u64, ending: Ending) -> Self {
+    pub(super) fn waits(self, length_ns: u64, state: State, object: u64, ending: Ending) -> Self {
         let reason = Reason { state, detail: Detail::None, syscall: 202 };
         self.spend(state, length_ns, Some(Wait { reason, object, place: 5, ending, is_retry: false }))
     }
 }
 
-fn history(threads: Vec<Made>) -> History {
+pub(super) fn history(threads: Vec<Made>) -> History {
     let mut history = History::default();
     for mut thread in threads {
         history.end(thread.serial, thread.life, &mut thread.trail);
@@ -78,11 +78,11 @@ fn told(path: &Path) -> BTreeMap<(u32, &'static str), u64> {
     told
 }
 
-fn by_task(serial: u32) -> Ending {
+pub(super) fn by_task(serial: u32) -> Ending {
     Ending::Woken(WakeContext::Task, Waker::Traced(serial))
 }
 
-const TIMER: Ending = Ending::Woken(WakeContext::Timer, Waker::None);
+pub(super) const TIMER: Ending = Ending::Woken(WakeContext::Timer, Waker::None);
 
 #[test]
 fn a_wait_is_explained_by_what_its_waker_did_meanwhile() {
@@ -237,7 +237,7 @@ fn samples_on_the_path_are_told_from_the_others() {
 
 prop_compose! {
     /// Any intervals with any wakers, also such as cannot have happened.
-    fn any_thread()(start in 0u64..50, creator in 0u32..6,
+    pub(super) fn any_thread()(start in 0u64..50, creator in 0u32..6,
                     list in prop::collection::vec((1u64..40, 0u8..6, 0u32..6), 1..40)) -> (u64, u32, Vec<(u64, u8, u32)>) {
         (start, creator, list)
     }

@@ -27,6 +27,14 @@ impl Timeline {
         self.samples.sort_unstable();
     }
 
+    /// Time, thread and stack of all samples, in the order of time.
+    pub fn by_time(&self) -> Vec<(u64, u32, u64)> {
+        let mut samples: Vec<(u64, u32, u64)> =
+            self.samples.iter().map(|(tid, ts_ns, stack)| (*ts_ns, *tid, *stack)).collect();
+        samples.sort_unstable();
+        samples
+    }
+
     /// The stacks of a thread's samples from one time to another.
     pub fn within(&self, tid: u32, from_ns: u64, to_ns: u64) -> impl Iterator<Item = u64> + use<> {
         let position = |ts_ns| self.samples.partition_point(|sample| (sample.0, sample.1) < (tid, ts_ns));

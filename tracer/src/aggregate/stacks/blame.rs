@@ -174,7 +174,7 @@ pub fn base_name(path: &str) -> &str {
 }
 
 /// Libraries between user code and the kernel.
-fn is_system_library(path: &str) -> bool {
+pub fn is_system_library(path: &str) -> bool {
     const STARTS: [&str; 14] = [
         "libc.so",
         "libc-2.",
@@ -259,7 +259,7 @@ fn serves(name: &str) -> bool {
 
 /// The function's own path within a demangled name: without the type it returns, which templates have in front, and without what
 /// wraps an implementation (`<std::sync::Mutex<T> as Trait>::lock`).
-fn own_name(name: &str) -> &str {
+pub fn own_name(name: &str) -> &str {
     let name = name.strip_prefix('<').unwrap_or(name);
     let end = name.find(['(', '<']).unwrap_or(name.len());
     match name[..end].rfind(' ') {

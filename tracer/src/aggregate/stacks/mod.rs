@@ -14,6 +14,7 @@ mod definitions;
 mod estimate;
 mod quality;
 pub mod report;
+mod spin;
 
 #[cfg(test)]
 mod tests;

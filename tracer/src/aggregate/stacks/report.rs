@@ -5,11 +5,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::blame::{FunctionId, Site, Sites};
 use super::quality::{end, no_stack};
+use super::spin::{Spun, spinning};
 use super::{Stacks, Tally};
 use crate::model::meta::FrameKind;
 use crate::model::profile::{Activity, ESTIMATOR, Entry, NoStack, Profile};
 use crate::model::report::seconds;
-use crate::model::stacks::{CpuFunction, FunctionTime, ShownFrame, ShownStack, Stacks as Section, WaitFunction, Whose};
+use crate::model::stacks::{
+    CpuFunction, FunctionTime, Location, ShownFrame, ShownStack, SpunFunction, Stacks as Section, WaitFunction, Whose,
+};
 
 const MAX_FUNCTIONS: usize = 16;
 const MAX_WAITS: usize = 24;
@@ -26,12 +29,23 @@ pub struct Measured {
     pub on_cpu_ns_of: BTreeMap<u32, u64>,
 }
 
+/// Samples of one thread.
+#[derive(Clone, Copy, Default)]
+pub struct SpunShare {
+    /// Those that show it spinning.
+    pub spun: Tally,
+    /// All.
+    pub all: Tally,
+}
+
 /// Everything needed to name functions.
 pub struct Named<'a> {
     pub(super) stacks: &'a Stacks,
     pub(super) profile: &'a Profile,
     sites: Sites<'a>,
     pub(super) by_id: BTreeMap<u64, usize>,
+    /// By stack whether it spins.
+    spins: Vec<Option<Spun>>,
     /// On-CPU entries by (pid, tid).
     on_cpu: BTreeMap<(u32, u32), Vec<&'a Entry>>,
 }
@@ -76,7 +90,9 @@ impl<'a> Named<'a> {
         for entry in profile.entries.iter().filter(|entry| entry.activity == Activity::OnCpu) {
             on_cpu.entry((entry.pid, entry.tid)).or_default().push(entry);
         }
-        Named { stacks, profile, sites: Sites::of(profile), by_id, on_cpu }
+        let sites = Sites::of(profile);
+        let spins = spinning(profile, &sites);
+        Named { stacks, profile, sites, by_id, spins, on_cpu }
     }
 
     fn blamed(&self, stack: usize) -> Option<&Site> {
@@ -92,11 +108,91 @@ impl<'a> Named<'a> {
     pub fn functions_of(&self, pid: u32, tid: u32) -> Vec<FunctionTime> {
         let mut by_site = BySite::default();
         for entry in self.on_cpu.get(&(pid, tid)).into_iter().flatten() {
-            if let Some(site) = entry.stack.ok().and_then(|stack| self.blamed(stack)) {
+            let working = entry.stack.ok().filter(|stack| self.spun(*stack).is_none());
+            if let Some(site) = working.and_then(|stack| self.blamed(stack)) {
                 by_site.add(site, entry.ns);
             }
         }
         self.times(&by_site)
+    }
+
+    fn spun(&self, stack: usize) -> Option<&Spun> {
+        self.spins.get(stack)?.as_ref()
+    }
+
+    /// The function that a stack is put down to, by the stack's id: its number.
+    pub fn function_of(&self, id: u64) -> Option<FunctionId> {
+        Some(self.blamed(*self.by_id.get(&id)?)?.function)
+    }
+
+    /// What stands for a stack's function in reports.
+    pub fn location_of(&self, id: u64) -> Option<Location> {
+        Some(self.sites.location(self.blamed(*self.by_id.get(&id)?)?))
+    }
+
+    /// Time of a process's samples in the kernel's code that makes a process.
+    pub fn forking_ns(&self, pid: u32) -> u64 {
+        const FORKS: [&str; 4] = ["kernel_clone", "copy_process", "dup_mm", "copy_page_range"];
+        let kernel = |site: &Site| {
+            let function = self.sites.functions.get(site.function);
+            function.is_some_and(|function| function.kind == FrameKind::Kernel && FORKS.contains(&&*function.label))
+        };
+        let forks = |stack: usize| self.sites.in_stack(stack).any(|(_, site)| kernel(site));
+        let own = self.on_cpu.range((pid, 0)..=(pid, u32::MAX)).flat_map(|(_, entries)| entries);
+        let forking = own.filter(|entry| entry.stack.is_ok_and(forks));
+        forking.fold(0, |sum, entry| sum.saturating_add(entry.ns))
+    }
+
+    /// Whether a thread spins in the stack with this id.
+    pub fn spins(&self, id: u64) -> bool {
+        self.by_id.get(&id).is_some_and(|stack| self.spun(*stack).is_some())
+    }
+
+    /// The samples of a thread that show it spinning, and all; none where it has none.
+    pub fn spun_share(&self, pid: u32, tid: u32) -> Option<SpunShare> {
+        let entries = self.on_cpu.get(&(pid, tid))?;
+        let mut share = SpunShare::default();
+        for entry in entries {
+            share.all.add(entry.count, entry.ns);
+            if entry.stack.ok().is_some_and(|stack| self.spun(stack).is_some()) {
+                share.spun.add(entry.count, entry.ns);
+            }
+        }
+        Some(share)
+    }
+
+    /// In which functions a thread spun and for whom, which share `ns`.
+    pub fn spun_in(&self, pid: u32, tid: u32, ns: u64) -> Vec<SpunFunction> {
+        type Key<'k> = (&'static str, &'k Site, Option<&'k Site>);
+        let mut sums: BTreeMap<Key, u64> = BTreeMap::new();
+        for entry in self.on_cpu.get(&(pid, tid)).into_iter().flatten() {
+            if let Some(spun) = entry.stack.ok().and_then(|stack| self.spun(stack)) {
+                grow(sums.entry((spun.what, &spun.site, spun.caller.as_ref())).or_default(), entry.ns);
+            }
+        }
+        // Several lines of one function are one.
+        type ByFunction = (&'static str, FunctionId, Option<FunctionId>);
+        let mut by_function: BTreeMap<ByFunction, (Key, u64, u64)> = BTreeMap::new();
+        for (key, sum) in &sums {
+            let (what, site, caller) = *key;
+            let function = (what, site.function, caller.map(|caller| caller.function));
+            let (most, most_ns, all_ns) = by_function.entry(function).or_insert((*key, 0, 0));
+            grow(all_ns, *sum);
+            if *sum > *most_ns {
+                (*most, *most_ns) = (*key, *sum);
+            }
+        }
+        let all = sum(sums.values()).max(1);
+        let mut rows: Vec<_> = by_function.into_iter().collect();
+        rows.sort_by_key(|(function, (.., ns))| (Reverse(*ns), *function));
+        rows.truncate(MAX_OF_THREAD);
+        let row = |(_, ((what, site, caller), _, part)): (_, (Key, u64, u64))| SpunFunction {
+            location: self.sites.location(site),
+            waits_for: what.to_owned(),
+            caller: caller.map(|caller| self.sites.location(caller)),
+            total_s: seconds((u128::from(ns) * u128::from(part) / u128::from(all)) as u64),
+        };
+        rows.into_iter().map(row).collect()
     }
 
     /// Where in its code a thread waited, from the places of the waits.

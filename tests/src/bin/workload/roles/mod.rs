@@ -28,9 +28,12 @@ mod rwlock;
 mod semaphore;
 mod sleep;
 mod socket;
+mod spawn_storm;
+mod spin_wait;
 mod stdio;
 mod stopped;
 mod stopwatch;
+mod straggler;
 mod timer_beside_busy;
 
 use std::time::Duration;
@@ -126,6 +129,12 @@ roles! {
     PipeLock "pipe-lock" pipe_lock,
     /// Threads spin at a barrier, more of them than CPUs. Healthy: one per CPU.
     Oversub "oversub" oversub,
+    /// A thread spins for another one that computes on the same CPU. Healthy: it blocks.
+    SpinWait "spin-wait" spin_wait,
+    /// Two processes meet after each step, of which one comes late. Healthy: both take as long.
+    Straggler "straggler" straggler,
+    /// A thread runs a short-lived process for each item. Healthy: one process for all items.
+    SpawnStorm "spawn-storm" spawn_storm,
     /// A thread computes in a cgroup with a CPU quota. Healthy: it does not reach it.
     Quota "quota" quota,
     /// A thread computes on one CPU, perhaps with low priority, beside whatever else runs there.

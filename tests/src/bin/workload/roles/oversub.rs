@@ -21,6 +21,14 @@ pub struct Options {
     work: u64,
 }
 
+/// Waits until all have come, as OpenMP's barriers do.
+#[inline(never)]
+fn spin_at_barrier(arrived: &AtomicU64, all: u64, over: &dyn Fn() -> bool) {
+    while arrived.load(Ordering::Acquire) < all && !over() {
+        std::hint::spin_loop();
+    }
+}
+
 impl roles::Options for Options {
     fn run(&self, run: &mut Run) -> anyhow::Result<()> {
         let allowed = sys::allowed_cpus();
@@ -42,9 +50,7 @@ impl roles::Options for Options {
                     steps += 1;
                     arrived.fetch_add(1, Ordering::AcqRel);
                     // Whoever sees the end of the time leaves; the others see it too.
-                    while arrived.load(Ordering::Acquire) < steps * threads && !over() {
-                        std::hint::spin_loop();
-                    }
+                    spin_at_barrier(&arrived, steps * threads, &over);
                 }
                 truth.set("steps", steps);
             })?);
