@@ -42,7 +42,7 @@ pub(super) struct Writer<'a> {
     /// The parent of each process that is kept, for those whose cgroup was not read.
     pub(super) parents: BTreeMap<u32, u32>,
     /// Functions of stacks; none without the family `cpu`.
-    stacks: Option<Named<'a>>,
+    pub(super) stacks: Option<Named<'a>>,
 }
 
 impl Aggregate {
@@ -390,7 +390,10 @@ impl Writer<'_> {
         let mut locks: Vec<&Lock> = self.aggregate.locks.iter().filter(|lock| lock.waits > 0).collect();
         locks.sort_by_key(|lock| (Reverse(lock.total_ns), lock.tgid, lock.address, lock.space));
         locks.truncate(MAX_FUTEXES);
+        let (open, open_not_listed) = self.open_waits();
         Locks {
+            open,
+            open_not_listed: Some(open_not_listed).filter(|count| *count > 0),
             seen: self.aggregate.locks.seen,
             waits_not_itemised: self.aggregate.locks.waits_not_itemised,
             futexes: self.futexes(&locks),

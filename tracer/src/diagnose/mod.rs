@@ -4,6 +4,7 @@
 mod cpu_bound;
 mod cpu_host;
 mod cpu_quota;
+mod deadlock;
 mod functions;
 mod kernel_lock_contention;
 mod run_queue;
@@ -62,9 +63,10 @@ pub trait Rule: Sync {
     fn check(&self, facts: &Facts<'_>) -> Outcome;
 }
 
-/// Every rule, in the order in which they look: a rule can see what earlier ones found. What takes CPUs away from a whole cgroup or
-/// host comes first, since it makes everything else wait.
+/// Every rule, in the order in which they look: a rule can see what earlier ones found. What never ends comes first, then what takes CPUs away from a whole cgroup
+/// or host, since it makes everything else wait.
 pub const RULES: &[&dyn Rule] = &[
+    &deadlock::Deadlock,
     &cpu_quota::CpuQuotaThrottling,
     &cpu_host::CpuSteal,
     &cpu_host::IrqLoad,

@@ -9,7 +9,9 @@ use super::{Stacks, Tally};
 use crate::model::meta::FrameKind;
 use crate::model::profile::{Activity, ESTIMATOR, Entry, NoStack, Profile};
 use crate::model::report::seconds;
-use crate::model::stacks::{CpuFunction, FunctionTime, ShownFrame, ShownStack, Stacks as Section, WaitFunction, Whose};
+use crate::model::stacks::{
+    AtAttach, CpuFunction, FunctionTime, ShownFrame, ShownStack, Stacks as Section, WaitFunction, Whose,
+};
 
 const MAX_FUNCTIONS: usize = 16;
 const MAX_WAITS: usize = 24;
@@ -113,6 +115,12 @@ impl<'a> Named<'a> {
         self.times(&by_site)
     }
 
+    /// The stack that was taken most often at a place.
+    pub fn at_place(&self, tgid: u32, place: u32) -> Option<ShownStack> {
+        let taken = self.stacks.taken_at(tgid, place);
+        taken.into_iter().find_map(|(stack, _)| Some(self.shown(*self.by_id.get(&stack.ok()?)?)))
+    }
+
     /// Functions of samples, given by stack and number, which share `ns`.
     pub fn of_stacks(&self, counts: &BTreeMap<u64, u64>, ns: u64) -> Vec<FunctionTime> {
         let all = sum(counts.values()).max(1);
@@ -182,6 +190,13 @@ impl<'a> Named<'a> {
             definitions_without_room: positive(stacks.definitions.refused.no_room + stacks.captures_over),
             definitions_contradicting: positive(stacks.definitions.refused.contradicting),
             outside_window: positive(stacks.outside),
+            at_attach: stacks.attached.clone().map(|record| AtAttach {
+                threads: record.threads,
+                taken: record.taken,
+                moved: record.moved,
+                over: record.over,
+                reason: record.reason,
+            }),
             ..Section::default()
         }
     }
