@@ -11,6 +11,7 @@ mod harness;
 mod bad_input;
 mod captures;
 mod critical_path;
+mod deadlock;
 mod doctor;
 mod fallback;
 mod healthy;

@@ -426,6 +426,7 @@ impl Writer<'_> {
         waiters.sort_by_key(|waiter| (Reverse(waiter.total_ns), waiter.party.tid, waiter.party.serial));
         let process = waiters.first().and_then(|waiter| self.party_names(waiter.party).2);
         waiters.truncate(MAX_FUTEX_PARTIES);
+        let (kind, kind_source) = self.lock_kind(lock).unzip();
         let row = |waiter: &WaiterTally| Waiter {
             tid: waiter.party.tid,
             ns_tid: known(waiter.party.ns_tid),
@@ -439,7 +440,8 @@ impl Writer<'_> {
             pid: lock.tgid,
             process,
             address: format!("{:#x}", lock.address),
-            kind: lock.kind.map(|kind| kind.id().to_owned()),
+            kind,
+            kind_source: kind_source.map(str::to_owned),
             waits: lock.waits,
             completed: lock.completed,
             total_s: seconds(lock.total_ns),

@@ -75,6 +75,10 @@ pub struct Lock {
     pub wakers: Vec<WakerTally>,
     /// When a wait last ended.
     pub last_end_ns: u64,
+    /// Waits at whose beginning the memory was that of a malloc arena.
+    pub heap_arena: u64,
+    /// Waits that a thread ended by ending itself.
+    pub joins: u64,
 }
 
 /// A wait that is to be added.
@@ -92,6 +96,8 @@ pub struct Added {
     pub end: Option<Wake>,
     /// In that case, who holds the lock.
     pub open: Option<OpenWait>,
+    /// Whether the memory was that of a malloc arena when it began.
+    pub heap_arena: bool,
 }
 
 /// See the file's head.
@@ -132,6 +138,8 @@ impl Locks {
             woken_by_owner: 0,
             wakers: Vec::new(),
             last_end_ns: 0,
+            heap_arena: 0,
+            joins: 0,
         };
         let index = match self.free.pop() {
             Some(index) => {
@@ -162,7 +170,7 @@ impl Locks {
     pub fn add_wait(
         &mut self,
         (lock, waiter): (u32, u32),
-        Added { ns, place, until_ns, holder, end, open }: Added,
+        Added { ns, place, until_ns, holder, end, open, heap_arena }: Added,
         processes: &Processes,
     ) {
         let Some(lock) = self.get_mut(lock) else {
@@ -170,6 +178,7 @@ impl Locks {
             return;
         };
         lock.waits += 1;
+        lock.heap_arena += u64::from(heap_arena);
         lock.total_ns = lock.total_ns.saturating_add(ns);
         lock.max_ns = lock.max_ns.max(ns);
         if let Some(waiter) = lock.waiters.get_mut(waiter as usize) {
@@ -186,6 +195,7 @@ impl Locks {
         }
         if let Some(wake) = end {
             lock.completed += 1;
+            lock.joins += u64::from(wake.exiting);
             lock.last_end_ns = lock.last_end_ns.max(until_ns);
             if let (WakeContext::Task, Some(by)) = (wake.context, wake.by) {
                 lock.woken_by_owner += u64::from(lock.owners.iter().any(|owner| owner.party.serial == by.serial));

@@ -51,7 +51,7 @@ impl Aggregate {
     pub(super) fn still_held(&self, index: u32, holder: Holder) -> Option<(StillHeld, LockKind)> {
         let waiter = self.threads.get(index)?;
         let (ns_tid, kind, certain) = match holder {
-            Holder::None => return None,
+            Holder::None | Holder::HeapArena => return None,
             Holder::Seen(party, kind) => {
                 // It may have ended since, without giving the lock back.
                 let lives = self.threads.find(party.tid).and_then(|index| self.threads.get(index));

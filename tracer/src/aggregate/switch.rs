@@ -7,6 +7,7 @@ use tracer_common::sched::{QueueFacts, Switch, WakeContext, switch_flags};
 use super::Aggregate;
 use super::classify::{Departure, Detail, Reason, State, wake_ns};
 use super::critical_path::trail::{Ending, Waker};
+use super::lock_kinds::is_heap_arena;
 use super::locks::Added;
 use super::open_waits::OpenWait;
 use super::thread::{Holder, Origin, Party, Phase};
@@ -127,6 +128,7 @@ impl Aggregate {
     ) {
         let named = if reason.state == State::Futex { seen.and_then(owner) } else { None };
         let holder = match named {
+            None if seen.is_some_and(|seen| is_heap_arena(object, seen)) => Holder::HeapArena,
             None => Holder::None,
             Some((ns_tid, kind)) => match self.holder(index, ns_tid) {
                 Some(Found::Other(party)) => Holder::Seen(party, kind),
@@ -175,7 +177,7 @@ impl Aggregate {
         let Some(slot) = thread.slot else { return };
         let (named, object, state) = (thread.holder, thread.object, thread.reason.state);
         let holder: Option<(Party, LockKind)> = match named {
-            Holder::None | Holder::Itself(_) | Holder::Unknown(..) => None,
+            Holder::None | Holder::HeapArena | Holder::Itself(_) | Holder::Unknown(..) => None,
             Holder::Seen(party, kind) => Some((party, kind)),
             Holder::Named(ns_tid, kind) => match self.holder(index, ns_tid) {
                 Some(Found::Other(party)) => Some((party, kind)),
@@ -191,7 +193,8 @@ impl Aggregate {
             tally_place(&mut stat.places, place, measured_ns, MAX_PLACES);
         }
         if state == State::Futex {
-            let added = Added { ns: measured_ns, place, until_ns, holder, end, open };
+            let heap_arena = named == Holder::HeapArena;
+            let added = Added { ns: measured_ns, place, until_ns, holder, end, open, heap_arena };
             self.locks.add_wait(lock, added, &self.processes);
         }
     }

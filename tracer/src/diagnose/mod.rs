@@ -1,6 +1,7 @@
 //! From facts to findings and a verdict. Rules read the report's facts only, so each number that they cite stands in the report
 //! and a reader can follow it; they read no clock, no file, no terminal, and cannot fail.
 
+mod allocator_contention;
 mod cpu_bound;
 mod cpu_host;
 mod cpu_quota;
@@ -17,6 +18,8 @@ mod verdict;
 mod tests;
 #[cfg(test)]
 mod tests_cpu;
+#[cfg(test)]
+mod tests_deadlock;
 #[cfg(test)]
 mod tests_kernel_locks;
 
@@ -71,6 +74,7 @@ pub const RULES: &[&dyn Rule] = &[
     &cpu_host::CpuSteal,
     &cpu_host::IrqLoad,
     &user_lock_contention::UserLockContention,
+    &allocator_contention::AllocatorContention,
     &kernel_lock_contention::MmapLockContention,
     &kernel_lock_contention::KernelLockContention,
     &run_queue::LowPriority,

@@ -192,9 +192,16 @@ pub struct Futex {
     pub process: Option<String>,
     /// The address in that process, "0x..." in hexadecimal.
     pub address: String,
-    /// The kind of lock, where an owner was seen.
+    /// What it is: "pthread mutex", "robust pthread mutex", "priority-inheritance mutex", "pthread rwlock", "condition variable",
+    /// "semaphore", "join", "barrier", "once", "malloc arena", "stdio stream", "Rust mutex" and others of Rust, "Go lock", "Go note".
+    /// Absent where that could not be decided.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kind: Option<String>,
+    /// How that was decided. "memory": by the words at its address when waits began; "function": by the functions that threads waited in;
+    /// "wake": by what ended the waits.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
+    pub kind_source: Option<String>,
     /// Waits that began or were under way.
     pub waits: u64,
     /// Waits that ended within the window.

@@ -7,7 +7,7 @@ use super::blame::{FunctionId, Site, Sites};
 use super::quality::{end, no_stack};
 use super::{Stacks, Tally};
 use crate::model::meta::FrameKind;
-use crate::model::profile::{Activity, ESTIMATOR, Entry, NoStack, Profile};
+use crate::model::profile::{Activity, ESTIMATOR, Entry, NoStack, Profile, Text};
 use crate::model::report::seconds;
 use crate::model::stacks::{
     AtAttach, CpuFunction, FunctionTime, ShownFrame, ShownStack, Stacks as Section, WaitFunction, Whose,
@@ -119,6 +119,17 @@ impl<'a> Named<'a> {
     pub fn at_place(&self, tgid: u32, place: u32) -> Option<ShownStack> {
         let taken = self.stacks.taken_at(tgid, place);
         taken.into_iter().find_map(|(stack, _)| Some(self.shown(*self.by_id.get(&stack.ok()?)?)))
+    }
+
+    /// Native functions of the stack that was taken most often at a place, innermost first.
+    pub fn names_at(&self, tgid: u32, place: u32) -> Option<Vec<Text>> {
+        let taken = self.stacks.taken_at(tgid, place);
+        let stack = taken.into_iter().find_map(|(stack, _)| self.by_id.get(&stack.ok()?).copied())?;
+        let native = |(_, site): (usize, &Site)| {
+            let function = self.sites.functions.get(site.function)?;
+            (function.kind == FrameKind::Native).then(|| function.label.clone())
+        };
+        Some(self.sites.in_stack(stack).filter_map(native).collect())
     }
 
     /// Functions of samples, given by stack and number, which share `ns`.
