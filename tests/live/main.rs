@@ -8,6 +8,7 @@
 
 mod harness;
 
+mod allocator;
 mod bad_input;
 mod captures;
 mod critical_path;
