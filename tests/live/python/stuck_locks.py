@@ -29,7 +29,7 @@ for thread in THREADS:
     thread.start()
 time.sleep(0.3)
 print(
-    json.dumps({"pid": os.getpid(), "tids": [t.native_id for t in THREADS], "main": [os.getpid()]}),
+    json.dumps({"pid": os.getpid(), "tids": [t.native_id for t in THREADS]}),
     flush=True,
 )
 wait_for_both(THREADS)

@@ -5,7 +5,7 @@ use serde_json::Value;
 use crate::model::event::{Event, Meta};
 use crate::model::meta::LossRecord;
 use crate::model::report::{Finding, Report, RuleStatus, Severity, Verdict};
-use crate::testing::{self, Leave, meta_event, new_task, on_mutex, switch};
+use crate::testing::{self, Leave, meta_event, new_task, on_mutex, seed, switch};
 
 const START: u64 = 1_000_000_000;
 const MS: u64 = 1_000_000;

@@ -173,6 +173,6 @@ mod tests {
         refused.tell(&mut batch);
         refused.tell(&mut batch);
         assert!(!refused.is_busy());
-        assert_eq!(batch.records().count(), 1);
+        assert_eq!(batch.iter().count(), 1);
     }
 }
