@@ -17,6 +17,8 @@ mod verdict;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
+mod tests_allocator;
+#[cfg(test)]
 mod tests_cpu;
 #[cfg(test)]
 mod tests_deadlock;
