@@ -117,7 +117,7 @@ fn serves(name: &str) -> bool {
 
 /// A name without what C libraries put in front of it for their own use.
 fn public_name(name: &str) -> &str {
-    if name.starts_with("__GI_") { name[5..].trim_start_matches('_') } else { name.trim_start_matches('_') }
+    name.strip_prefix("__GI_").unwrap_or(name).trim_start_matches('_')
 }
 
 /// The kind that these functions, innermost first, wait for.
