@@ -8,9 +8,11 @@
 
 mod harness;
 
+mod allocator;
 mod bad_input;
 mod captures;
 mod critical_path;
+mod deadlock;
 mod doctor;
 mod every_workload;
 mod fallback;

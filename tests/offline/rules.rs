@@ -76,10 +76,13 @@ fn the_owners_of_a_contended_mutex_are_threads_of_its_process() {
 }
 
 #[test]
-fn what_a_deadlock_shows_is_not_called_healthy() {
+fn a_deadlock_is_found_without_stacks_too() {
     let report = golden_report("deadlock");
-    assert_eq!(report.verdict, Verdict::Inconclusive, "{}", report.verdict_reason);
-    assert!(report.verdict_reason.contains("deadlock"), "{}", report.verdict_reason);
+    assert_eq!(report.verdict, Verdict::Bottleneck, "{}", report.verdict_reason);
+    let finding = report.findings.first().expect("a finding");
+    assert_eq!((finding.class.as_str(), finding.victims.len()), ("deadlock", 1), "{finding:?}");
+    let locks = finding.culprit.iter().chain(&finding.victims).filter_map(|subject| subject.lock.as_ref());
+    assert_eq!(locks.collect::<std::collections::BTreeSet<_>>().len(), 2, "both locks: {finding:?}");
 }
 
 #[test]

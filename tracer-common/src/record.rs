@@ -103,4 +103,6 @@ pub mod meta {
     pub const LOCKS: u16 = super::kind(0, 15);
     /// Limits and counters of CPU time: cgroups with a quota, and the host's CPUs.
     pub const CPU_LIMITS: u16 = super::kind(0, 16);
+    /// What became of the stacks of threads that waited already when tracing began.
+    pub const ATTACHED: u16 = super::kind(0, 20);
 }

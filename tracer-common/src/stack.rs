@@ -25,6 +25,8 @@ pub mod origin {
     pub const ON_CPU: u8 = 1;
     /// The thread began to wait.
     pub const WAIT: u8 = 2;
+    /// The thread had waited since before tracing began. Of these there is no count in the kernel: user space asked for them.
+    pub const ATTACHED: u8 = 3;
 }
 
 /// Bits of [`RawStack::flags`].
@@ -90,6 +92,10 @@ pub struct RawStack {
     /// Python frames, innermost first.
     pub python: [PythonFrame; PYTHON_FRAMES],
 }
+
+/// What the iterator over tasks writes of each thread that waits: a [`RawStack`] up to its Python frames, with
+/// [`origin::ATTACHED`]. User space reads the rest from the process's memory.
+pub const SLEEPER_BYTES: usize = core::mem::offset_of!(RawStack, python);
 
 /// Size of [`RawStack`].
 pub const RAW_STACK_BYTES: usize = 72 + REGISTER_WORDS * 8 + KERNEL_FRAMES * 8 + PYTHON_FRAMES * 24;

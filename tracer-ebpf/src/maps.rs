@@ -38,6 +38,10 @@ pub static RING_STACKS: RingBuf = RingBuf::with_byte_size(4096, 0);
 #[map]
 pub static DRAFTS: PerCpuArray<Draft> = PerCpuArray::with_max_entries(1, 0);
 
+/// The same for threads that waited when tracing began. One reader at a time goes through them.
+#[map]
+pub static SLEEPER: Array<Draft> = Array::with_max_entries(1, 0);
+
 /// Processes whose first stack was taken, by 12 bits of a hash of theirs.
 #[map]
 pub static ANNOUNCED: Array<u64> = Array::with_max_entries(1 << 12, 0);

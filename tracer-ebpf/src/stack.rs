@@ -7,7 +7,7 @@ use core::{ffi::c_void, mem::offset_of, ptr};
 
 use aya_ebpf::helpers::{
     bpf_get_smp_processor_id,
-    generated::{bpf_get_stack, bpf_probe_read_kernel, bpf_probe_read_user},
+    generated::{bpf_get_stack, bpf_get_task_stack, bpf_probe_read_kernel, bpf_probe_read_user},
 };
 use tracer_common::{
     FamilyId,
@@ -89,11 +89,19 @@ impl UserSide {
 /// What the kernel keeps of the current thread's user side.
 #[inline(always)]
 pub fn user_side(tid: u32, tgid: u32) -> UserSide {
+    if config!(has_task_pt_regs) != 1 {
+        return UserSide::NONE;
+    }
+    user_side_of(task::current(), tid, tgid)
+}
+
+/// The same of any thread, whose registers count as long as it does not run.
+#[inline(always)]
+pub fn user_side_of(task: task::Task, tid: u32, tgid: u32) -> UserSide {
     let mut side = UserSide::NONE;
     if config!(has_task_pt_regs) != 1 || !present(config!(offsets.regs_bytes)) {
         return side;
     }
-    let task = task::current();
     let space = task::address_space(task);
     if present(config!(offsets.task_mm)) && space.is_null() || task::is_kernel_thread(task) {
         // Without it every read would fail; the registers would be those of the thread's last system call.
@@ -178,6 +186,32 @@ pub fn take<const HELPER: bool>(
         (*head).kernel_frames = if has_none { 0 } else { kernel_frames(ctx, head) };
         python_frames::<HELPER>(head);
         deliver::<HELPER>(state, draft);
+    }
+}
+
+/// Writes what the kernel knows of a thread that waits, for user space to complete. Null: not of this one.
+#[inline(always)]
+pub fn of_sleeper(state: &CpuState, task: task::Task, request: Request) -> *const c_void {
+    let side = user_side_of(task, request.tid, request.tgid);
+    if side.flags & NO_STACK != 0 {
+        return ptr::null();
+    }
+    let Some(draft) = maps::SLEEPER.get_ptr_mut(0) else { return ptr::null() };
+    // SAFETY: a value in a map that one program uses, for one reader.
+    unsafe {
+        write_head(state, draft, &request, &side);
+        let head = &raw mut (*draft).head;
+        if present(config!(offsets.regs_bytes)) {
+            bpf_probe_read_kernel(
+                (&raw mut (*head).registers).cast(),
+                config!(offsets.regs_bytes),
+                side.registers.cast(),
+            );
+        }
+        let to = (&raw mut (*head).kernel).cast();
+        let bytes = bpf_get_task_stack(task.cast_mut().cast(), to, (KERNEL_FRAMES * 8) as u32, 0);
+        (*head).kernel_frames = if bytes > 0 { (bytes / 8) as u8 } else { 0 };
+        head.cast_const().cast()
     }
 }
 

@@ -29,6 +29,13 @@ pub fn tgid(task: Task) -> u32 {
     unsafe { typed(task, config!(offsets.task_tgid)) }
 }
 
+/// Whether it runs or is ready to. True where the kernel does not tell.
+#[inline(always)]
+pub fn is_running(task: Task) -> bool {
+    // SAFETY: `task` is known to the verifier.
+    unsafe { typed::<u32>(task, config!(offsets.task_state)) == 0 }
+}
+
 /// Whether it is a kernel thread, whose user registers mean nothing.
 #[inline(always)]
 pub fn is_kernel_thread(task: Task) -> bool {

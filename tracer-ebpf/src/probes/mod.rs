@@ -1,6 +1,7 @@
 //! The programs, a file per family and hook kind.
 
 mod cpu;
+mod cpu_attach;
 mod lock;
 mod sched;
 mod sched_context;

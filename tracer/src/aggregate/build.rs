@@ -405,7 +405,10 @@ impl Writer<'_> {
         let mut locks: Vec<&Lock> = self.aggregate.locks.iter().filter(|lock| lock.waits > 0).collect();
         locks.sort_by_key(|lock| (Reverse(lock.total_ns), lock.tgid, lock.address, lock.space));
         locks.truncate(MAX_FUTEXES);
+        let (open, open_not_listed) = self.open_waits();
         Locks {
+            open,
+            open_not_listed: Some(open_not_listed).filter(|count| *count > 0),
             seen: self.aggregate.locks.seen,
             waits_not_itemised: self.aggregate.locks.waits_not_itemised,
             futexes: self.futexes(&locks),
@@ -438,6 +441,7 @@ impl Writer<'_> {
         waiters.sort_by_key(|waiter| (Reverse(waiter.total_ns), waiter.party.tid, waiter.party.serial));
         let process = waiters.first().and_then(|waiter| self.party_names(waiter.party).2);
         waiters.truncate(MAX_FUTEX_PARTIES);
+        let (kind, kind_source) = self.lock_kind(lock).unzip();
         let row = |waiter: &WaiterTally| Waiter {
             tid: waiter.party.tid,
             ns_tid: known(waiter.party.ns_tid),
@@ -451,7 +455,8 @@ impl Writer<'_> {
             pid: lock.tgid,
             process,
             address: format!("{:#x}", lock.address),
-            kind: lock.kind.map(|kind| kind.id().to_owned()),
+            kind,
+            kind_source: kind_source.map(str::to_owned),
             waits: lock.waits,
             completed: lock.completed,
             total_s: seconds(lock.total_ns),

@@ -37,6 +37,14 @@ impl Departed {
         self.newer.insert(ended.party.tid, ended);
     }
 
+    /// The thread of this process that had this id in its pid namespace, of those that have ended. Looks at all of them: for the end of
+    /// the window.
+    pub fn of_process(&self, tgid: u32, ns_tid: u32) -> Option<Party> {
+        let all = self.newer.values().chain(self.older.values());
+        let same = |ended: &&Ended| ended.party.tgid == tgid && ended.party.ns_tid == ns_tid;
+        all.filter(same).max_by_key(|ended| ended.end_ns).map(|ended| ended.party)
+    }
+
     /// The thread that had this id and did something at `ts_ns`. One that had ended before is not it: somebody else has the id.
     pub fn find(&self, tid: u32, ts_ns: u64) -> Option<Ended> {
         let ended = self.newer.get(&tid).or_else(|| self.older.get(&tid))?;

@@ -341,6 +341,7 @@ impl Aggregate {
         let seen = seen.map(|words| Observed { op: seed.args[1] as u32, val: seed.args[2] as u32, words });
         self.begin_wait(index, reason, object, seen, true);
         if let Some(thread) = self.threads.get_mut(index) {
+            thread.place = seed.place.unwrap_or(0);
             thread.backdate();
         }
     }

@@ -5,6 +5,7 @@ use tracer_common::futex::LockKind;
 use tracer_common::sched::WakeContext;
 
 use super::hash::FastMap;
+use super::open_waits::OpenWait;
 use super::processes::Processes;
 use super::thread::Party;
 use super::waits::{NO_LOCK, OwnerTally, Wake, WakerTally, tally_owner, tally_place, tally_wake};
@@ -35,6 +36,8 @@ pub struct WaiterTally {
     pub total_ns: u64,
     /// Whether it waits at the end of the window.
     pub open: bool,
+    /// That wait, if it is known who holds the lock.
+    pub now: Option<OpenWait>,
     /// Where in its code, and how long; at most `MAX_WAITER_PLACES`.
     pub places: Vec<(u32, u64)>,
 }
@@ -70,6 +73,31 @@ pub struct Lock {
     pub woken_by_owner: u64,
     /// Threads that ended waits.
     pub wakers: Vec<WakerTally>,
+    /// When a wait last ended.
+    pub last_end_ns: u64,
+    /// Waits at whose beginning the memory was that of a malloc arena.
+    pub heap_arena: u64,
+    /// Waits that a thread ended by ending itself.
+    pub joins: u64,
+}
+
+/// A wait that is to be added.
+#[derive(Clone, Copy)]
+pub struct Added {
+    /// Its length.
+    pub ns: u64,
+    /// Where in its code the thread waited.
+    pub place: u32,
+    /// When it ended, or the window.
+    pub until_ns: u64,
+    /// Who held the lock when it began.
+    pub holder: Option<(Party, LockKind)>,
+    /// What ended it; none: the window did.
+    pub end: Option<Wake>,
+    /// In that case, who holds the lock.
+    pub open: Option<OpenWait>,
+    /// Whether the memory was that of a malloc arena when it began.
+    pub heap_arena: bool,
 }
 
 /// See the file's head.
@@ -109,6 +137,9 @@ impl Locks {
             waits_with_owner: 0,
             woken_by_owner: 0,
             wakers: Vec::new(),
+            last_end_ns: 0,
+            heap_arena: 0,
+            joins: 0,
         };
         let index = match self.free.pop() {
             Some(index) => {
@@ -131,7 +162,7 @@ impl Locks {
         if lock.waiters.len() >= MAX_PARTIES {
             return NO_LOCK;
         }
-        lock.waiters.push(WaiterTally { party, count: 0, total_ns: 0, open: false, places: Vec::new() });
+        lock.waiters.push(WaiterTally { party, count: 0, total_ns: 0, open: false, now: None, places: Vec::new() });
         (lock.waiters.len() - 1) as u32
     }
 
@@ -139,9 +170,7 @@ impl Locks {
     pub fn add_wait(
         &mut self,
         (lock, waiter): (u32, u32),
-        (ns, place): (u64, u32),
-        holder: Option<(Party, LockKind)>,
-        end: Option<Wake>,
+        Added { ns, place, until_ns, holder, end, open, heap_arena }: Added,
         processes: &Processes,
     ) {
         let Some(lock) = self.get_mut(lock) else {
@@ -149,12 +178,14 @@ impl Locks {
             return;
         };
         lock.waits += 1;
+        lock.heap_arena += u64::from(heap_arena);
         lock.total_ns = lock.total_ns.saturating_add(ns);
         lock.max_ns = lock.max_ns.max(ns);
         if let Some(waiter) = lock.waiters.get_mut(waiter as usize) {
             waiter.count += 1;
             waiter.total_ns = waiter.total_ns.saturating_add(ns);
             waiter.open = end.is_none();
+            waiter.now = open;
             tally_place(&mut waiter.places, place, ns, MAX_WAITER_PLACES);
         }
         if let Some((party, kind)) = holder {
@@ -164,6 +195,8 @@ impl Locks {
         }
         if let Some(wake) = end {
             lock.completed += 1;
+            lock.joins += u64::from(wake.exiting);
+            lock.last_end_ns = lock.last_end_ns.max(until_ns);
             if let (WakeContext::Task, Some(by)) = (wake.context, wake.by) {
                 lock.woken_by_owner += u64::from(lock.owners.iter().any(|owner| owner.party.serial == by.serial));
                 tally_wake(&mut lock.wakers, wake, MAX_PARTIES, processes);

@@ -15,8 +15,10 @@ mod keyframe;
 mod ledger;
 mod lifecycle;
 mod limits;
-pub mod locks;
+pub mod lock_kinds;
+mod locks;
 pub mod names;
+mod open_waits;
 pub mod processes;
 mod queue;
 mod spawned;
@@ -51,6 +53,7 @@ use self::thread::{Phase, Span};
 use crate::model::event::{Event, Meta};
 use crate::model::meta::{CostRecord, EndRecord, HostRecord, StartRecord, TargetRecord, TickRecord};
 use crate::pipeline::decode::Undecoded;
+use tracer_common::stack::origin;
 
 /// Names of threads that are not traced; further ones are not kept.
 const MAX_STRANGERS: usize = 65_536;
@@ -163,7 +166,10 @@ impl Aggregate {
         }
         if let Event::Sampled(sampled) = event {
             // Samples arrive when they are unwound, in no order: they move no clock and reveal no gap.
-            self.ledger.decoded(family_of(header.kind), false);
+            // Those that user space asked for are not among what the programs counted.
+            if sampled.origin != origin::ATTACHED {
+                self.ledger.decoded(family_of(header.kind), false);
+            }
             self.stacks.sampled(sampled, &self.span);
             return;
         }
@@ -232,6 +238,7 @@ impl Aggregate {
             Meta::Stack(stack) => self.stacks.definitions.stack(stack),
             Meta::Symbol(symbol) => self.stacks.definitions.symbol(symbol),
             Meta::Locks(locks) => self.kernel_locks.short(locks),
+            Meta::Attached(attached) => self.stacks.attached = Some(attached.clone()),
             Meta::CpuLimits(limits) => self.limits.record(limits, &mut self.names),
             Meta::End(end) => {
                 self.end = Some(end.clone());
@@ -288,10 +295,10 @@ impl Aggregate {
                 self.span.gaps.add(last_ns.max(self.span.start_ns), now_ns);
             }
         }
-        for index in self.threads.live() {
-            self.finish_interval(index, now_ns);
-            self.retire(index, None);
-        }
+        // All waits end before the first thread goes: owners of locks are looked up among those that live.
+        let live = self.threads.live();
+        live.iter().for_each(|index| self.finish_interval(*index, now_ns));
+        live.iter().for_each(|index| self.retire(*index, None));
         self.stacks.close(&self.span);
         self.threads.take_ended()
     }

@@ -7,8 +7,19 @@ use tracer_common::sched::{QueueFacts, Switch, WakeContext, switch_flags};
 use super::Aggregate;
 use super::classify::{Departure, Detail, Reason, State, wake_ns};
 use super::critical_path::trail::{Ending, Waker};
+use super::lock_kinds::is_heap_arena;
+use super::locks::Added;
+use super::open_waits::OpenWait;
 use super::thread::{Holder, Origin, Party, Phase};
 use super::waits::{MAX_PLACES, NO_LOCK, Wake, tally_place};
+
+/// Whom a lock's memory names.
+enum Found {
+    /// The thread that waits.
+    Itself,
+    /// Another thread of its process.
+    Other(Party),
+}
 
 impl Aggregate {
     pub(super) fn switch(&mut self, switch: &Switch, seen: Option<Observed>) {
@@ -137,11 +148,13 @@ impl Aggregate {
     ) {
         let named = if reason.state == State::Futex { seen.and_then(owner) } else { None };
         let holder = match named {
+            None if seen.is_some_and(|seen| is_heap_arena(object, seen)) => Holder::HeapArena,
             None => Holder::None,
             Some((ns_tid, kind)) => match self.holder(index, ns_tid) {
-                Some(party) => Holder::Seen(party, kind),
+                Some(Found::Other(party)) => Holder::Seen(party, kind),
+                Some(Found::Itself) => Holder::Itself(kind),
                 None if patient => Holder::Named(ns_tid, kind),
-                None => Holder::None,
+                None => Holder::Unknown(ns_tid, kind),
             },
         };
         let Some(thread) = self.threads.get_mut(index) else { return };
@@ -155,22 +168,24 @@ impl Aggregate {
         thread.slot = thread.detailed.as_mut().map(|detailed| detailed.waits.slot(reason, object));
     }
 
-    /// The thread that a lock's memory names, if it lives in the process of the waiter and is another one.
-    fn holder(&self, waiter: u32, ns_tid: u32) -> Option<Party> {
+    /// The thread that a lock's memory names, if it lives in the process of the waiter.
+    fn holder(&self, waiter: u32, ns_tid: u32) -> Option<Found> {
         let thread = self.threads.get(waiter)?;
         if thread.tgid == 0 {
             return None;
         }
         let index = self.threads.find_in_process(thread.tgid, ns_tid)?;
-        if index == waiter { None } else { self.threads.party(index) }
+        if index == waiter { Some(Found::Itself) } else { self.threads.party(index).map(Found::Other) }
     }
 
     /// Ends a wait, or with `end` none counts it as still open at the end of the window.
     pub(super) fn end_wait(&mut self, index: u32, until_ns: u64, end: Option<Wake>) {
         let Some(thread) = self.threads.get_mut(index) else { return };
         thread.ending = end.map_or(Ending::Open, |wake| Ending::Woken(wake.context, waker_of(wake)));
+        let began_ns = thread.since_ns;
         let measured_ns = thread.charge(thread.reason.state, until_ns, &self.span);
-        if thread.since_ns <= self.span.start_ns {
+        let until_ns = thread.since_ns;
+        if until_ns <= self.span.start_ns {
             return;
         }
         let (place, reason) = (thread.place, thread.reason);
@@ -180,12 +195,17 @@ impl Aggregate {
         }
         let Some(thread) = self.threads.get_mut(index) else { return };
         let Some(slot) = thread.slot else { return };
-        let (holder, object, state) = (thread.holder, thread.object, thread.reason.state);
-        let holder: Option<(Party, LockKind)> = match holder {
-            Holder::None => None,
+        let (named, object, state) = (thread.holder, thread.object, thread.reason.state);
+        let holder: Option<(Party, LockKind)> = match named {
+            Holder::None | Holder::HeapArena | Holder::Itself(_) | Holder::Unknown(..) => None,
             Holder::Seen(party, kind) => Some((party, kind)),
-            Holder::Named(ns_tid, kind) => self.holder(index, ns_tid).map(|party| (party, kind)),
+            Holder::Named(ns_tid, kind) => match self.holder(index, ns_tid) {
+                Some(Found::Other(party)) => Some((party, kind)),
+                _ => None,
+            },
         };
+        let held = if end.is_none() { self.still_held(index, named) } else { None };
+        let open = held.map(|(held, kind)| OpenWait { since_ns: began_ns, ns: measured_ns, place, held, kind });
         let lock = if state == State::Futex { self.lock_of(index, slot, object) } else { (NO_LOCK, NO_LOCK) };
         let detailed = self.threads.get_mut(index).and_then(|thread| thread.detailed.as_mut());
         if let Some(stat) = detailed.and_then(|detailed| detailed.waits.get_mut(slot)) {
@@ -193,7 +213,9 @@ impl Aggregate {
             tally_place(&mut stat.places, place, measured_ns, MAX_PLACES);
         }
         if state == State::Futex {
-            self.locks.add_wait(lock, (measured_ns, place), holder, end, &self.processes);
+            let heap_arena = named == Holder::HeapArena;
+            let added = Added { ns: measured_ns, place, until_ns, holder, end, open, heap_arena };
+            self.locks.add_wait(lock, added, &self.processes);
         }
     }
 

@@ -130,6 +130,13 @@ pub enum Holder {
     Seen(Party, LockKind),
     /// The memory named this thread id of the waiter's pid namespace, but the list of threads was not complete yet.
     Named(u32, LockKind),
+    /// Not known: it is the lock of a malloc arena.
+    HeapArena,
+    /// The thread that waits for it holds it.
+    Itself(LockKind),
+    /// The memory named this thread id of the waiter's pid namespace, but no thread of the process has it: one that has ended, or the
+    /// memory is no lock's.
+    Unknown(u32, LockKind),
 }
 
 /// How a thread got into the table.

@@ -1,6 +1,6 @@
 //! What `run` and `record` share: choosing families, loading, the first records, signals, the report at the end.
 
-use std::time::Instant;
+use std::{collections::HashMap, time::Instant};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracer_common::record::meta;
@@ -9,13 +9,15 @@ use super::{Failure, core, output};
 use crate::{
     capture::Writer,
     cli::{Format, OutputArgs, TraceArgs},
-    families::{self, FAMILIES, Family, Ring},
+    families::{self, FAMILIES, Family, Ring, cpu::SLEEPERS},
     kernel::{
         clock,
         host::{HostFacts, Pretend},
         ksyms,
         live::{self, Live, push_meta},
         loader::{self, Filter, Loaded, Plan},
+        proc::Switches,
+        sleepers::{self, Sleepers},
     },
     model::{
         finding::Severity,
@@ -72,6 +74,8 @@ pub struct Prepared {
     pub first: Batch,
     /// The host, without its type information: that is large.
     pub host: HostFacts,
+    /// Threads that wait, whose stacks are to be taken; `None`: none are, since CMD does not run yet or no family takes any.
+    pub sleepers: Option<Sleepers>,
     started: Instant,
     /// Finds the addresses of the kernel's scheduler.
     scheduler: Option<std::thread::JoinHandle<Option<std::ops::Range<u64>>>>,
@@ -107,7 +111,7 @@ pub fn prepare(
     for family in &loaded.families {
         push_meta(&mut first, now_ns, meta::FAMILIES, family);
     }
-    Ok(Prepared { loaded, first, host, started, scheduler })
+    Ok(Prepared { loaded, first, host, sleepers: None, started, scheduler })
 }
 
 impl Prepared {
@@ -118,11 +122,25 @@ impl Prepared {
         live::push_start(&mut self.first, attach_s)
     }
 
+    /// Finds the threads that wait, of those whose switches were counted before.
+    pub fn find_sleepers(&mut self, before: &HashMap<u32, Switches>) {
+        if self.loaded.stacks.is_none() {
+            return;
+        }
+        self.sleepers = match self.loaded.iterate(SLEEPERS) {
+            Ok(iterator) => iterator.map(|iterator| sleepers::read(iterator, before)),
+            Err(error) => Some(Sleepers {
+                reason: Some(format!("the kernel's list of threads cannot be read: {error}")),
+                ..Sleepers::default()
+            }),
+        };
+    }
+
     /// Starts to read the rings.
     pub fn spawn(self, capture: Option<Writer>, progress: Progress) -> Result<Session, String> {
         let error = |error: std::io::Error| format!("cannot start to read events: {error}");
         let scheduler = self.scheduler.and_then(|found| found.join().ok().flatten());
-        let (live, batches, give_back) = live::spawn(self.loaded, scheduler, progress).map_err(error)?;
+        let (live, batches, give_back) = live::spawn(self.loaded, scheduler, self.sleepers, progress).map_err(error)?;
         let core = core::spawn(capture, self.first, batches, give_back).map_err(error)?;
         Ok(Session { live, core })
     }

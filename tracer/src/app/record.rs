@@ -1,6 +1,6 @@
 //! `tracer record`: attach to what runs, report at the end.
 
-use std::time::Duration;
+use std::{collections::HashMap, time::Duration};
 
 use tracer_common::record::meta;
 
@@ -13,7 +13,12 @@ use super::{
 };
 use crate::{
     cli::RecordArgs,
-    kernel::{clock, host::HostFacts, live::push_meta, proc::Scanner},
+    kernel::{
+        clock,
+        host::HostFacts,
+        live::push_meta,
+        proc::{self, Scanner},
+    },
 };
 
 /// Whether the targets still exist is looked at this often.
@@ -62,14 +67,16 @@ fn attach(args: &RecordArgs, target: &Target, host: HostFacts) -> Result<Session
     prepared.start();
     let threads = target.track(&mut prepared.loaded).map_err(failure)?;
     let mut scanner = Scanner::new(prepared.host.known_arch());
-    let mut seeds = 0;
+    let (mut seeds, mut switches) = (0, HashMap::new());
     for (tgid, tid) in threads {
+        switches.extend(proc::switches_asleep(tgid, tid).map(|count| (tid, count)));
         let now_ns = clock::monotonic_ns();
         if let Some(seed) = scanner.seed(tgid, tid) {
             push_meta(&mut prepared.first, now_ns, meta::SEED, &seed);
             seeds += 1;
         }
     }
+    prepared.find_sleepers(&switches);
     if seeds == 0 && !args.pid.is_empty() {
         let pids: Vec<String> = args.pid.iter().map(u32::to_string).collect();
         return Err(failure(format!(

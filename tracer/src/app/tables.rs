@@ -162,5 +162,6 @@ fn hook(hook: Hook) -> String {
         Hook::TpBtf { name } => format!("tp_btf {name}"),
         Hook::Tracepoint { category, name } => format!("tracepoint {category}:{name}"),
         Hook::PerfEvent => "perf_event cpu-clock".to_owned(),
+        Hook::Iterator { over } => format!("iter {over}"),
     }
 }

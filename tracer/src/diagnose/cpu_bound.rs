@@ -107,12 +107,9 @@ fn one_thread(report: &Report, index: usize, thread: &Thread, on_cpu_s: f64) -> 
         thread: thread.name.clone(),
         tid: Some(thread.tid),
         ns_tid: thread.ns_tid,
-        function: None,
-        file: None,
-        line: None,
-        lock: None,
         cgroup: thread.cgroup.clone(),
         container: thread.container.clone(),
+        ..Subject::default()
     };
     let look = match &words {
         Some(function) => format!("Then make {function} do nothing, or half: that much of the time must go."),

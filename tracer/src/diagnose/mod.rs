@@ -1,9 +1,11 @@
 //! From facts to findings and a verdict. Rules read the report's facts only, so each number that they cite stands in the report
 //! and a reader can follow it; they read no clock, no file, no terminal, and cannot fail.
 
+mod allocator_contention;
 mod cpu_bound;
 mod cpu_host;
 mod cpu_quota;
+mod deadlock;
 mod fsync_stall;
 mod functions;
 mod kernel_lock_contention;
@@ -19,7 +21,11 @@ mod verdict;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
+mod tests_allocator;
+#[cfg(test)]
 mod tests_cpu;
+#[cfg(test)]
+mod tests_deadlock;
 #[cfg(test)]
 mod tests_kernel_locks;
 #[cfg(test)]
@@ -68,14 +74,16 @@ pub trait Rule: Sync {
     fn check(&self, facts: &Facts<'_>) -> Outcome;
 }
 
-/// Every rule, in the order in which they look: a rule can see what earlier ones found. What takes CPUs away from a whole cgroup or
-/// host comes first, since it makes everything else wait.
+/// Every rule, in the order in which they look: a rule can see what earlier ones found. What never ends comes first, then what takes CPUs away from a whole cgroup
+/// or host, since it makes everything else wait.
 pub const RULES: &[&dyn Rule] = &[
+    &deadlock::Deadlock,
     &cpu_quota::CpuQuotaThrottling,
     &cpu_host::CpuSteal,
     &cpu_host::IrqLoad,
     &fsync_stall::FsyncStall,
     &user_lock_contention::UserLockContention,
+    &allocator_contention::AllocatorContention,
     &kernel_lock_contention::MmapLockContention,
     &kernel_lock_contention::KernelLockContention,
     &run_queue::LowPriority,

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use crate::model::event::{Event, Meta};
-use crate::model::meta::{LossRecord, SeedRecord};
+use crate::model::meta::LossRecord;
 use crate::model::report::{Finding, Report, RuleStatus, Severity, Verdict};
 use crate::testing::{self, Leave, meta_event, new_task, on_mutex, seed, switch};
 
@@ -65,35 +65,6 @@ fn contention_that_costs_little_is_only_observed() {
     assert!(report.findings.iter().all(|finding| finding.class != "user-lock-contention"), "{:?}", report.findings);
     assert_eq!(report.observed.len(), 1, "{:?}", report.observed);
     assert_evidence_resolves(&report);
-}
-
-#[test]
-fn a_deadlock_is_no_contention() {
-    let waiter = |tid: u32, address: u64, owner: u32| {
-        meta_event(
-            START,
-            Meta::Seed(SeedRecord {
-                syscall: Some(202),
-                args: [address, 128, 2, 0, 0, 0],
-                futex_words: Some([2, 0, owner, 1, 0, 0]),
-                ..seed(tid, 10, "stuck", "S")
-            }),
-        )
-    };
-    let report = run(vec![waiter(10, 0x1000, 11), waiter(11, 0x2000, 10)], 10_000);
-    assert_eq!(status(&report, "user-lock-contention"), RuleStatus::Silent, "{:?}", report.rules);
-    assert!(report.findings.is_empty() && report.observed.is_empty(), "{:?}", report.findings);
-    let locks = report.rules.iter().find(|rule| rule.class == "user-lock-contention");
-    assert!(locks.is_some_and(|rule| rule.reason.contains("deadlock")), "{:?}", report.rules);
-    for part in ["2 locks of process 10", "stuck (10)", "stuck (11)", "0x1000", "0x2000"] {
-        assert!(report.verdict_reason.contains(part), "the circle names {part}: {}", report.verdict_reason);
-    }
-    assert_eq!(
-        report.verdict,
-        Verdict::Inconclusive,
-        "nothing fired, but it is not healthy: {}",
-        report.verdict_reason
-    );
 }
 
 #[test]

@@ -6,7 +6,7 @@
 //! changes) do not make this rule speak.
 
 use super::thresholds::{REPORTED_SHARE, is_reported, severity, speedup_bound};
-use super::{Claim, Facts, Outcome, Rule, confidence, functions};
+use super::{Claim, Facts, Outcome, Rule, confidence, deadlock, functions};
 use crate::model::critical_path::{Explained, PathWait};
 use crate::model::report::{Comparison, Evidence, Finding, Futex, Owner, Report, Row, Subject, Thread, Waiter};
 use crate::model::units::{count, duration, grouped, percent};
@@ -43,16 +43,17 @@ impl Rule for UserLockContention {
                 count(locks.futexes.len() as u64, "futex address").replace("addresss", "addresses")
             ));
         }
+        let hopeless = deadlock::hopeless(facts.report);
         let contended: Vec<Claim> = locks
             .futexes
             .iter()
             .enumerate()
-            .filter(|(_, futex)| is_contended(futex))
+            .filter(|(_, futex)| is_contended(futex) && !hopeless.contains(&(futex.pid, futex.address.as_str())))
             .filter_map(|(index, futex)| claim(facts.report, index, futex))
             .collect();
         if contended.is_empty() {
             return Outcome::Silent(format!(
-                "{} had an owner, but none ever changed hands: that is no contention, and may be a deadlock",
+                "{} had an owner, but none changed hands and can do so again: that is no contention",
                 count(owned as u64, "lock")
             ));
         }
@@ -299,13 +300,9 @@ fn subject(report: &Report, tid: u32, name: Option<&String>, futex: &Futex) -> S
         ns_pid: row.and_then(|thread| thread.ns_pid),
         thread: name.cloned(),
         tid: Some(tid),
-        ns_tid: None,
-        function: None,
-        file: None,
-        line: None,
-        lock: None,
         cgroup: of_row(|thread| thread.cgroup.clone()),
         container: of_row(|thread| thread.container.clone()),
+        ..Subject::default()
     }
 }
 

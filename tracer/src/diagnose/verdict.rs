@@ -136,56 +136,41 @@ fn asleep_throughout(report: &Report) -> f64 {
         .sum()
 }
 
-/// A lock that somebody held and waited for, and that nobody got: no rule of this version judges it, but it is not healthy.
+/// A lock that somebody held and waited for, and that nobody got, though no circle is behind it (rule `deadlock`): that is no
+/// contention, and not healthy either.
 fn stuck(report: &Report) -> Option<String> {
     let wall_s = report.window.duration_s;
     let long = |wait_s: f64| wait_s >= STUCK_S && wait_s >= STUCK_SHARE * wall_s;
     let futexes = report.locks.iter().flat_map(|locks| &locks.futexes);
     let futex =
         futexes.into_iter().find(|futex| futex.completed == 0 && !futex.owners.is_empty() && long(futex.max_s))?;
-    if let Some(circle) = circle(report, futex) {
-        return Some(circle);
-    }
     Some(format!(
-        "{} of process {} waited up to {} for the {} at {} and none got it: it may be a deadlock, which no rule of this version judges",
+        "{} of process {} waited up to {} for the {} at {} and none got it{}",
         count(futex.threads, "thread"),
         futex.pid,
         duration(futex.max_s),
         futex.kind.as_deref().unwrap_or("lock"),
-        futex.address
+        futex.address,
+        held_by(report, futex).unwrap_or_default()
     ))
 }
 
-/// Threads that wait for each other's locks, starting with the holder of this one; none where that leads to no circle.
-fn circle(report: &Report, first: &Futex) -> Option<String> {
-    let futexes = &report.locks.as_ref()?.futexes;
-    let same = |a: &Futex, b: &Futex| a.pid == b.pid && a.address == b.address;
-    let mut path: Vec<&Futex> = vec![first];
-    let mut steps = Vec::new();
-    loop {
-        let held = path.last()?;
-        let owner = held.owners.first().filter(|_| held.completed == 0 && held.owners.len() == 1)?;
-        let waits_for = futexes.iter().find(|futex| {
-            futex.pid == held.pid && futex.waiters.iter().any(|waiter| waiter.tid == owner.tid && waiter.open)
-        })?;
-        let name =
-            owner.thread.as_ref().map_or_else(|| owner.tid.to_string(), |name| format!("{name} ({})", owner.tid));
-        let kind = held.kind.as_deref().unwrap_or("lock");
-        steps.push(format!("thread {name} holds the {kind} at {} and waits for {}", held.address, waits_for.address));
-        if same(waits_for, first) {
-            break;
-        }
-        // A circle further on is found from there.
-        if path.iter().any(|futex| same(futex, waits_for)) {
-            return None;
-        }
-        path.push(waits_for);
-    }
-    Some(format!(
-        "{} locks of process {} are waited for in a circle for up to {}: {}; that looks like a deadlock, which no rule of this version judges",
-        path.len(),
-        first.pid,
-        duration(path.iter().map(|futex| futex.max_s).fold(0.0, f64::max)),
-        steps.join(", ")
-    ))
+/// Who holds it and what that thread does.
+fn held_by(report: &Report, futex: &Futex) -> Option<String> {
+    let owner = futex.owners.first()?;
+    let name = owner.thread.as_ref().map_or_else(|| owner.tid.to_string(), |name| format!("{name} ({})", owner.tid));
+    let (_, thread) = super::threads(report).find(|(_, row)| row.tid == owner.tid && row.pid == Some(futex.pid))?;
+    let most = thread.states.iter().reduce(|a, b| if b.1 > a.1 { b } else { a });
+    let (state, _) = most.filter(|(_, time_s)| **time_s > 0.0)?;
+    let functions = match state.as_str() {
+        "on_cpu" => thread.functions.first(),
+        state => thread.waits.iter().find(|wait| wait.state == state).and_then(|wait| wait.places.first()),
+    };
+    let place = functions.and_then(|function| super::functions::words(&function.location));
+    let place = place.map(|place| format!(" in {place}")).unwrap_or_default();
+    Some(match state.as_str() {
+        "on_cpu" => format!(": thread {name} holds it and computes{place}"),
+        "timer" => format!(": thread {name} holds it and sleeps{place}"),
+        state => format!(": thread {name} holds it and waits ({state}){place}"),
+    })
 }

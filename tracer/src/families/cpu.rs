@@ -13,6 +13,9 @@ use crate::kernel::{host::HostFacts, offsets};
 /// See the module.
 pub struct Cpu;
 
+/// The iterator over threads that wait, which is read once.
+pub const SLEEPERS: &str = "sleeping_threads";
+
 const PROGRAMS: &[Program] = &[
     Program {
         name: "cpu_sample",
@@ -28,6 +31,13 @@ const PROGRAMS: &[Program] = &[
         required: false,
         purpose: "which code threads wait in",
         fallback: Some(Fallback { name: "wait_stack_old", hook: Hook::TpBtf { name: "sched_switch" } }),
+    },
+    Program {
+        name: SLEEPERS,
+        hook: Hook::Iterator { over: "task" },
+        required: false,
+        purpose: "which code threads wait in that waited already when tracing began",
+        fallback: None,
     },
 ];
 

@@ -33,6 +33,11 @@ pub enum Hook {
     },
     /// The clock of each CPU, at the sampling rate.
     PerfEvent,
+    /// An iterator: runs when it is read, once for each object of this kind that there is.
+    Iterator {
+        /// The kind.
+        over: &'static str,
+    },
 }
 
 /// One program.

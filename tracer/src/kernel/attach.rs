@@ -11,7 +11,7 @@ use std::{
 use aya::{
     Ebpf,
     programs::{
-        BtfTracePoint, PerfEvent, Program as AyaProgram, TracePoint,
+        BtfTracePoint, Iter, PerfEvent, Program as AyaProgram, TracePoint,
         perf_event::{PerfEventConfig, PerfEventScope, SamplePolicy, SoftwareEvent},
     },
 };
@@ -146,6 +146,10 @@ fn load(program: &mut AyaProgram, name: &str, hook: Hook, btf: Option<&aya::Btf>
         }
         Hook::Tracepoint { .. } => <&mut TracePoint>::try_from(&mut *program).and_then(TracePoint::load),
         Hook::PerfEvent => <&mut PerfEvent>::try_from(&mut *program).and_then(PerfEvent::load),
+        Hook::Iterator { over } => {
+            let btf = btf.ok_or_else(|| "the kernel has no BTF".to_owned())?;
+            <&mut Iter>::try_from(&mut *program).and_then(|program| program.load(over, btf))
+        }
     }
     .map_err(|error| text(name, &error))?;
     if tracing::enabled!(tracing::Level::DEBUG) {
@@ -165,6 +169,11 @@ fn attach(program: &mut AyaProgram, name: &str, hook: Hook, config: &Config) -> 
             let program: &mut PerfEvent = program.try_into().map_err(|error| text(name, &error))?;
             return attach_clocks(program, config.sample_period_ns);
         }
+        // What reads it attaches it (`Loaded::iterate`); that it can be is shown here.
+        Hook::Iterator { .. } => <&mut Iter>::try_from(program).and_then(|program| {
+            let link = program.attach()?;
+            program.detach(link)
+        }),
     }
     .map_err(|error| text(name, &error))?;
     Ok(None)

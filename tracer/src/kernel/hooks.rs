@@ -45,8 +45,14 @@ pub fn survey(host: &HostFacts) -> Vec<HookKind> {
         Some(_) => Ok(()),
         None => Err("tracefs is not mounted: mount -t tracefs tracefs /sys/kernel/tracing".to_owned()),
     });
+    let iterator = allowed.clone().and_then(|()| match &host.btf {
+        Some(btf) if btf.function("bpf_iter_task").is_some() => Ok(()),
+        Some(_) => Err("the kernel's BTF describes no iterator over tasks: it came with 5.8".to_owned()),
+        None => Err("no BTF: the kernel was built without CONFIG_DEBUG_INFO_BTF".to_owned()),
+    });
     vec![
         kind("tp_btf", btf_tracepoint),
+        kind("iter", iterator),
         kind("tracepoint", tracepoint),
         kind("kprobe", source("kprobe", "CONFIG_KPROBES")),
         kind("fentry", allowed.clone().and_then(|()| fentry(host))),

@@ -22,7 +22,7 @@ use tracer_common::{
     record::{Header, meta},
 };
 
-use super::{clock, loader::Loaded, progstats};
+use super::{clock, loader::Loaded, progstats, sleepers::Sleepers};
 use crate::{
     families::{self, FAMILIES, Ring},
     model::meta::{
@@ -76,6 +76,7 @@ pub struct Live {
 pub fn spawn(
     mut loaded: Loaded,
     scheduler: Option<std::ops::Range<u64>>,
+    sleepers: Option<Sleepers>,
     progress: stacks::Progress,
 ) -> io::Result<(Live, Receiver<Batch>, SyncSender<Batch>)> {
     let (stopped, stop) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK).map_err(io::Error::from)?;
@@ -84,7 +85,7 @@ pub fn spawn(
     let (end, ended) = sync_channel(1);
     let stacks = match loaded.stacks.take() {
         Some(ring) => {
-            let worker = stacks::Worker::new(loaded.python.take(), scheduler);
+            let worker = stacks::Worker::new(loaded.python.take(), scheduler).with_sleepers(sleepers);
             Some(stacks::spawn(ring, worker, send.clone(), progress)?)
         }
         None => None,

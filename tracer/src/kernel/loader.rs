@@ -1,11 +1,12 @@
 //! Loads the embedded eBPF object with its configuration and map sizes, and hands over what user space works with. Not here:
 //! attaching (`attach`), dividing the memory for rings (`ring_sizes`).
 
-use std::{collections::BTreeMap, io};
+use std::{collections::BTreeMap, fs::File, io};
 
 use aya::{
     Ebpf, EbpfLoader,
     maps::{Array, HashMap, MapData, PerCpuArray, PerCpuHashMap, RingBuf},
+    programs::Iter,
 };
 use thiserror::Error;
 use tracer_common::{
@@ -385,6 +386,17 @@ impl Loaded {
             .map_err(|error| LoadError::Map("TRACKED", format!("thread {tid} does not fit: {}", chain(&error))))?;
         let value = SlotValue { tid, tracked: 1, rest: [0; 27] };
         self.slots.set(tid & self.slot_mask, value, 0).map_err(|error| map_error("SLOTS", &error))
+    }
+
+    /// Opens an iterator for reading; `None`: it does not run.
+    pub fn iterate(&mut self, name: &str) -> Result<Option<File>, String> {
+        if self.running.iter().all(|running| running.name != name) {
+            return Ok(None);
+        }
+        let Some(program) = self.ebpf.as_mut().and_then(|ebpf| ebpf.program_mut(name)) else { return Ok(None) };
+        let program: &mut Iter = program.try_into().map_err(|error| chain(&error))?;
+        let link = program.attach().and_then(|link| program.take_link(link)).map_err(|error| chain(&error))?;
+        link.into_file().map(Some).map_err(|error| chain(&error))
     }
 
     /// Detaches every program. Maps and counters stay readable.

@@ -16,6 +16,7 @@ pub mod offsets;
 pub mod proc;
 pub mod progstats;
 pub mod ring_sizes;
+pub mod sleepers;
 pub mod tracefs;
 
 pub use btf::Btf;

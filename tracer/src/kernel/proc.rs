@@ -11,6 +11,7 @@ use std::{
 
 use tracer_common::{
     sched::FdKind,
+    stack::place,
     syscall::{self, Arch, Class},
 };
 
@@ -77,6 +78,38 @@ pub fn comm(tid: u32) -> Option<Vec<u8>> {
     let mut name = read(&format!("/proc/{tid}/comm"))?;
     name.pop();
     Some(name)
+}
+
+/// How often a thread has left a CPU. While that stays the same, and it does not run, it has not run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Switches(pub u64);
+
+/// How often a thread has left a CPU; `None` when it is gone, or runs or is ready to.
+pub fn switches_asleep(tgid: u32, tid: u32) -> Option<Switches> {
+    let status = read(&format!("/proc/{tgid}/task/{tid}/status"))?;
+    switches(&String::from_utf8_lossy(&status))
+}
+
+fn switches(status: &str) -> Option<Switches> {
+    let field = |key: &str| status.lines().find_map(|line| line.strip_prefix(key)).map(str::trim);
+    if field("State:").is_none_or(|state| state.starts_with('R')) {
+        return None;
+    }
+    let count = |key: &str| field(key)?.parse::<u64>().ok();
+    Some(Switches(count("voluntary_ctxt_switches:")?.wrapping_add(count("nonvoluntary_ctxt_switches:")?)))
+}
+
+/// Where a thread waits in its code: instruction and stack pointer, which the kernel gives only of one that stands still.
+pub fn position(tgid: u32, tid: u32) -> Option<[u64; 2]> {
+    position_in(&String::from_utf8_lossy(&read(&format!("/proc/{tgid}/task/{tid}/syscall"))?))
+}
+
+/// The last two words of a line of /proc/PID/syscall: `NUMBER ARGUMENTS SP PC`, or `-1 SP PC`.
+fn position_in(text: &str) -> Option<[u64; 2]> {
+    let words: Vec<&str> = text.split_ascii_whitespace().collect();
+    let [.., sp, ip] = words.as_slice() else { return None };
+    let word = |text: &str| u64::from_str_radix(text.strip_prefix("0x")?, 16).ok();
+    Some([word(ip)?, word(sp)?]).filter(|[ip, _]| *ip != 0)
 }
 
 struct Stat {
@@ -214,7 +247,9 @@ impl Scanner {
         let mut words = text.split_ascii_whitespace();
         let Some(number) = words.next().and_then(|word| word.parse::<i64>().ok()) else { return };
         seed.syscall = Some(number);
-        for (arg, word) in seed.args.iter_mut().zip(words) {
+        seed.place = position_in(&text).map(|[ip, sp]| place(seed.tgid, ip, sp));
+        // Without a call there are only the two words above.
+        for (arg, word) in seed.args.iter_mut().zip(words).take(if number < 0 { 0 } else { 6 }) {
             *arg = u64::from_str_radix(word.trim_start_matches("0x"), 16).unwrap_or(0);
         }
         let (Some(arch), Ok(number)) = (self.arch, i16::try_from(number)) else { return };
@@ -299,6 +334,24 @@ mod tests {
         assert_eq!(stat.comm, b"a) S (b\xff");
         assert_eq!((stat.state, stat.ppid, stat.flags, stat.start_ticks), ('S', 5, 2_097_152, 4242));
         assert_eq!(stat.kernel_priority(), Some(139), "nice 19");
+    }
+
+    #[test]
+    fn where_a_thread_waits_is_told_in_a_call_and_outside_of_one() {
+        let in_call = "202 0x1 0x80 0x2 0x0 0x0 0x0 0x7ffd10 0x7f10\n";
+        assert_eq!(position_in(in_call), Some([0x7f10, 0x7ffd10]));
+        assert_eq!(position_in("-1 0x7ffd10 0x7f10\n"), Some([0x7f10, 0x7ffd10]), "a page fault");
+        assert_eq!(position_in("running\n"), None);
+        assert_eq!(position_in("-1 0x0 0x0\n"), None, "a kernel thread");
+    }
+
+    #[test]
+    fn switches_of_a_thread_that_runs_say_nothing() {
+        let status = |state: &str| {
+            format!("Name:\tx\nState:\t{state} (x)\nvoluntary_ctxt_switches:\t5\nnonvoluntary_ctxt_switches:\t2\n")
+        };
+        assert_eq!(switches(&status("S")), Some(Switches(7)));
+        assert_eq!(switches(&status("R")), None);
     }
 
     #[test]

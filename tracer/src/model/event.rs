@@ -7,8 +7,8 @@ use tracer_common::sched::{CgroupMove, Exec, Exit, Fork, NewTask, Rename, Switch
 use tracer_common::stack::Sampled;
 
 use super::meta::{
-    CostRecord, CpuLimitsRecord, EndRecord, FamilyRecord, FrameRecord, HostRecord, LocksRecord, LossRecord,
-    ModuleRecord, NameRecord, SeedRecord, StackRecord, StartRecord, SymbolRecord, TargetRecord, TickRecord,
+    AttachedRecord, CostRecord, CpuLimitsRecord, EndRecord, FamilyRecord, FrameRecord, HostRecord, LocksRecord,
+    LossRecord, ModuleRecord, NameRecord, SeedRecord, StackRecord, StartRecord, SymbolRecord, TargetRecord, TickRecord,
 };
 
 /// One record, decoded.
@@ -60,6 +60,8 @@ pub enum Meta {
     Symbol(SymbolRecord),
     Locks(LocksRecord),
     CpuLimits(CpuLimitsRecord),
+    /// Stacks of threads that waited already when tracing began.
+    Attached(AttachedRecord),
 }
 
 impl Event {
@@ -112,6 +114,7 @@ pub const fn kind_name(number: u16) -> Option<&'static str> {
         meta::SYMBOL => "symbol",
         meta::LOCKS => "locks",
         meta::CPU_LIMITS => "cpu-limits",
+        meta::ATTACHED => "attached",
         _ => return None,
     })
 }

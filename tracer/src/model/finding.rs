@@ -118,9 +118,15 @@ pub struct Subject {
     /// And line.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub line: Option<u32>,
-    /// Address and kind of a lock.
+    /// Address and kind of a lock; in a deadlock the one that it holds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lock: Option<String>,
+    /// In a deadlock: address and kind of the lock that it waits for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub waits_for: Option<String>,
+    /// In a deadlock: where it waits, a line for each frame, innermost first.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub stack: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cgroup: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]

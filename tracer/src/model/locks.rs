@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::critical_path::Explanation;
-use super::stacks::FunctionTime;
+use super::stacks::{FunctionTime, ShownFrame};
 use super::threads::{Owner, Waker};
 
 /// Waits on futexes and for locks of the kernel.
@@ -20,9 +20,77 @@ pub struct Locks {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[serde(default)]
     pub kernel: Vec<KernelLock>,
+    /// Waits for locks of user space that had not ended when the window did, and whose lock's owner is known: those first whose waiter
+    /// holds a lock of this list, then by descending length; at most 64.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(default)]
+    pub open: Vec<OpenWait>,
+    /// Such waits without room there. Absent when 0.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub open_not_listed: Option<u64>,
     /// Contentions of kernel locks that had no room in that table. Absent when 0.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kernel_not_itemised: Option<u64>,
+}
+
+/// A wait for a lock that had not ended when the window did.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct OpenWait {
+    /// The process.
+    pub pid: u32,
+    /// Its name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub process: Option<String>,
+    /// The thread that waits.
+    pub tid: u32,
+    /// Its id in its own pid namespace.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ns_tid: Option<u32>,
+    /// Its name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub thread: Option<String>,
+    /// The lock's address in that process, "0x..." in hexadecimal.
+    pub address: String,
+    /// The kind of lock.
+    pub kind: String,
+    /// Length of the wait within the window.
+    pub waited_s: f64,
+    /// Another wait for this lock has ended since this one began: another thread than `owner` may hold it by now.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub passed_on: bool,
+    /// Who held the lock when the wait began.
+    pub owner: OpenOwner,
+    /// Where it waits, innermost first; at most 32 frames, and of the first 16 of these waits only.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub stack: Vec<ShownFrame>,
+    /// Frames further out that are not listed. Absent when 0.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub frames_left_out: Option<u64>,
+    /// How that stack ended, as the keys of `stacks.quality.ends`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stack_end: Option<String>,
+}
+
+/// Who holds a lock that is waited for.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct OpenOwner {
+    /// The thread. Absent where it had ended before it was traced.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tid: Option<u32>,
+    /// Its id in its own pid namespace, which is what the lock's memory holds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ns_tid: Option<u32>,
+    /// Its name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub thread: Option<String>,
+    /// It is the thread that waits.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub itself: bool,
+    /// It has ended.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub ended: bool,
 }
 
 /// All kernel locks of one kind, as the threads of one process waited for them.
@@ -124,9 +192,16 @@ pub struct Futex {
     pub process: Option<String>,
     /// The address in that process, "0x..." in hexadecimal.
     pub address: String,
-    /// The kind of lock, where an owner was seen.
+    /// What it is: "pthread mutex", "robust pthread mutex", "priority-inheritance mutex", "pthread rwlock", "condition variable",
+    /// "semaphore", "join", "barrier", "once", "malloc arena", "stdio stream", "Rust mutex" and others of Rust, "Go lock", "Go note".
+    /// Absent where that could not be decided.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kind: Option<String>,
+    /// How that was decided. "memory": by the words at its address when waits began; "function": by the functions that threads waited in;
+    /// "wake": by what ended the waits.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
+    pub kind_source: Option<String>,
     /// Waits that began or were under way.
     pub waits: u64,
     /// Waits that ended within the window.

@@ -176,6 +176,9 @@ pub struct SeedRecord {
     pub inode: u64,
     /// For a futex wait: the six words at its address.
     pub futex_words: Option<[u32; 6]>,
+    /// Where in its code it waits: see [`place`](tracer_common::stack::place).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub place: Option<u32>,
     /// Path of the cgroup.
     pub cgroup: Option<String>,
     /// Container id that the cgroup's path names.
@@ -188,6 +191,22 @@ pub struct SeedRecord {
     pub priority: Option<u8>,
     /// CPUs that it may run on.
     pub cpus_allowed: Option<u16>,
+}
+
+/// Kind `ATTACHED`: what became of the stacks of threads that waited already when tracing began; once, when all were looked at.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct AttachedRecord {
+    /// Threads that were found waiting, those without room included.
+    pub threads: u64,
+    /// Those whose stack was taken: they did not run meanwhile.
+    pub taken: u64,
+    /// Those that ran meanwhile, or had ended.
+    pub moved: u64,
+    /// Those for which there was no room.
+    pub over: u64,
+    /// Why there are none.
+    pub reason: Option<String>,
 }
 
 /// Kind `NAME`.

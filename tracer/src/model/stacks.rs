@@ -51,6 +51,9 @@ pub struct Stacks {
     /// stack was taken there), "no-room" (one was taken and found no room), "not-recorded" (the recording lacks it).
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub waited_without_stack: BTreeMap<String, f64>,
+    /// Of `captures`, the stacks of threads that waited already when the tracer attached to them. Absent under `run`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub at_attach: Option<AtAttach>,
     /// How these times come about, in a sentence.
     pub estimator: String,
     /// Stacks with at least one Python frame, over all stacks of samples and captures. Absent without any.
@@ -78,6 +81,23 @@ pub struct Stacks {
     pub waits: Vec<WaitFunction>,
     /// The stacks that the two lists above name; at most 32.
     pub stacks: Vec<ShownStack>,
+}
+
+/// What became of the stacks of threads that waited already when tracing began. `taken`, `moved` and `over` sum to `threads`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct AtAttach {
+    /// Threads that waited.
+    pub threads: u64,
+    /// Those whose stack was taken.
+    pub taken: u64,
+    /// Those that ran before their stack was copied, or had ended: what was copied was thrown away.
+    pub moved: u64,
+    /// Those for which there was no room: stacks of 4,096 threads are taken.
+    pub over: u64,
+    /// Why there are none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
 }
 
 /// How the stacks of a process ended.

@@ -117,6 +117,28 @@ fn finding(page: &mut Page, report: &Report, finding: &Finding) {
         let label = if position == 0 { "  evidence " } else { "           " };
         page.paragraph(label, &format!("{}: {}", evidence.metric, measured(evidence)));
     }
+    hung(page, finding);
+}
+
+/// Where the threads of a deadlock wait.
+fn hung(page: &mut Page, finding: &Finding) {
+    const MAX_THREADS: usize = 4;
+    const MAX_FRAMES: usize = 10;
+    let with_stacks = finding.culprit.iter().chain(&finding.victims).filter(|subject| !subject.stack.is_empty());
+    for subject in with_stacks.take(MAX_THREADS) {
+        let name = subject.thread.as_deref().unwrap_or("thread");
+        let tid = subject.tid.map(|tid| format!(" ({tid})")).unwrap_or_default();
+        page.paragraph(
+            "  waiting  ",
+            &format!("{name}{tid} for the {}:", subject.waits_for.as_deref().unwrap_or("lock")),
+        );
+        for frame in subject.stack.iter().take(MAX_FRAMES) {
+            page.paragraph("             ", frame);
+        }
+        if subject.stack.len() > MAX_FRAMES {
+            page.paragraph("             ", &format!("[{} more]", subject.stack.len() - MAX_FRAMES));
+        }
+    }
 }
 
 /// What a piece of evidence measured, and what that is to be compared with.

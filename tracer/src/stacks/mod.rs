@@ -1,5 +1,6 @@
 //! The thread that turns copies of stacks into records: unwinds, merges, interns, and at the end names what it has seen.
 
+mod attached;
 pub mod intern;
 mod kernel_sides;
 mod processes;
@@ -9,5 +10,6 @@ mod tests;
 mod thread;
 mod worker;
 
+pub use raw::Raw;
 pub use thread::{Progress, Running, spawn};
 pub use worker::Worker;

@@ -48,6 +48,7 @@ impl<'a> Raw<'a> {
     field!(stack_wanted, u32, "Bytes to the stack's end; 0: not known.");
     field!(weight_ns, u64, "Time that a sample stands for.");
     field!(place, u64, "The place of a wait.");
+    field!(thread_pointer, u64, "The thread's pointer to its own control block; 0: not known.");
     field!(
         address_space,
         u64,

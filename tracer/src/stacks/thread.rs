@@ -94,8 +94,16 @@ impl Reader {
             let mut fds =
                 [PollFd::new(self.ring.as_fd(), PollFlags::POLLIN), PollFd::new(stopped.as_fd(), PollFlags::POLLIN)];
             // Interrupted or not: there is work to look for.
+            let busy = self.worker.is_busy();
             let fleeting = self.worker.fleeting_ns() + FLEETING_NS > clock::monotonic_ns();
-            let _ = poll(&mut fds, PollTimeout::from(if fleeting { POLL_FLEETING_MS } else { POLL_MS }));
+            let _ = poll(
+                &mut fds,
+                PollTimeout::from(match (busy, fleeting) {
+                    (true, _) => 0,
+                    (_, true) => POLL_FLEETING_MS,
+                    _ => POLL_MS,
+                }),
+            );
             let stop = fds[1].any().unwrap_or(false);
             if stop {
                 let submitted = wanted.recv().unwrap_or(0);
@@ -121,13 +129,19 @@ impl Reader {
                 self.worker.begin_batch();
             }
         }
+        self.worker.take_attached(&mut batch);
         batch.is_empty() || self.send.send(batch).is_ok()
     }
 
     fn finish(mut self, submitted: u64, progress: Progress) -> io::Result<()> {
         let deadline_ns = clock::monotonic_ns() + SETTLE_NS;
-        while self.drain() && self.popped.load(Ordering::Acquire) < submitted && clock::monotonic_ns() < deadline_ns {
-            std::thread::sleep(Duration::from_micros(200));
+        while self.drain()
+            && (self.popped.load(Ordering::Acquire) < submitted || self.worker.is_busy())
+            && clock::monotonic_ns() < deadline_ns
+        {
+            if !self.worker.is_busy() {
+                std::thread::sleep(Duration::from_micros(200));
+            }
         }
         drop(self.ring);
         let send = self.send;

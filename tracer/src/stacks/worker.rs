@@ -8,6 +8,7 @@ use tracer_common::python::{PythonFrame, walk};
 use tracer_common::record::{Header, cpu, meta};
 use tracer_common::stack::{KERNEL_FRAMES, Sampled, origin, raw_flags};
 
+use super::attached::{AT_ONCE, Attached};
 use super::intern::{FrameKey, Interner};
 use super::kernel_sides::KernelSides;
 use super::processes::{Process, Processes, Python};
@@ -16,6 +17,7 @@ use super::thread::Progress;
 use crate::kernel::clock;
 use crate::kernel::live::push_meta;
 use crate::kernel::loader::PythonProcessValue;
+use crate::kernel::sleepers::Sleepers;
 use crate::model::meta::{StackEnd, StackRecord, SymbolRecord};
 use crate::pipeline::batch::{Batch, header, header_bytes};
 use crate::process::ModuleId;
@@ -37,6 +39,7 @@ pub struct Worker {
     arch: Option<Arch>,
     /// Addresses of the kernel's scheduler function; none: they are hidden.
     schedule: Option<std::ops::Range<u64>>,
+    attached: Attached,
     processes: Processes,
     unwinder: Unwinder,
     interner: Interner,
@@ -66,6 +69,7 @@ impl Worker {
         schedule: Option<std::ops::Range<u64>>,
     ) -> Self {
         Worker {
+            attached: Attached::new(None),
             arch: own_arch(),
             schedule,
             processes: Processes::new(python),
@@ -76,6 +80,12 @@ impl Worker {
             native: Vec::new(),
             freed_ns: 0,
         }
+    }
+
+    /// Has these threads, which wait, to look at.
+    pub fn with_sleepers(mut self, sleepers: Option<Sleepers>) -> Self {
+        self.attached = Attached::new(sleepers);
+        self
     }
 
     /// Takes one raw record. Whatever it holds, exactly one record of family `cpu` is written.
@@ -90,7 +100,7 @@ impl Worker {
         let user = self.user(&raw);
         let stack = self.intern(&raw, user, batch);
         let place = raw.wait_place();
-        let refreshed = if raw.origin() == origin::WAIT { self.refreshed(raw.tgid(), place, stack) } else { 0 };
+        let refreshed = if raw.origin() != origin::ON_CPU { self.refreshed(raw.tgid(), place, stack) } else { 0 };
         let header = Header { kind: cpu::SAMPLED, ..raw.header() };
         push_sampled(
             batch,
@@ -106,6 +116,24 @@ impl Worker {
                 reserved: 0,
             },
         );
+    }
+
+    /// Whether threads that waited already when tracing began are still to be looked at.
+    pub fn is_busy(&self) -> bool {
+        self.attached.is_busy()
+    }
+
+    /// Looks at some of these threads.
+    pub fn take_attached(&mut self, batch: &mut Batch) {
+        for _ in 0..AT_ONCE {
+            if !self.attached.is_busy() {
+                break;
+            }
+            if let Some(record) = self.attached.next(&mut self.processes) {
+                self.take(&record, batch);
+            }
+            self.attached.tell(batch);
+        }
     }
 
     /// Bits of [`Sampled::refreshed`]: the place was captured before; and had another stack then. When the table is full, all
@@ -154,7 +182,7 @@ impl Worker {
 
     /// Kernel frames. In a wait what comes before the scheduler is this tracer's own doing.
     fn kernel(&mut self, raw: &Raw) -> Vec<FrameKey> {
-        let waits = raw.origin() == origin::WAIT;
+        let waits = raw.origin() != origin::ON_CPU;
         let mut addresses: Vec<u64> = raw.kernel().collect();
         if waits {
             self.kernel_sides.complete(raw, &mut addresses);

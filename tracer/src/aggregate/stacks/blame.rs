@@ -235,7 +235,7 @@ fn serves(name: &str) -> bool {
         "fdatasync",
         "madvise",
     ];
-    const STARTS: [&str; 15] = [
+    const STARTS: [&str; 20] = [
         "__libc_",
         "pthread_",
         "__pthread_",
@@ -251,6 +251,11 @@ fn serves(name: &str) -> bool {
         "__gnu_cxx::",
         "parking_lot",
         "lock_api::",
+        "__rdl_",
+        "__rust_",
+        "__rustc::",
+        "operator new",
+        "operator delete",
     ];
     let own = own_name(name);
     let standard = ["std::", "core::", "alloc::"].iter().any(|start| own.starts_with(start));

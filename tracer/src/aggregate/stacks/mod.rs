@@ -29,6 +29,7 @@ use super::critical_path::timeline::Timeline;
 use super::hash::FastMap;
 use super::names::NameId;
 use super::thread::Span;
+use crate::model::meta::AttachedRecord;
 use definitions::Definitions;
 
 /// Entries of each table: some 20 MiB at worst.
@@ -104,6 +105,8 @@ pub struct Stacks {
     pub outside: u64,
     /// Records of the family at all.
     pub records: u64,
+    /// What became of the threads that waited already when tracing began.
+    pub attached: Option<AttachedRecord>,
     /// Places looked at again, and how many of them had changed.
     pub refreshed: u64,
     /// See `refreshed`.
@@ -134,7 +137,7 @@ impl Stacks {
                     self.count(oldest, span.start_ns, u64::MAX);
                 }
             }
-            origin::WAIT => self.captured(event),
+            origin::WAIT | origin::ATTACHED => self.captured(event),
             _ => self.outside += 1,
         }
     }

@@ -8,10 +8,11 @@ use super::quality::{end, no_stack};
 use super::spin::{Spun, spinning};
 use super::{Stacks, Tally};
 use crate::model::meta::FrameKind;
-use crate::model::profile::{Activity, ESTIMATOR, Entry, NoStack, Profile};
+use crate::model::profile::{Activity, ESTIMATOR, Entry, NoStack, Profile, Text};
 use crate::model::report::seconds;
 use crate::model::stacks::{
-    CpuFunction, FunctionTime, Location, ShownFrame, ShownStack, SpunFunction, Stacks as Section, WaitFunction, Whose,
+    AtAttach, CpuFunction, FunctionTime, Location, ShownFrame, ShownStack, SpunFunction, Stacks as Section,
+    WaitFunction, Whose,
 };
 
 const MAX_FUNCTIONS: usize = 16;
@@ -209,6 +210,23 @@ impl<'a> Named<'a> {
         self.times(&by_site)
     }
 
+    /// The stack that was taken most often at a place.
+    pub fn at_place(&self, tgid: u32, place: u32) -> Option<ShownStack> {
+        let taken = self.stacks.taken_at(tgid, place);
+        taken.into_iter().find_map(|(stack, _)| Some(self.shown(*self.by_id.get(&stack.ok()?)?)))
+    }
+
+    /// Native functions of the stack that was taken most often at a place, innermost first.
+    pub fn names_at(&self, tgid: u32, place: u32) -> Option<Vec<Text>> {
+        let taken = self.stacks.taken_at(tgid, place);
+        let stack = taken.into_iter().find_map(|(stack, _)| self.by_id.get(&stack.ok()?).copied())?;
+        let native = |(_, site): (usize, &Site)| {
+            let function = self.sites.functions.get(site.function)?;
+            (function.kind == FrameKind::Native).then(|| function.label.clone())
+        };
+        Some(self.sites.in_stack(stack).filter_map(native).collect())
+    }
+
     /// Functions of samples, given by stack and number, which share `ns`.
     pub fn of_stacks(&self, counts: &BTreeMap<u64, u64>, ns: u64) -> Vec<FunctionTime> {
         let all = sum(counts.values()).max(1);
@@ -278,6 +296,13 @@ impl<'a> Named<'a> {
             definitions_without_room: positive(stacks.definitions.refused.no_room + stacks.captures_over),
             definitions_contradicting: positive(stacks.definitions.refused.contradicting),
             outside_window: positive(stacks.outside),
+            at_attach: stacks.attached.clone().map(|record| AtAttach {
+                threads: record.threads,
+                taken: record.taken,
+                moved: record.moved,
+                over: record.over,
+                reason: record.reason,
+            }),
             ..Section::default()
         }
     }

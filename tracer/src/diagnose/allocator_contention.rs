@@ -1,0 +1,217 @@
+//! `allocator-contention`: threads wait for the locks of the C library's allocator, which has too few arenas for them.
+//!
+//! An arena's lock names no owner, so it is told by what it is: the functions of the allocator that threads waited in, or its place at the
+//! beginning of a heap (`kind` of a futex). All arenas of a process count together, since a thread that finds one taken may be given
+//! another. Whoever allocates is both culprit and victim: the function named is the one that waited most, innermost outside of the C
+//! library. A condition variable or a mutex of a program's own allocator is none of this.
+
+use std::collections::BTreeMap;
+
+use super::thresholds::{REPORTED_SHARE, is_reported, severity, speedup_bound};
+use super::{Claim, Facts, Outcome, Rule, confidence, evidence, functions, subject, threads};
+use crate::model::report::{Evidence, Finding, FunctionTime, Futex, Report, Subject, Waiter};
+use crate::model::units::{count, duration, percent};
+
+/// See the file's head.
+pub struct AllocatorContention;
+
+/// The word for these locks in `kind`.
+const ARENA: &str = "malloc arena";
+
+/// The waits were measured, and their stacks are the allocator's.
+const BY_FUNCTION: f64 = 0.9;
+/// They are told by their place in memory only.
+const BY_MEMORY: f64 = 0.75;
+
+const MAX_VICTIMS: usize = 8;
+
+impl Rule for AllocatorContention {
+    fn class(&self) -> &'static str {
+        "allocator-contention"
+    }
+
+    fn check(&self, facts: &Facts<'_>) -> Outcome {
+        let Some(locks) = &facts.report.locks else {
+            return Outcome::CouldNotRun("the family sched did not run".to_owned());
+        };
+        let mut by_process: BTreeMap<u32, Vec<(usize, &Futex)>> = BTreeMap::new();
+        let arenas = locks.futexes.iter().enumerate().filter(|(_, futex)| futex.kind.as_deref() == Some(ARENA));
+        for (index, futex) in arenas {
+            by_process.entry(futex.pid).or_default().push((index, futex));
+        }
+        let claims: Vec<Claim> = by_process.values().filter_map(|arenas| claim(facts.report, arenas)).collect();
+        match (claims.is_empty(), facts.report.stacks.is_some()) {
+            (false, _) => Outcome::Claims(claims),
+            (true, true) => Outcome::Silent("no thread waited for a lock of the allocator".to_owned()),
+            (true, false) => Outcome::CouldNotRun(
+                "the family cpu did not run: only stacks tell the first arena's lock from others".to_owned(),
+            ),
+        }
+    }
+}
+
+/// What one thread waited for all arenas.
+#[derive(Default)]
+struct Waited<'a> {
+    total_s: f64,
+    /// Its longest row, and where the report holds it.
+    row: Option<(String, &'a Waiter)>,
+}
+
+fn claim(report: &Report, arenas: &[(usize, &Futex)]) -> Option<Claim> {
+    let (index, first) = arenas.first()?;
+    let wall_s = report.window.duration_s;
+    let mut waited: BTreeMap<u32, Waited> = BTreeMap::new();
+    for (index, futex) in arenas {
+        for (place, waiter) in futex.waiters.iter().enumerate() {
+            let of = waited.entry(waiter.tid).or_default();
+            of.total_s += waiter.total_s;
+            if of.row.as_ref().is_none_or(|(_, longest)| waiter.total_s > longest.total_s) {
+                of.row = Some((format!("/locks/futexes/{index}/waiters/{place}"), waiter));
+            }
+        }
+    }
+    let mut ranked: Vec<&Waited> = waited.values().collect();
+    ranked.sort_by(|a, b| b.total_s.total_cmp(&a.total_s));
+    let longest = ranked.first()?;
+    let (row, waiter) = longest.row.as_ref()?;
+    let path = on_path(report, arenas);
+    let lost_s = path.as_ref().map_or(longest.total_s, |path| path.s);
+    let waits: u64 = arenas.iter().map(|(_, futex)| futex.waits).sum();
+    let all_s: f64 = arenas.iter().map(|(_, futex)| futex.total_s).sum();
+    let max_s = arenas.iter().map(|(_, futex)| futex.max_s).fold(0.0, f64::max);
+    let caller = hottest(arenas).and_then(|time| Some((time, functions::words(&time.location)?)));
+    let by_function = arenas.iter().any(|(_, futex)| futex.kind_source.as_deref() == Some("function"));
+    let process = match &first.process {
+        Some(name) => format!("process {name} ({})", first.pid),
+        None => format!("process {}", first.pid),
+    };
+    let called = caller.as_ref().map(|(_, function)| format!(", mostly in {function}")).unwrap_or_default();
+    let mut culprit = Subject { process: first.process.clone(), pid: Some(first.pid), ..Subject::default() };
+    culprit.lock = Some(format!("{ARENA} at {}", first.address));
+    if let Some((time, _)) = &caller {
+        functions::point_at(&mut culprit, &time.location);
+    }
+    let finding = Finding {
+        class: AllocatorContention.class().to_owned(),
+        rank: 0,
+        severity: severity(lost_s, wall_s),
+        confidence: confidence(report, if by_function { BY_FUNCTION } else { BY_MEMORY }),
+        summary: format!(
+            "{process} lost {} ({} of {}) on waiting for {} of the C library's allocator{called}; {} waited, {} in all, {} the longest",
+            duration(lost_s),
+            percent(lost_s / wall_s),
+            duration(wall_s),
+            count(arenas.len() as u64, "arena"),
+            count(waited.len() as u64, "thread"),
+            duration(all_s),
+            named(waiter),
+        ),
+        lost_s: Some(lost_s),
+        share_of_wall: path.as_ref().map(|path| path.share),
+        speedup_bound: speedup_bound(lost_s, wall_s),
+        culprit: Some(culprit),
+        victims: ranked.iter().take(MAX_VICTIMS).filter_map(|of| Some(victim(report, first, of.row.as_ref()?.1))).collect(),
+        evidence: numbers(report, (*index, first), (row, waiter), path.as_ref()),
+        hypothesis: format!(
+            "malloc and free take the lock of an arena, and {} have to share {}. Allocations that the cache of each thread does not \
+             serve (larger than 1 KiB, or many of one size) wait for each other.{}",
+            count(waited.len() as u64, "thread"),
+            count(arenas.len() as u64, "arena"),
+            if path.is_some() { " The seconds lost are those of the critical path." } else { "" }
+        ),
+        fix: "Let there be more arenas (`MALLOC_ARENA_MAX` up, or not set at all), use an allocator with caches for each thread (jemalloc, \
+              tcmalloc, mimalloc by LD_PRELOAD), or allocate less: reuse buffers, allocate once for many small objects."
+            .to_owned(),
+        experiment: "Run the same work once with LD_PRELOAD of jemalloc or tcmalloc, and once with a larger `MALLOC_ARENA_MAX`: the waits \
+                     under malloc and free must go, and the wall time with them, by at most the seconds lost."
+            .to_owned(),
+        consequences: Vec::new(),
+    };
+    Some(Claim { finding, reported: is_reported(lost_s, wall_s, waits, max_s) })
+}
+
+/// Time of the critical path that waits for these locks are the reason of.
+struct OnPath {
+    s: f64,
+    share: f64,
+    /// The longest, for the evidence.
+    first: (usize, f64),
+}
+
+fn on_path(report: &Report, arenas: &[(usize, &Futex)]) -> Option<OnPath> {
+    let path = report.critical_path.as_ref()?;
+    let ours = path.waits.iter().enumerate().filter(|(_, wait)| {
+        wait.state == "futex"
+            && arenas
+                .iter()
+                .any(|(_, futex)| wait.pid == Some(futex.pid) && wait.object.as_ref() == Some(&futex.address))
+    });
+    let mut found: Option<OnPath> = None;
+    for (index, wait) in ours {
+        let sum = found.get_or_insert(OnPath { s: 0.0, share: 0.0, first: (index, wait.s) });
+        sum.s += wait.s;
+        sum.share += wait.share;
+        if wait.s > sum.first.1 {
+            sum.first = (index, wait.s);
+        }
+    }
+    found.filter(|path| path.s >= REPORTED_SHARE * report.window.duration_s)
+}
+
+/// The function in which most time went, over all threads.
+fn hottest<'a>(arenas: &[(usize, &'a Futex)]) -> Option<&'a FunctionTime> {
+    let mut sums: BTreeMap<Option<&str>, (f64, &FunctionTime)> = BTreeMap::new();
+    let all = arenas.iter().flat_map(|(_, futex)| &futex.waiters).flat_map(|waiter| &waiter.places);
+    for place in all {
+        let sum = sums.entry(place.location.function.as_deref()).or_insert((0.0, place));
+        sum.0 += place.total_s;
+    }
+    sums.into_values().reduce(|a, b| if b.0 > a.0 { b } else { a }).map(|(_, place)| place)
+}
+
+fn numbers(
+    report: &Report,
+    (index, futex): (usize, &Futex),
+    (row, waiter): (&String, &Waiter),
+    path: Option<&OnPath>,
+) -> Vec<Evidence> {
+    let wall_s = report.window.duration_s;
+    let wall = Some(("wall time", wall_s));
+    let threshold = Some(("reporting threshold", REPORTED_SHARE * wall_s));
+    let at = |field: &str| format!("/locks/futexes/{index}/{field}");
+    let longest =
+        evidence("longest wait of one thread for one arena", waiter.total_s, "s", format!("{row}/total_s"), threshold);
+    let mut rows = vec![
+        longest,
+        evidence("wait of all threads for that with the longest waits", futex.total_s, "s", at("total_s"), wall),
+        evidence("waits for it", futex.waits as f64, "1", at("waits"), None),
+        evidence("threads that waited for it", futex.threads as f64, "1", at("threads"), None),
+    ];
+    rows.extend(path.map(|path| {
+        let source = format!("/critical_path/waits/{}/s", path.first.0);
+        evidence("of the critical path, for waits for one arena", path.first.1, "s", source, wall)
+    }));
+    rows
+}
+
+fn victim(report: &Report, futex: &Futex, waiter: &Waiter) -> Subject {
+    let row = threads(report).find(|(_, thread)| thread.tid == waiter.tid && thread.pid == Some(futex.pid));
+    let mut victim = row.map(|(_, thread)| subject(thread)).unwrap_or_default();
+    victim.process = futex.process.clone();
+    victim.pid = Some(futex.pid);
+    victim.tid = Some(waiter.tid);
+    victim.ns_tid = waiter.ns_tid;
+    victim.thread = waiter.thread.clone();
+    if let Some(place) = waiter.places.first() {
+        functions::point_at(&mut victim, &place.location);
+    }
+    victim
+}
+
+fn named(waiter: &Waiter) -> String {
+    match &waiter.thread {
+        Some(name) => format!("thread {name} ({})", waiter.tid),
+        None => format!("thread {}", waiter.tid),
+    }
+}
