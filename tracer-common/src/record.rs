@@ -100,4 +100,6 @@ pub mod meta {
     pub const LOCKS: u16 = super::kind(0, 15);
     /// Limits and counters of CPU time: cgroups with a quota, and the host's CPUs.
     pub const CPU_LIMITS: u16 = super::kind(0, 16);
+    /// A process runs CPython, and where its interpreter lock and its collector of garbage are.
+    pub const PYTHON: u16 = super::kind(0, 17);
 }

@@ -1,7 +1,9 @@
 //! The aggregate's end: closes the window and writes the report's plain parts. Findings and the verdict are added by `diagnose`.
 
+use std::borrow::Cow;
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 use tracer_common::sched::WakeContext;
 
@@ -10,10 +12,12 @@ use super::build_cpu::nice;
 use super::classify::{Detail, Reason, State};
 use super::locks::{Lock, WaiterTally};
 use super::names::NameId;
+use super::python::{merge_locks, merge_waits};
 use super::stacks::report::{Measured, Named};
 use super::table::{Finished, Rest};
 use super::thread::{Blind, Origin, Party, Sums};
 use super::waits::{OwnerTally, WaitStat, WakerTally};
+use crate::model::locks::PYTHON_LOCK;
 use crate::model::meta::{CostRecord, StartRecord};
 use crate::model::profile::Profile;
 use crate::model::report::{
@@ -77,6 +81,7 @@ impl Aggregate {
             locks: sched.then(|| writer.locks()),
             critical_path: if sched { self.critical_path(writer.stacks.as_ref()) } else { None },
             stacks: writer.stacks.as_ref().map(|stacks| stacks.section(&self.measured(sched))),
+            python: self.pythons.section(),
             coverage: self.coverage_part(),
             overhead: self.cost.as_ref().map(|cost| overhead(cost, self.startup_cpu_s, self.window_ns())),
         }
@@ -279,13 +284,31 @@ impl Writer<'_> {
         self.stacks.as_ref().map(|stacks| stacks.places(tgid, places)).unwrap_or_default()
     }
 
-    fn waits(&self, tgid: u32, mut waits: Vec<&WaitStat>) -> Vec<Wait> {
-        waits.retain(|wait| wait.count > 0);
+    /// A thread's waits, those for one interpreter lock as one.
+    fn merged_waits<'w>(&self, tgid: u32, all: Vec<&'w WaitStat>) -> Vec<Cow<'w, WaitStat>> {
+        let mut waits: Vec<Cow<'w, WaitStat>> = Vec::new();
+        for wait in all.into_iter().filter(|wait| wait.count > 0) {
+            let is_futex = wait.reason.state == State::Futex;
+            let gil = if is_futex { self.aggregate.pythons.gil(tgid, wait.object) } else { None };
+            let Some((address, _)) = gil else {
+                waits.push(Cow::Borrowed(wait));
+                continue;
+            };
+            match waits.iter_mut().find(|known| known.reason == wait.reason && known.object == address) {
+                Some(known) => merge_waits(known.to_mut(), wait),
+                None => waits.push(Cow::Owned(WaitStat { object: address, ..wait.clone() })),
+            }
+        }
+        waits
+    }
+
+    fn waits(&self, tgid: u32, waits: Vec<&WaitStat>) -> Vec<Wait> {
+        let mut waits = self.merged_waits(tgid, waits);
         waits.sort_by_key(|wait| {
             (Reverse(wait.total_ns), wait.reason.state, wait.object, wait.reason.detail, wait.reason.syscall)
         });
         waits.truncate(MAX_WAITS);
-        let row = |wait: &WaitStat| Wait {
+        let row = |wait: &Cow<'_, WaitStat>| Wait {
             state: wait.reason.state.id().to_owned(),
             object: object(wait.reason, wait.object),
             detail: self.aggregate.wait_detail(wait.reason),
@@ -299,7 +322,7 @@ impl Writer<'_> {
             wakers: self.wakers(&wait.wakers, MAX_WAIT_PARTIES),
             places: self.places(tgid, &wait.places),
         };
-        waits.into_iter().map(row).collect()
+        waits.iter().map(row).collect()
     }
 
     /// The last name that a thread met earlier had, or the one it had then, or what NAME records tell of strangers.
@@ -387,7 +410,7 @@ impl Writer<'_> {
     }
 
     fn locks(&self) -> Locks {
-        let mut locks: Vec<&Lock> = self.aggregate.locks.iter().filter(|lock| lock.waits > 0).collect();
+        let mut locks = self.merged_locks();
         locks.sort_by_key(|lock| (Reverse(lock.total_ns), lock.tgid, lock.address, lock.space));
         locks.truncate(MAX_FUTEXES);
         Locks {
@@ -399,11 +422,34 @@ impl Writer<'_> {
         }
     }
 
-    fn futexes(&self, locks: &[&Lock]) -> Vec<Futex> {
+    /// All futexes that threads waited on, those of one interpreter lock as one.
+    fn merged_locks(&self) -> Vec<Cow<'_, Lock>> {
+        let mut locks = Vec::new();
+        let mut interpreters: BTreeMap<(u32, u64), Lock> = BTreeMap::new();
+        let mut all: Vec<&Lock> = self.aggregate.locks.iter().filter(|lock| lock.waits > 0).collect();
+        all.sort_by_key(|lock| (lock.space, lock.address));
+        for lock in all {
+            let Some((address, _)) = self.aggregate.pythons.gil(lock.tgid, lock.address) else {
+                locks.push(Cow::Borrowed(lock));
+                continue;
+            };
+            match interpreters.entry((lock.space, address)) {
+                Entry::Occupied(known) => merge_locks(known.into_mut(), lock),
+                Entry::Vacant(new) => {
+                    new.insert(Lock { address, ..lock.clone() });
+                }
+            }
+        }
+        locks.extend(interpreters.into_values().map(Cow::Owned));
+        locks
+    }
+
+    fn futexes(&self, locks: &[Cow<'_, Lock>]) -> Vec<Futex> {
         let mut to_explain = MAX_EXPLAINED;
-        let mut row = |lock: &&Lock| {
+        let mut row = |lock: &Cow<'_, Lock>| {
             let mut futex = self.futex(lock);
-            if !futex.owners.is_empty() && to_explain > 0 {
+            let is_python = futex.kind.as_deref() == Some(PYTHON_LOCK);
+            if (is_python || !futex.owners.is_empty()) && to_explain > 0 {
                 to_explain -= 1;
                 let longest =
                     |waiter: &&WaiterTally| (waiter.total_ns, Reverse((waiter.party.tid, waiter.party.serial)));
@@ -418,6 +464,7 @@ impl Writer<'_> {
     }
 
     fn futex(&self, lock: &Lock) -> Futex {
+        let gil = self.aggregate.pythons.gil(lock.tgid, lock.address);
         let mut waiters = lock.waiters.clone();
         waiters.retain(|waiter| waiter.count > 0);
         waiters.sort_by_key(|waiter| (Reverse(waiter.total_ns), waiter.party.tid, waiter.party.serial));
@@ -436,7 +483,7 @@ impl Writer<'_> {
             pid: lock.tgid,
             process,
             address: format!("{:#x}", lock.address),
-            kind: lock.kind.map(|kind| kind.id().to_owned()),
+            kind: gil.map(|(_, part)| part.id()).or(lock.kind.map(|kind| kind.id())).map(str::to_owned),
             waits: lock.waits,
             completed: lock.completed,
             total_s: seconds(lock.total_ns),

@@ -18,6 +18,7 @@ mod limits;
 pub mod locks;
 pub mod names;
 pub mod processes;
+mod python;
 mod queue;
 mod stacks;
 mod switch;
@@ -42,6 +43,7 @@ use self::limits::Limits;
 use self::locks::Locks;
 use self::names::{NameId, Names};
 use self::processes::Processes;
+use self::python::Pythons;
 use self::queue::Occupancy;
 use self::stacks::Stacks;
 use self::table::{Bounds, Finished, Threads};
@@ -99,6 +101,7 @@ pub struct Aggregate {
     limits: Limits,
     /// The records tell threads held back by a quota from others that are ready.
     tells_throttling: bool,
+    pythons: Pythons,
     stacks: Stacks,
     history: History,
     ledger: Ledger,
@@ -131,6 +134,7 @@ impl Aggregate {
             kernel_locks: KernelLocks::default(),
             limits: Limits::default(),
             tells_throttling: false,
+            pythons: Pythons::default(),
             stacks: Stacks::default(),
             history: History::default(),
             ledger: Ledger::default(),
@@ -229,6 +233,7 @@ impl Aggregate {
             Meta::Stack(stack) => self.stacks.definitions.stack(stack),
             Meta::Symbol(symbol) => self.stacks.definitions.symbol(symbol),
             Meta::Locks(locks) => self.kernel_locks.short(locks),
+            Meta::Python(python) => self.pythons.record(python),
             Meta::CpuLimits(limits) => self.limits.record(limits, &mut self.names),
             Meta::End(end) => {
                 self.end = Some(end.clone());

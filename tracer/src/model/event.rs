@@ -8,7 +8,7 @@ use tracer_common::stack::Sampled;
 
 use super::meta::{
     CostRecord, CpuLimitsRecord, EndRecord, FamilyRecord, FrameRecord, HostRecord, LocksRecord, LossRecord,
-    ModuleRecord, NameRecord, SeedRecord, StackRecord, StartRecord, SymbolRecord, TargetRecord, TickRecord,
+    ModuleRecord, NameRecord, PythonRecord, SeedRecord, StackRecord, StartRecord, SymbolRecord, TargetRecord, TickRecord,
 };
 
 /// One record, decoded.
@@ -58,6 +58,7 @@ pub enum Meta {
     Symbol(SymbolRecord),
     Locks(LocksRecord),
     CpuLimits(CpuLimitsRecord),
+    Python(PythonRecord),
 }
 
 impl Event {
@@ -108,6 +109,7 @@ pub const fn kind_name(number: u16) -> Option<&'static str> {
         meta::SYMBOL => "symbol",
         meta::LOCKS => "locks",
         meta::CPU_LIMITS => "cpu-limits",
+        meta::PYTHON => "python",
         _ => return None,
     })
 }

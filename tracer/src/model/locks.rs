@@ -7,6 +7,9 @@ use super::critical_path::Explanation;
 use super::stacks::FunctionTime;
 use super::threads::{Owner, Waker};
 
+/// [`Futex::kind`] of CPython's interpreter lock.
+pub const PYTHON_LOCK: &str = "python interpreter lock";
+
 /// Waits on futexes and for locks of the kernel.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Locks {
@@ -124,7 +127,8 @@ pub struct Futex {
     pub process: Option<String>,
     /// The address in that process, "0x..." in hexadecimal.
     pub address: String,
-    /// The kind of lock, where an owner was seen.
+    /// The kind of lock, where an owner was seen; "python interpreter lock" for CPython's, of which `address` stands for several
+    /// futexes and each try of 5 ms is a wait of its own; "python interpreter lock, handing over" where the thread waits that gave it up.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kind: Option<String>,
     /// Waits that began or were under way.
@@ -147,7 +151,8 @@ pub struct Futex {
     pub woken_by_owner: u64,
     /// Threads that ended waits, by descending count, then tid; at most 16.
     pub wakers: Vec<Waker>,
-    /// What was done while the thread that waited longest waited; only of the locks with the longest waits that had an owner.
+    /// What was done while the thread that waited longest waited; only of the locks with the longest waits that had an owner,
+    /// and of Python's interpreter lock.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[serde(default)]
     pub explanation: Option<Explanation>,

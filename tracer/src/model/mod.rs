@@ -10,6 +10,7 @@ pub mod finding;
 pub mod locks;
 pub mod meta;
 pub mod profile;
+pub mod python;
 pub mod report;
 pub mod stacks;
 pub mod text;

@@ -120,6 +120,7 @@ fn decode_meta(header: Header, payload: &[u8]) -> Result<Event, Undecoded> {
         meta::SYMBOL => json(payload).map(Meta::Symbol),
         meta::LOCKS => json(payload).map(Meta::Locks),
         meta::CPU_LIMITS => json(payload).map(Meta::CpuLimits),
+        meta::PYTHON => json(payload).map(Meta::Python),
         _ => return Err(Undecoded { header: Some(header), cause: Cause::UnknownKind }),
     };
     match meta {

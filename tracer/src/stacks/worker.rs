@@ -89,6 +89,7 @@ impl Worker {
         };
         let user = self.user(&raw);
         let stack = self.intern(&raw, user, batch);
+        self.tell_found(raw.header().ts_ns, batch);
         let place = raw.wait_place();
         let refreshed = if raw.origin() == origin::WAIT { self.refreshed(raw.tgid(), place, stack) } else { 0 };
         let header = Header { kind: cpu::SAMPLED, ..raw.header() };
@@ -106,6 +107,16 @@ impl Worker {
                 reserved: 0,
             },
         );
+    }
+
+    /// Tells of interpreters that were found meanwhile.
+    fn tell_found(&mut self, ts_ns: u64, batch: &mut Batch) {
+        for record in self.processes.take_found() {
+            if let Some(module) = self.processes.modules.get(ModuleId(record.module)) {
+                self.interner.module(ts_ns, module, batch);
+            }
+            push_meta(batch, ts_ns, meta::PYTHON, &record);
+        }
     }
 
     /// Bits of [`Sampled::refreshed`]: the place was captured before; and had another stack then. When the table is full, all

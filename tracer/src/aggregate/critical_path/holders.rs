@@ -39,7 +39,7 @@ impl Aggregate {
         stacks: Option<&Named<'_>>,
     ) -> Option<Explanation> {
         let life = self.history.life(serial)?;
-        let mut reader = Reader::new(&self.history);
+        let mut reader = Reader::new(&self.history, &self.pythons);
         let path = walk(&mut reader, &self.stacks.timeline, serial, (life.start_ns, life.end_ns), MAX_STEPS);
         let mut rows: BTreeMap<RowKey, Row> = BTreeMap::new();
         let ours = |key: &WaitKey| key.tgid == life.tgid && key.state == State::Futex && key.object == address;

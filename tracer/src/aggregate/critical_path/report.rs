@@ -47,7 +47,7 @@ impl Aggregate {
         let target = self.target.as_ref().filter(|target| target.mode == "run")?;
         let serial = self.history.leader(*target.pids.first()?)?;
         let life = *self.history.life(serial)?;
-        let mut reader = Reader::new(&self.history);
+        let mut reader = Reader::new(&self.history, &self.pythons);
         let path = walk(&mut reader, &self.stacks.timeline, serial, (life.start_ns, life.end_ns), u64::MAX);
         let total_ns = life.end_ns.saturating_sub(life.start_ns);
         let writer = Writer { aggregate: self, stacks, path: &path, reader: &reader, total_ns };
