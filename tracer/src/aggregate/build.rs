@@ -13,6 +13,7 @@ use super::classify::{Detail, Reason, State};
 use super::locks::{Lock, WaiterTally};
 use super::names::NameId;
 use super::python::{merge_locks, merge_waits};
+use super::stacks::phases::Phases;
 use super::stacks::report::{Measured, Named};
 use super::table::{Finished, Rest};
 use super::thread::{Blind, Origin, Party, Sums};
@@ -60,7 +61,9 @@ impl Aggregate {
         }
         let last_names = finished.iter().map(|f| (f.thread.serial, (f.thread.name, f.process))).collect();
         let profile = self.stacks.is_active().then(|| self.profile_part());
-        let stacks = profile.as_ref().map(|profile| Named::new(&self.stacks, profile));
+        let stacks = profile.as_ref().map(|profile| {
+            Named::new(&self.stacks, profile, Phases::of(&self.stacks.definitions, &self.pythons.collectors()))
+        });
         let parents = self.processes.ranked().into_iter().map(|process| (process.tgid, process.parent)).collect();
         let priorities = finished.iter().map(|f| (f.thread.serial, f.thread.facts.priority_plus_1)).collect();
         let writer = Writer { aggregate: &self, last_names, priorities, parents, stacks };
@@ -267,6 +270,7 @@ impl Writer<'_> {
             waits: self
                 .waits(thread.tgid, detailed.map(|detailed| detailed.waits.iter().collect()).unwrap_or_default()),
             functions: self.stacks.as_ref().map(|s| s.functions_of(thread.tgid, thread.tid)).unwrap_or_default(),
+            phases: self.stacks.as_ref().map(|s| s.phases_of(thread.tgid, thread.tid)).unwrap_or_default(),
         }
     }
 

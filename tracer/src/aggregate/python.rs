@@ -8,7 +8,7 @@ use super::hash::FastMap;
 use super::locks::{Lock, WaiterTally};
 use super::waits::{WaitStat, WakerTally, tally_place};
 use crate::model::meta::{Addresses, PythonRecord};
-use crate::model::python::{PythonProcess, Python};
+use crate::model::python::{Python, PythonProcess};
 
 /// Processes of which interpreters are kept: some 2 MiB.
 const MAX_PROCESSES: usize = 4_096;

@@ -5,6 +5,8 @@ mod cpu_bound;
 mod cpu_host;
 mod cpu_quota;
 mod functions;
+mod gc_pauses;
+mod gil_contention;
 mod kernel_lock_contention;
 mod run_queue;
 mod thresholds;
@@ -18,6 +20,8 @@ mod tests;
 mod tests_cpu;
 #[cfg(test)]
 mod tests_kernel_locks;
+#[cfg(test)]
+mod tests_python;
 
 use std::cmp::Ordering;
 
@@ -69,11 +73,13 @@ pub const RULES: &[&dyn Rule] = &[
     &cpu_host::CpuSteal,
     &cpu_host::IrqLoad,
     &user_lock_contention::UserLockContention,
+    &gil_contention::GilContention,
     &kernel_lock_contention::MmapLockContention,
     &kernel_lock_contention::KernelLockContention,
     &run_queue::LowPriority,
     &run_queue::CpuOversubscription,
     &run_queue::RunQueueWait,
+    &gc_pauses::GcPauses,
     &cpu_bound::CpuBound,
 ];
 

@@ -8,7 +8,8 @@ use tracer_common::stack::Sampled;
 
 use super::meta::{
     CostRecord, CpuLimitsRecord, EndRecord, FamilyRecord, FrameRecord, HostRecord, LocksRecord, LossRecord,
-    ModuleRecord, NameRecord, PythonRecord, SeedRecord, StackRecord, StartRecord, SymbolRecord, TargetRecord, TickRecord,
+    ModuleRecord, NameRecord, PythonRecord, SeedRecord, StackRecord, StartRecord, SymbolRecord, TargetRecord,
+    TickRecord,
 };
 
 /// One record, decoded.

@@ -33,11 +33,11 @@ struct RowKey {
     within: Option<Within>,
 }
 
-struct Writer<'a> {
-    aggregate: &'a Aggregate,
-    stacks: Option<&'a Named<'a>>,
-    path: &'a Path,
-    reader: &'a Reader<'a>,
+pub(super) struct Writer<'a> {
+    pub(super) aggregate: &'a Aggregate,
+    pub(super) stacks: Option<&'a Named<'a>>,
+    pub(super) path: &'a Path,
+    pub(super) reader: &'a Reader<'a>,
     total_ns: u64,
 }
 
@@ -85,12 +85,13 @@ impl Writer<'_> {
                 s: seconds(left_out_ns),
                 share: self.share(left_out_ns),
             }),
+            phases: self.phases(),
             waits: self.waits(),
             ..CriticalPath::default()
         }
     }
 
-    fn share(&self, ns: u64) -> f64 {
+    pub(super) fn share(&self, ns: u64) -> f64 {
         if self.total_ns == 0 { 0.0 } else { ns as f64 / self.total_ns as f64 }
     }
 

@@ -64,7 +64,13 @@ fn history(threads: Vec<Made>) -> History {
 fn path_of(threads: Vec<Made>) -> Path {
     let history = history(threads);
     let life = *history.life(1).expect("the first thread");
-    let path = walk(&mut Reader::new(&history, &Pythons::default()), &Timeline::default(), 1, (life.start_ns, life.end_ns), u64::MAX);
+    let path = walk(
+        &mut Reader::new(&history, &Pythons::default()),
+        &Timeline::default(),
+        1,
+        (life.start_ns, life.end_ns),
+        u64::MAX,
+    );
     let sum: u64 = path.parts.values().map(|sum| sum.ns).sum();
     assert_eq!(sum, life.end_ns - life.start_ns, "the parts sum to the wall time: {path:?}");
     path

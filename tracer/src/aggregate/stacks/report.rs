@@ -4,12 +4,15 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::blame::{FunctionId, Site, Sites};
+use super::phases::Phases;
 use super::quality::{end, no_stack};
 use super::{Stacks, Tally};
 use crate::model::meta::FrameKind;
 use crate::model::profile::{Activity, ESTIMATOR, Entry, NoStack, Profile};
 use crate::model::report::seconds;
-use crate::model::stacks::{CpuFunction, FunctionTime, ShownFrame, ShownStack, Stacks as Section, WaitFunction, Whose};
+use crate::model::stacks::{
+    CpuFunction, FunctionTime, PYTHON_GC, Phase, ShownFrame, ShownStack, Stacks as Section, WaitFunction, Whose,
+};
 
 const MAX_FUNCTIONS: usize = 16;
 const MAX_WAITS: usize = 24;
@@ -34,6 +37,7 @@ pub struct Named<'a> {
     pub(super) by_id: BTreeMap<u64, usize>,
     /// On-CPU entries by (pid, tid).
     on_cpu: BTreeMap<(u32, u32), Vec<&'a Entry>>,
+    phases: Phases,
 }
 
 /// Time by site, summed up by function; the line with most time stands for all.
@@ -70,13 +74,13 @@ fn most<K>(of: &BTreeMap<K, u64>) -> Option<&K> {
 
 impl<'a> Named<'a> {
     /// Reads the profile once.
-    pub fn new(stacks: &'a Stacks, profile: &'a Profile) -> Self {
+    pub fn new(stacks: &'a Stacks, profile: &'a Profile, phases: Phases) -> Self {
         let by_id = profile.stacks.iter().enumerate().map(|(index, stack)| (stack.id, index)).collect();
         let mut on_cpu: BTreeMap<(u32, u32), Vec<&Entry>> = BTreeMap::new();
         for entry in profile.entries.iter().filter(|entry| entry.activity == Activity::OnCpu) {
             on_cpu.entry((entry.pid, entry.tid)).or_default().push(entry);
         }
-        Named { stacks, profile, sites: Sites::of(profile), by_id, on_cpu }
+        Named { stacks, profile, sites: Sites::of(profile), by_id, on_cpu, phases }
     }
 
     fn blamed(&self, stack: usize) -> Option<&Site> {
@@ -97,6 +101,34 @@ impl<'a> Named<'a> {
             }
         }
         self.times(&by_site)
+    }
+
+    /// What phases a thread's time on a CPU was in.
+    pub fn phases_of(&self, pid: u32, tid: u32) -> Vec<Phase> {
+        let (mut all, mut by_site) = (Tally::default(), BySite::default());
+        for entry in self.on_cpu.get(&(pid, tid)).into_iter().flatten() {
+            let Some((index, stack)) =
+                entry.stack.ok().and_then(|index| Some((index, self.profile.stacks.get(index)?)))
+            else {
+                continue;
+            };
+            if self.phases.is_collecting(stack.id) {
+                all.add(entry.count, entry.ns);
+                self.blamed(index).into_iter().for_each(|site| by_site.add(site, entry.ns));
+            }
+        }
+        let phase = || Phase {
+            phase: PYTHON_GC.to_owned(),
+            s: seconds(all.ns),
+            samples: all.count,
+            functions: self.times(&by_site),
+        };
+        if all.count > 0 { vec![phase()] } else { Vec::new() }
+    }
+
+    /// Whether a stack is below a collector of garbage.
+    pub fn is_collecting(&self, stack: u64) -> bool {
+        self.phases.is_collecting(stack)
     }
 
     /// Where in its code a thread waited, from the places of the waits.

@@ -19,8 +19,12 @@ const MOST_CODE_BYTES: u64 = 64 << 20;
 /// Whether a symbol is of a function below which all is collecting. `collect` is 3.8's and 3.9's, the second line 3.14's.
 pub fn is_collector(symbol: &[u8]) -> bool {
     const NAMES: [&[u8]; 6] = [
-        b"collect", b"gc_collect_main",
-        b"gc_collect_young", b"gc_collect_increment", b"gc_collect_full", b"gc_collect_region",
+        b"collect",
+        b"gc_collect_main",
+        b"gc_collect_young",
+        b"gc_collect_increment",
+        b"gc_collect_full",
+        b"gc_collect_region",
     ];
     // The compiler's own copies: ".constprop.0", ".cold" and the like.
     let base = symbol.split(|byte| *byte == b'.').next().unwrap_or(symbol);
