@@ -18,6 +18,7 @@ mod kernel_locks;
 mod ledger;
 mod locks;
 mod namespaces;
+mod python_runtime;
 mod record;
 mod replay;
 mod run_queue;

@@ -87,6 +87,11 @@ impl Pythons {
         &[]
     }
 
+    /// Whether anything is known of the interpreters in a process.
+    pub fn runs(&self, tgid: u32) -> bool {
+        !self.known.is_empty() && !self.of(tgid).is_empty()
+    }
+
     /// The one address that stands for all futexes of the interpreter lock, if this is one of them.
     pub fn gil(&self, tgid: u32, address: u64) -> Option<(u64, GilPart)> {
         if self.known.is_empty() {

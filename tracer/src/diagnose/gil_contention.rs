@@ -214,7 +214,7 @@ impl<'a> Case<'a> {
         }
     }
 
-    /// The holder is to blame, not one that waits, as long as it waits less than it keeps others waiting.
+    /// The holder is to blame and no victim, although it too waits for the lock now and then.
     fn is_victim(&self, waiter: &Waiter) -> bool {
         self.holder.as_ref().is_none_or(|holder| holder.tid != waiter.tid)
     }

@@ -135,6 +135,9 @@ pub struct Reader<'a> {
 
 /// Makes all futexes of an interpreter lock one, and a try at another one of them after a timeout the retry that it is.
 fn one_interpreter_lock(intervals: &mut [Interval], tgid: u32, pythons: &Pythons) {
+    if !pythons.runs(tgid) {
+        return;
+    }
     let mut tries = Tries::default();
     for interval in intervals {
         if let Some(wait) = &mut interval.wait

@@ -8,7 +8,7 @@ use std::ops::Range;
 use gimli::{BaseAddresses, CieOrFde, EhFrame, LittleEndian, UnwindSection};
 use object::{Object, ObjectSection, read::elf::ElfFile64};
 
-use super::parts::{ENOUGH_JUMPS, MOST_ENTRIES, jumps};
+use super::parts::{ENOUGH_JUMPS, MOST_ENTRIES, begins_in_mid_frame, jumps};
 use crate::process::Image;
 
 /// Most functions that are taken for parts of the collector.
@@ -34,36 +34,40 @@ pub fn is_collector(symbol: &[u8]) -> bool {
 /// The collector of a file without such symbols; empty: the file has no such probe.
 pub fn by_probe(file: &ElfFile64<'_>, image: &Image) -> Vec<Range<u64>> {
     let Some(probe) = probe(file) else { return Vec::new() };
-    let functions = functions(file);
-    let Some(found) = functions.iter().find(|range| range.contains(&probe)) else { return Vec::new() };
+    let (functions, holder) = functions(file, probe);
+    let Some((found, is_cold)) = holder else { return Vec::new() };
     let mut parts = vec![found.clone()];
     let len_bytes: u64 = functions.iter().map(|range| range.end - range.start).fold(0, u64::saturating_add);
-    if len_bytes <= MOST_CODE_BYTES {
-        // Of a whole function this is its callers that end in it; of them none is met: a collector returns.
+    if is_cold && len_bytes <= MOST_CODE_BYTES {
         let into = |range: &&Range<u64>| {
             let targets = jumps(image, range);
-            *range != found && targets.iter().filter(|target| found.contains(target)).count() >= ENOUGH_JUMPS
+            **range != found && targets.iter().filter(|target| found.contains(target)).count() >= ENOUGH_JUMPS
         };
         parts.extend(functions.iter().filter(into).take(MOST_PARTS - 1).cloned());
     }
     parts
 }
 
-/// Every range that call frame information covers.
-fn functions(file: &ElfFile64<'_>) -> Vec<Range<u64>> {
-    let Some(section) = file.section_by_name(".eh_frame") else { return Vec::new() };
-    let Ok(data) = section.data() else { return Vec::new() };
+/// Every range that call frame information covers; and the one with this address, and whether it is a part of a function that was put
+/// elsewhere.
+fn functions(file: &ElfFile64<'_>, probe: u64) -> (Vec<Range<u64>>, Option<(Range<u64>, bool)>) {
+    let (mut functions, mut holder) = (Vec::new(), None);
+    let Some(section) = file.section_by_name(".eh_frame") else { return (functions, holder) };
+    let Ok(data) = section.data() else { return (functions, holder) };
     let frames = EhFrame::new(data, LittleEndian);
     let bases = BaseAddresses::default().set_eh_frame(section.address());
     let mut entries = frames.entries(&bases);
-    let mut functions = Vec::new();
     for _ in 0..MOST_ENTRIES {
         let Ok(Some(entry)) = entries.next() else { break };
         let CieOrFde::Fde(partial) = entry else { continue };
         let Ok(fde) = partial.parse(EhFrame::cie_from_offset) else { continue };
-        functions.push(fde.initial_address()..fde.initial_address().saturating_add(fde.len()));
+        let range = fde.initial_address()..fde.initial_address().saturating_add(fde.len());
+        if range.contains(&probe) {
+            holder = Some((range.clone(), begins_in_mid_frame(&frames, &bases, &fde)));
+        }
+        functions.push(range);
     }
-    functions
+    (functions, holder)
 }
 
 /// Address of the probe at the start of a collection.

@@ -65,7 +65,7 @@ pub(super) fn jumps(image: &Image, function: &Range<u64>) -> Vec<u64> {
 }
 
 /// Is the frame address at the first instruction another one than a call leaves?
-fn begins_in_mid_frame(
+pub(super) fn begins_in_mid_frame(
     frames: &EhFrame<gimli::EndianSlice<'_, LittleEndian>>,
     bases: &BaseAddresses,
     fde: &gimli::FrameDescriptionEntry<gimli::EndianSlice<'_, LittleEndian>>,
