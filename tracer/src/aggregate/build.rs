@@ -3,7 +3,6 @@
 use std::borrow::Cow;
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
 
 use tracer_common::sched::WakeContext;
 
@@ -12,7 +11,6 @@ use super::build_cpu::nice;
 use super::classify::{Detail, Reason, State};
 use super::locks::{Lock, WaiterTally};
 use super::names::NameId;
-use super::python::{merge_locks, merge_waits};
 use super::stacks::phases::Phases;
 use super::stacks::report::{Measured, Named};
 use super::table::{Finished, Rest};
@@ -288,26 +286,8 @@ impl Writer<'_> {
         self.stacks.as_ref().map(|stacks| stacks.places(tgid, places)).unwrap_or_default()
     }
 
-    /// A thread's waits, those for one interpreter lock as one.
-    fn merged_waits<'w>(&self, tgid: u32, all: Vec<&'w WaitStat>) -> Vec<Cow<'w, WaitStat>> {
-        let mut waits: Vec<Cow<'w, WaitStat>> = Vec::new();
-        for wait in all.into_iter().filter(|wait| wait.count > 0) {
-            let is_futex = wait.reason.state == State::Futex;
-            let gil = if is_futex { self.aggregate.pythons.gil(tgid, wait.object) } else { None };
-            let Some((address, _)) = gil else {
-                waits.push(Cow::Borrowed(wait));
-                continue;
-            };
-            match waits.iter_mut().find(|known| known.reason == wait.reason && known.object == address) {
-                Some(known) => merge_waits(known.to_mut(), wait),
-                None => waits.push(Cow::Owned(WaitStat { object: address, ..wait.clone() })),
-            }
-        }
-        waits
-    }
-
     fn waits(&self, tgid: u32, waits: Vec<&WaitStat>) -> Vec<Wait> {
-        let mut waits = self.merged_waits(tgid, waits);
+        let mut waits = self.aggregate.pythons.merge_waits(tgid, waits);
         waits.sort_by_key(|wait| {
             (Reverse(wait.total_ns), wait.reason.state, wait.object, wait.reason.detail, wait.reason.syscall)
         });
@@ -414,7 +394,8 @@ impl Writer<'_> {
     }
 
     fn locks(&self) -> Locks {
-        let mut locks = self.merged_locks();
+        let waited = self.aggregate.locks.iter().filter(|lock| lock.waits > 0);
+        let mut locks = self.aggregate.pythons.merge_locks(waited.collect());
         locks.sort_by_key(|lock| (Reverse(lock.total_ns), lock.tgid, lock.address, lock.space));
         locks.truncate(MAX_FUTEXES);
         Locks {
@@ -424,28 +405,6 @@ impl Writer<'_> {
             kernel: self.kernel_locks(),
             kernel_not_itemised: Some(self.aggregate.kernel_locks.not_itemised).filter(|count| *count > 0),
         }
-    }
-
-    /// All futexes that threads waited on, those of one interpreter lock as one.
-    fn merged_locks(&self) -> Vec<Cow<'_, Lock>> {
-        let mut locks = Vec::new();
-        let mut interpreters: BTreeMap<(u32, u64), Lock> = BTreeMap::new();
-        let mut all: Vec<&Lock> = self.aggregate.locks.iter().filter(|lock| lock.waits > 0).collect();
-        all.sort_by_key(|lock| (lock.space, lock.address));
-        for lock in all {
-            let Some((address, _)) = self.aggregate.pythons.gil(lock.tgid, lock.address) else {
-                locks.push(Cow::Borrowed(lock));
-                continue;
-            };
-            match interpreters.entry((lock.space, address)) {
-                Entry::Occupied(known) => merge_locks(known.into_mut(), lock),
-                Entry::Vacant(new) => {
-                    new.insert(Lock { address, ..lock.clone() });
-                }
-            }
-        }
-        locks.extend(interpreters.into_values().map(Cow::Owned));
-        locks
     }
 
     fn futexes(&self, locks: &[Cow<'_, Lock>]) -> Vec<Futex> {

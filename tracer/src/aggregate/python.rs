@@ -2,8 +2,11 @@
 //! one address. PYTHON records come at any time, so nothing is judged by them before the window has ended. Bounded by
 //! [`MAX_PROCESSES`] with [`MAX_PROGRAMS`] each, and [`MAX_CHILDREN`].
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
+use super::classify::State;
 use super::hash::FastMap;
 use super::locks::{Lock, WaiterTally};
 use super::waits::{WaitStat, WakerTally, tally_place};
@@ -109,6 +112,44 @@ impl Pythons {
         self.gil(tgid, address).map_or(address, |(address, _)| address)
     }
 
+    /// Futexes, those of one interpreter lock as one.
+    pub fn merge_locks<'l>(&self, mut all: Vec<&'l Lock>) -> Vec<Cow<'l, Lock>> {
+        let mut locks = Vec::new();
+        let mut interpreters: BTreeMap<(u32, u64), Lock> = BTreeMap::new();
+        all.sort_by_key(|lock| (lock.space, lock.address));
+        for lock in all {
+            let Some((address, _)) = self.gil(lock.tgid, lock.address) else {
+                locks.push(Cow::Borrowed(lock));
+                continue;
+            };
+            match interpreters.entry((lock.space, address)) {
+                Entry::Occupied(known) => add_lock(known.into_mut(), lock),
+                Entry::Vacant(new) => {
+                    new.insert(Lock { address, ..lock.clone() });
+                }
+            }
+        }
+        locks.extend(interpreters.into_values().map(Cow::Owned));
+        locks
+    }
+
+    /// A thread's waits, those for one interpreter lock as one.
+    pub fn merge_waits<'w>(&self, tgid: u32, all: Vec<&'w WaitStat>) -> Vec<Cow<'w, WaitStat>> {
+        let mut waits: Vec<Cow<'w, WaitStat>> = Vec::new();
+        for wait in all.into_iter().filter(|wait| wait.count > 0) {
+            let is_futex = wait.reason.state == State::Futex;
+            let Some((address, _)) = self.gil(tgid, wait.object).filter(|_| is_futex) else {
+                waits.push(Cow::Borrowed(wait));
+                continue;
+            };
+            match waits.iter_mut().find(|known| known.reason == wait.reason && known.object == address) {
+                Some(known) => add_waits(known.to_mut(), wait),
+                None => waits.push(Cow::Owned(WaitStat { object: address, ..wait.clone() })),
+            }
+        }
+        waits
+    }
+
     /// Addresses of collectors of garbage, by the number of their file.
     pub fn collectors(&self) -> BTreeMap<u32, Vec<Addresses>> {
         let mut all: BTreeMap<u32, Vec<Addresses>> = BTreeMap::new();
@@ -139,23 +180,23 @@ impl Pythons {
 }
 
 /// Adds another futex of the same lock.
-pub fn merge_locks(into: &mut Lock, other: &Lock) {
+fn add_lock(into: &mut Lock, other: &Lock) {
     into.waits += other.waits;
     into.completed += other.completed;
     into.total_ns = into.total_ns.saturating_add(other.total_ns);
     into.max_ns = into.max_ns.max(other.max_ns);
     for waiter in &other.waiters {
         match into.waiters.iter_mut().find(|known| known.party.serial == waiter.party.serial) {
-            Some(known) => merge_waiters(known, waiter),
+            Some(known) => add_waiter(known, waiter),
             None => into.waiters.push(waiter.clone()),
         }
     }
     // Beyond the waiters that are kept, those of the busier futex.
     into.threads = into.threads.max(other.threads).max(into.waiters.len() as u64);
-    merge_wakers(&mut into.wakers, &other.wakers);
+    add_wakers(&mut into.wakers, &other.wakers);
 }
 
-fn merge_waiters(into: &mut WaiterTally, other: &WaiterTally) {
+fn add_waiter(into: &mut WaiterTally, other: &WaiterTally) {
     into.count += other.count;
     into.total_ns = into.total_ns.saturating_add(other.total_ns);
     into.open |= other.open;
@@ -165,19 +206,19 @@ fn merge_waiters(into: &mut WaiterTally, other: &WaiterTally) {
 }
 
 /// Adds another futex's waits of the same thread.
-pub fn merge_waits(into: &mut WaitStat, other: &WaitStat) {
+fn add_waits(into: &mut WaitStat, other: &WaitStat) {
     into.count += other.count;
     into.total_ns = into.total_ns.saturating_add(other.total_ns);
     into.max_ns = into.max_ns.max(other.max_ns);
     into.open |= other.open;
     into.joins += other.joins;
-    merge_wakers(&mut into.wakers, &other.wakers);
+    add_wakers(&mut into.wakers, &other.wakers);
     for (place, ns) in &other.places {
         tally_place(&mut into.places, *place, *ns, usize::MAX);
     }
 }
 
-fn merge_wakers(into: &mut Vec<WakerTally>, other: &[WakerTally]) {
+fn add_wakers(into: &mut Vec<WakerTally>, other: &[WakerTally]) {
     let who = |tally: &WakerTally| (tally.wake.context, tally.wake.by.map(|party| (party.serial, party.tid)));
     for tally in other {
         match into.iter_mut().find(|known| who(known) == who(tally)) {

@@ -59,8 +59,8 @@ struct Collected<'a> {
     pid: Option<u32>,
     s: f64,
     samples: u64,
-    /// It lies on the critical path; else it is one thread's.
-    on_path: bool,
+    /// Share of the critical path, if it lies there; else it is one thread's.
+    share: Option<f64>,
     /// The thread in which most of it was done, and what that says of it.
     tid: Option<u32>,
     thread: Option<&'a String>,
@@ -72,6 +72,31 @@ struct Collected<'a> {
     samples_at: String,
 }
 
+impl Collected<'_> {
+    fn summary(&self, wall_s: f64) -> String {
+        let location = self.most.functions.first().map(|function| &function.location);
+        let function = location.and_then(functions::words);
+        let caused = function.map(|function| format!(", mostly started in {function}")).unwrap_or_default();
+        let who = match (self.thread, self.tid) {
+            (Some(name), Some(tid)) => format!("thread {name} ({tid})"),
+            (None, Some(tid)) => format!("thread {tid}"),
+            (name, None) => format!("threads {}", name.map_or("without a known name", String::as_str)),
+        };
+        let process = match (self.process, self.pid) {
+            (Some(name), Some(pid)) => format!(" of process {name} ({pid})"),
+            (None, Some(pid)) => format!(" of process {pid}"),
+            (_, None) => String::new(),
+        };
+        let where_to = if self.share.is_some() { " on the critical path" } else { "" };
+        format!(
+            "Python's collector of cyclic garbage took {} ({} of {}) of {who}{process}{where_to}{caused}",
+            duration(self.s),
+            percent(self.s / wall_s),
+            duration(wall_s)
+        )
+    }
+}
+
 /// By process: what lies on the path; of processes without such time, and where there is no path, the thread with most.
 fn collected(report: &Report) -> Vec<Collected<'_>> {
     let mut all: Vec<Collected<'_>> = Vec::new();
@@ -80,6 +105,7 @@ fn collected(report: &Report) -> Vec<Collected<'_>> {
         let part = (phase.what.s, format!("/critical_path/phases/{index}/s"));
         if let Some(known) = all.iter_mut().find(|known| known.pid == phase.whose.pid) {
             known.s += part.0;
+            known.share = known.share.map(|share| share + phase.share);
             known.samples += phase.what.samples;
             known.parts.push(part);
             continue;
@@ -88,7 +114,7 @@ fn collected(report: &Report) -> Vec<Collected<'_>> {
             pid: phase.whose.pid,
             s: phase.what.s,
             samples: phase.what.samples,
-            on_path: true,
+            share: Some(phase.share),
             tid: phase.whose.tid,
             thread: phase.whose.thread.as_ref(),
             process: phase.whose.process.as_ref(),
@@ -110,7 +136,7 @@ fn collected(report: &Report) -> Vec<Collected<'_>> {
             pid: thread.pid,
             s: phase.s,
             samples: phase.samples,
-            on_path: false,
+            share: None,
             tid: Some(thread.tid),
             thread: thread.name.as_ref(),
             process: thread.process.as_ref(),
@@ -130,24 +156,7 @@ fn collected(report: &Report) -> Vec<Collected<'_>> {
 fn claim(facts: &Facts<'_>, one: &Collected<'_>) -> Claim {
     let report = facts.report;
     let wall_s = report.window.duration_s;
-    let location = one.most.functions.first().map(|function| &function.location);
-    let function = location.and_then(functions::words);
-    let caused = function.as_ref().map(|function| format!(", mostly started in {function}")).unwrap_or_default();
-    let who = match (one.thread, one.tid) {
-        (Some(name), Some(tid)) => format!("thread {name} ({tid})"),
-        (None, Some(tid)) => format!("thread {tid}"),
-        (name, None) => format!("threads {}", name.map_or("without a known name", String::as_str)),
-    };
-    let process = match (one.process, one.pid) {
-        (Some(name), Some(pid)) => format!(" of process {name} ({pid})"),
-        (None, Some(pid)) => format!(" of process {pid}"),
-        (_, None) => String::new(),
-    };
-    let where_to = if one.on_path { " on the critical path" } else { "" };
-    let mut culprit = culprit(report, one);
-    if let Some(location) = location {
-        functions::point_at(&mut culprit, location);
-    }
+    let culprit = culprit(report, one);
     // Garbage is collected with the interpreter lock held.
     let holds = |finding: &&Finding| {
         finding.class == "gil-contention" && finding.culprit.as_ref().is_some_and(|other| other.tid == one.tid)
@@ -158,14 +167,9 @@ fn claim(facts: &Facts<'_>, one: &Collected<'_>) -> Claim {
         rank: 0,
         severity: severity(one.s, wall_s),
         confidence: confidence(report, SAMPLED),
-        summary: format!(
-            "Python's collector of cyclic garbage took {} ({} of {}) of {who}{process}{where_to}{caused}",
-            duration(one.s),
-            percent(one.s / wall_s),
-            duration(wall_s)
-        ),
+        summary: one.summary(wall_s),
         lost_s: Some(one.s),
-        share_of_wall: one.on_path.then_some(one.s / wall_s),
+        share_of_wall: one.share,
         speedup_bound: speedup_bound(one.s, wall_s),
         culprit: Some(culprit),
         victims: Vec::new(),
@@ -173,7 +177,7 @@ fn claim(facts: &Facts<'_>, one: &Collected<'_>) -> Claim {
         hypothesis: format!(
             "Each full collection looks at every container object that is alive, and no other Python thread of the process runs \
              meanwhile. {}",
-            if one.on_path {
+            if one.share.is_some() {
                 "The seconds lost are those of the critical path, estimated from samples."
             } else {
                 "The seconds lost are those of the thread that collected most, an upper bound, estimated from samples."
@@ -190,13 +194,14 @@ fn claim(facts: &Facts<'_>, one: &Collected<'_>) -> Claim {
         ),
         consequences,
     };
-    let reported = is_reported(one.s, wall_s, one.samples, 0.0) && (one.on_path || report.critical_path.is_none());
+    let reported =
+        is_reported(one.s, wall_s, one.samples, 0.0) && (one.share.is_some() || report.critical_path.is_none());
     Claim { finding, reported }
 }
 
 fn culprit(report: &Report, one: &Collected<'_>) -> Subject {
     let row = threads(report).find(|(_, thread)| Some(thread.tid) == one.tid && thread.pid == one.pid);
-    match row {
+    let mut culprit = match row {
         Some((_, thread)) => subject(thread),
         None => Subject {
             process: one.process.cloned(),
@@ -205,11 +210,16 @@ fn culprit(report: &Report, one: &Collected<'_>) -> Subject {
             tid: one.tid,
             ..Subject::default()
         },
+    };
+    if let Some(function) = one.most.functions.first() {
+        functions::point_at(&mut culprit, &function.location);
     }
+    culprit
 }
 
 fn evidences(one: &Collected<'_>, wall_s: f64) -> Vec<Evidence> {
-    let what = if one.on_path { "time of the critical path in the collector" } else { "CPU time in the collector" };
+    let what =
+        if one.share.is_some() { "time of the critical path in the collector" } else { "CPU time in the collector" };
     let threshold = Some(("reporting threshold", REPORTED_SHARE * wall_s));
     let mut list: Vec<Evidence> =
         one.parts.iter().map(|(s, source)| evidence(what, *s, "s", source.clone(), threshold)).collect();
