@@ -131,14 +131,12 @@ pub struct Reader<'a> {
     history: &'a History,
     pythons: &'a Pythons,
     cursors: FastMap<u32, Cursor>,
+    /// Room for a block that is only looked at.
+    earlier: Vec<Interval>,
 }
 
 /// Makes all futexes of an interpreter lock one, and a try at another one of them after a timeout the retry that it is.
-fn one_interpreter_lock(intervals: &mut [Interval], tgid: u32, pythons: &Pythons) {
-    if !pythons.runs(tgid) {
-        return;
-    }
-    let mut tries = Tries::default();
+fn one_interpreter_lock(intervals: &mut [Interval], tgid: u32, pythons: &Pythons, tries: &mut Tries) {
     for interval in intervals {
         if let Some(wait) = &mut interval.wait
             && wait.reason.state == State::Futex
@@ -163,7 +161,7 @@ struct Cursor {
 impl<'a> Reader<'a> {
     /// A reader of everything.
     pub fn new(history: &'a History, pythons: &'a Pythons) -> Self {
-        Reader { history, pythons, cursors: FastMap::default() }
+        Reader { history, pythons, cursors: FastMap::default(), earlier: Vec::new() }
     }
 
     /// The thread's interval that begins before `ts_ns` and is the latest such; none where nothing is kept of that time. Times
@@ -193,7 +191,15 @@ impl<'a> Reader<'a> {
                 return None;
             }
             block.read(&mut cursor.intervals);
-            one_interpreter_lock(&mut cursor.intervals, tgid, self.pythons);
+            if self.pythons.runs(tgid) {
+                let mut tries = Tries::default();
+                // The first wait may be a retry of the last one of the block before.
+                if let Some(earlier) = cursor.blocks_before.checked_sub(1).and_then(|index| blocks.get(index)) {
+                    earlier.read(&mut self.earlier);
+                    one_interpreter_lock(&mut self.earlier, tgid, self.pythons, &mut tries);
+                }
+                one_interpreter_lock(&mut cursor.intervals, tgid, self.pythons, &mut tries);
+            }
         }
     }
 
