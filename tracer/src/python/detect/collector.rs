@@ -16,6 +16,9 @@ const MOST_PARTS: usize = 8;
 /// Longest code that is searched for jumps into the cold part.
 const MOST_CODE_BYTES: u64 = 64 << 20;
 
+/// A range of code, and whether it is a part of a function that was put elsewhere.
+type Holder = (Range<u64>, bool);
+
 /// Whether a symbol is of a function below which all is collecting. `collect` is 3.8's and 3.9's, the second line 3.14's.
 pub fn is_collector(symbol: &[u8]) -> bool {
     const NAMES: [&[u8]; 6] = [
@@ -48,9 +51,8 @@ pub fn by_probe(file: &ElfFile64<'_>, image: &Image) -> Vec<Range<u64>> {
     parts
 }
 
-/// Every range that call frame information covers; and the one with this address, and whether it is a part of a function that was put
-/// elsewhere.
-fn functions(file: &ElfFile64<'_>, probe: u64) -> (Vec<Range<u64>>, Option<(Range<u64>, bool)>) {
+/// Every range that call frame information covers; and the one with this address.
+fn functions(file: &ElfFile64<'_>, probe: u64) -> (Vec<Range<u64>>, Option<Holder>) {
     let (mut functions, mut holder) = (Vec::new(), None);
     let Some(section) = file.section_by_name(".eh_frame") else { return (functions, holder) };
     let Ok(data) = section.data() else { return (functions, holder) };
