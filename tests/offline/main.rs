@@ -2,7 +2,7 @@
 //!
 //! Here: the recorded captures of `captures/` and by which command each was recorded. The tests are in the modules.
 //!
-//! Recorded on a host of two CPUs, as root, in a folder that held only `workload` and `tracer`, with the first CPU to themselves
+//! Recorded on a host of two CPUs, as root, in a folder that held only `workload`, `tracer` and scripts of `live/python`, with the first CPU to themselves
 //! (`taskset -c 0 nice -n -20`), then made fit to be checked in by `scrub.rs`. To record one anew: run its command below under
 //! `./tracer run --capture NAME.trc --` (or as it says), run the scrubber over it, then `cargo xtask bless` and read the diff.
 //! The workload draws the names of its threads at random, so they differ from recording to recording.
@@ -87,4 +87,8 @@ recorded! {
         "more spinning threads than CPUs, on a crowded host";
     low_priority "low-priority" "./workload crowded --cpu 0 --nice 19 --duration 2s beside one at nice 0, run --family sched"
         "a thread of low priority beside one of a normal one";
+    gil "gil" "/usr/bin/python3 gil_requests.py thread 120, on both CPUs; run --family sched,cpu"
+        "a Python thread computes while main wants the interpreter lock for each request; a stripped interpreter";
+    gc "gc" "/usr/bin/python3 gc_steps.py 300000 20, on both CPUs; run --family sched,cpu"
+        "Python's collector of garbage looks at many objects over and over, in a stripped interpreter";
 }

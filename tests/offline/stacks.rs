@@ -83,7 +83,7 @@ fn a_capture_with_stacks_reads_back_and_reports_the_same() {
 
 #[test]
 fn recordings_without_stacks_have_no_section() {
-    for capture in RECORDED {
+    for capture in RECORDED.iter().filter(|capture| !capture.command.contains("sched,cpu")) {
         let report = golden_report(capture.name);
         assert!(report.stacks.is_none(), "{}", capture.name);
         assert!(!text(&report).contains("Stacks:"), "{}", capture.name);

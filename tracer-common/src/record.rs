@@ -105,4 +105,6 @@ pub mod meta {
     pub const CPU_LIMITS: u16 = super::kind(0, 16);
     /// What became of the stacks of threads that waited already when tracing began.
     pub const ATTACHED: u16 = super::kind(0, 20);
+    /// A process runs CPython, and where its interpreter lock and its collector of garbage are.
+    pub const PYTHON: u16 = super::kind(0, 17);
 }

@@ -1,5 +1,6 @@
 //! The aggregate's end: closes the window and writes the report's plain parts. Findings and the verdict are added by `diagnose`.
 
+use std::borrow::Cow;
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
@@ -11,10 +12,12 @@ use super::classify::{Detail, Reason, State};
 use super::locks::{Lock, WaiterTally};
 use super::names::NameId;
 use super::spinning;
+use super::stacks::phases::Phases;
 use super::stacks::report::{Measured, Named};
 use super::table::{Finished, Rest};
 use super::thread::{Blind, Origin, Party, Sums};
 use super::waits::{OwnerTally, WaitStat, WakerTally};
+use crate::model::locks::PYTHON_LOCK;
 use crate::model::meta::{CostRecord, StartRecord};
 use crate::model::profile::Profile;
 use crate::model::report::{
@@ -54,7 +57,9 @@ impl Aggregate {
         let mut finished = self.close();
         self.processes.end_all();
         let profile = self.stacks.is_active().then(|| self.profile_part());
-        let stacks = profile.as_ref().map(|profile| Named::new(&self.stacks, profile));
+        let stacks = profile.as_ref().map(|profile| {
+            Named::new(&self.stacks, profile, Phases::of(&self.stacks.definitions, &self.pythons.collectors()))
+        });
         for finished in &mut finished {
             spinning::split(&mut finished.thread, stacks.as_ref());
         }
@@ -88,6 +93,7 @@ impl Aggregate {
             criticality: opinions.0,
             knots: opinions.1,
             stacks: writer.stacks.as_ref().map(|stacks| stacks.section(&self.measured(sched))),
+            python: self.pythons.section(),
             coverage: self.coverage_part(),
             overhead: self.cost.as_ref().map(|cost| overhead(cost, self.startup_cpu_s, self.window_ns())),
         }
@@ -274,6 +280,7 @@ impl Writer<'_> {
             waits: self
                 .waits(thread.tgid, detailed.map(|detailed| detailed.waits.iter().collect()).unwrap_or_default()),
             functions: self.stacks.as_ref().map(|s| s.functions_of(thread.tgid, thread.tid)).unwrap_or_default(),
+            phases: self.stacks.as_ref().map(|s| s.phases_of(thread.tgid, thread.tid)).unwrap_or_default(),
         }
     }
 
@@ -292,13 +299,13 @@ impl Writer<'_> {
         self.stacks.as_ref().map(|stacks| stacks.places(tgid, places)).unwrap_or_default()
     }
 
-    fn waits(&self, tgid: u32, mut waits: Vec<&WaitStat>) -> Vec<Wait> {
-        waits.retain(|wait| wait.count > 0);
+    fn waits(&self, tgid: u32, waits: Vec<&WaitStat>) -> Vec<Wait> {
+        let mut waits = self.aggregate.pythons.merge_waits(tgid, waits);
         waits.sort_by_key(|wait| {
             (Reverse(wait.total_ns), wait.reason.state, wait.object, wait.reason.detail, wait.reason.syscall)
         });
         waits.truncate(MAX_WAITS);
-        let row = |wait: &WaitStat| Wait {
+        let row = |wait: &Cow<'_, WaitStat>| Wait {
             state: wait.reason.state.id().to_owned(),
             object: object(wait.reason, wait.object),
             detail: self.aggregate.wait_detail(wait.reason),
@@ -312,7 +319,7 @@ impl Writer<'_> {
             wakers: self.wakers(&wait.wakers, MAX_WAIT_PARTIES),
             places: self.places(tgid, &wait.places),
         };
-        waits.into_iter().map(row).collect()
+        waits.iter().map(row).collect()
     }
 
     /// The last name that a thread met earlier had, or the one it had then, or what NAME records tell of strangers.
@@ -402,7 +409,8 @@ impl Writer<'_> {
     }
 
     fn locks(&self) -> Locks {
-        let mut locks: Vec<&Lock> = self.aggregate.locks.iter().filter(|lock| lock.waits > 0).collect();
+        let waited = self.aggregate.locks.iter().filter(|lock| lock.waits > 0);
+        let mut locks = self.aggregate.pythons.merge_locks(waited.collect());
         locks.sort_by_key(|lock| (Reverse(lock.total_ns), lock.tgid, lock.address, lock.space));
         locks.truncate(MAX_FUTEXES);
         let (open, open_not_listed) = self.open_waits();
@@ -417,11 +425,12 @@ impl Writer<'_> {
         }
     }
 
-    fn futexes(&self, locks: &[&Lock]) -> Vec<Futex> {
+    fn futexes(&self, locks: &[Cow<'_, Lock>]) -> Vec<Futex> {
         let mut to_explain = MAX_EXPLAINED;
-        let mut row = |lock: &&Lock| {
+        let mut row = |lock: &Cow<'_, Lock>| {
             let mut futex = self.futex(lock);
-            if !futex.owners.is_empty() && to_explain > 0 {
+            let is_python = futex.kind.as_deref() == Some(PYTHON_LOCK);
+            if (is_python || !futex.owners.is_empty()) && to_explain > 0 {
                 to_explain -= 1;
                 let longest =
                     |waiter: &&WaiterTally| (waiter.total_ns, Reverse((waiter.party.tid, waiter.party.serial)));
@@ -436,12 +445,17 @@ impl Writer<'_> {
     }
 
     fn futex(&self, lock: &Lock) -> Futex {
+        let gil = self.aggregate.pythons.gil(lock.tgid, lock.address);
         let mut waiters = lock.waiters.clone();
         waiters.retain(|waiter| waiter.count > 0);
         waiters.sort_by_key(|waiter| (Reverse(waiter.total_ns), waiter.party.tid, waiter.party.serial));
         let process = waiters.first().and_then(|waiter| self.party_names(waiter.party).2);
         waiters.truncate(MAX_FUTEX_PARTIES);
-        let (kind, kind_source) = self.lock_kind(lock).unzip();
+        // What the interpreter's own layout says comes before what its code looks like: its lock is made of condition variables.
+        let (kind, kind_source) = match gil {
+            Some((_, part)) => (Some(part.id().to_owned()), Some("memory")),
+            None => self.lock_kind(lock).unzip(),
+        };
         let row = |waiter: &WaiterTally| Waiter {
             tid: waiter.party.tid,
             ns_tid: known(waiter.party.ns_tid),

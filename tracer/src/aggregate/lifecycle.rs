@@ -95,6 +95,9 @@ impl Aggregate {
     }
 
     pub(super) fn fork(&mut self, event: &Fork) {
+        if event.child_tid == event.child_tgid {
+            self.pythons.fork(event.child_tgid, event.parent_tgid);
+        }
         if event.child_tid == event.child_tgid
             && let Some(process) = self.processes.get_mut(event.child_tgid)
         {
@@ -112,6 +115,7 @@ impl Aggregate {
             self.learn_process(index, event.tgid);
         }
         self.let_go(event.tgid, ts_ns);
+        self.pythons.exec(event.tgid);
         let old_locks = self.processes.renew_space(event.tgid);
         self.locks.retire(&old_locks);
         let Some(process) = self.processes.get_mut(event.tgid) else { return };

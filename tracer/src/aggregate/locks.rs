@@ -43,7 +43,7 @@ pub struct WaiterTally {
 }
 
 /// One futex.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Lock {
     /// The process.
     pub tgid: u32,

@@ -20,6 +20,7 @@ mod locks;
 pub mod names;
 mod open_waits;
 pub mod processes;
+mod python;
 mod queue;
 mod spawned;
 mod spinning;
@@ -46,6 +47,7 @@ use self::limits::Limits;
 use self::locks::Locks;
 use self::names::{NameId, Names};
 use self::processes::Processes;
+use self::python::Pythons;
 use self::queue::Occupancy;
 use self::stacks::Stacks;
 use self::table::{Bounds, Finished, Threads};
@@ -104,6 +106,7 @@ pub struct Aggregate {
     limits: Limits,
     /// The records tell threads held back by a quota from others that are ready.
     tells_throttling: bool,
+    pythons: Pythons,
     stacks: Stacks,
     history: History,
     ledger: Ledger,
@@ -136,6 +139,7 @@ impl Aggregate {
             kernel_locks: KernelLocks::default(),
             limits: Limits::default(),
             tells_throttling: false,
+            pythons: Pythons::default(),
             stacks: Stacks::default(),
             history: History::default(),
             ledger: Ledger::default(),
@@ -239,6 +243,7 @@ impl Aggregate {
             Meta::Symbol(symbol) => self.stacks.definitions.symbol(symbol),
             Meta::Locks(locks) => self.kernel_locks.short(locks),
             Meta::Attached(attached) => self.stacks.attached = Some(attached.clone()),
+            Meta::Python(python) => self.pythons.record(python),
             Meta::CpuLimits(limits) => self.limits.record(limits, &mut self.names),
             Meta::End(end) => {
                 self.end = Some(end.clone());

@@ -1,5 +1,6 @@
 //! What one thread waited for: per object how often, how long, who held it and who ended the waits. Bounded: at most
-//! [`MAX_OBJECTS`] objects per thread, then one entry per state for all others.
+//! [`MAX_OBJECTS`] objects per thread and state, then one entry per state for all others: the files that a program reads as it
+//! starts must not take the room of the locks that it waits for later.
 
 use tracer_common::futex::LockKind;
 use tracer_common::sched::WakeContext;
@@ -8,7 +9,7 @@ use super::classify::{Detail, Reason, State};
 use super::processes::Processes;
 use super::thread::Party;
 
-/// Distinct objects kept of one thread.
+/// Distinct objects kept of one thread in each state.
 pub const MAX_OBJECTS: usize = 32;
 
 /// Owners kept of one wait entry.
@@ -135,7 +136,7 @@ impl Waits {
         }
         self.last = match self.list.iter().position(same) {
             Some(position) => position as u32,
-            None if self.list.len() < MAX_OBJECTS => self.push(reason, object),
+            None if self.of(reason.state) < MAX_OBJECTS => self.push(reason, object),
             None => {
                 let rest = Reason { state: reason.state, detail: Detail::None, syscall: -1 };
                 let merged = |stat: &WaitStat| stat.object == 0 && stat.reason == rest;
@@ -146,6 +147,10 @@ impl Waits {
             }
         };
         self.last
+    }
+
+    fn of(&self, state: State) -> usize {
+        self.list.iter().filter(|stat| stat.reason.state == state).count()
     }
 
     fn push(&mut self, reason: Reason, object: u64) -> u32 {

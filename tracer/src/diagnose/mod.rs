@@ -8,6 +8,8 @@ mod cpu_quota;
 mod deadlock;
 mod fsync_stall;
 mod functions;
+mod gc_pauses;
+mod gil_contention;
 mod kernel_lock_contention;
 mod process_spawn_storm;
 mod run_queue;
@@ -28,6 +30,8 @@ mod tests_cpu;
 mod tests_deadlock;
 #[cfg(test)]
 mod tests_kernel_locks;
+#[cfg(test)]
+mod tests_python;
 #[cfg(test)]
 mod tests_spin;
 
@@ -84,6 +88,7 @@ pub const RULES: &[&dyn Rule] = &[
     &fsync_stall::FsyncStall,
     &user_lock_contention::UserLockContention,
     &allocator_contention::AllocatorContention,
+    &gil_contention::GilContention,
     &kernel_lock_contention::MmapLockContention,
     &kernel_lock_contention::KernelLockContention,
     &run_queue::LowPriority,
@@ -92,6 +97,7 @@ pub const RULES: &[&dyn Rule] = &[
     &run_queue::RunQueueWait,
     &process_spawn_storm::ProcessSpawnStorm,
     &straggler::Straggler,
+    &gc_pauses::GcPauses,
     &cpu_bound::CpuBound,
 ];
 

@@ -184,6 +184,7 @@ impl<'a, W: io::Write> Line<'a, W> {
             Meta::Locks(payload) => self.fields(payload),
             Meta::CpuLimits(payload) => self.fields(payload),
             Meta::Attached(payload) => self.fields(payload),
+            Meta::Python(payload) => self.fields(payload),
         }
     }
 

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::stacks::FunctionTime;
+use super::stacks::{FunctionTime, Phase, Whose};
 
 /// What the wall time of one thread went to, where it waited followed into the threads that it waited for.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -25,6 +25,9 @@ pub struct CriticalPath {
     /// What the parts leave out.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub others: Option<PathOthers>,
+    /// Time on the path that went to a runtime's own doings, by thread, most first; at most 8.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub phases: Vec<PathPhase>,
     /// Waits that the path led through: how much of the wall time each is the reason of. They overlap, so they do not sum to it.
     pub waits: Vec<PathWait>,
     /// What processes that lived no longer than 250 ms did on the path, by the process that started them; at most 8.
@@ -119,6 +122,20 @@ pub struct PathOthers {
     pub share: f64,
 }
 
+/// Time on the path that one thread spent below one function of its runtime.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct PathPhase {
+    /// Of the path's wall time.
+    pub share: f64,
+    /// The thread.
+    #[serde(flatten)]
+    pub whose: Whose,
+    /// What it did, how long, from where.
+    #[serde(flatten)]
+    pub what: Phase,
+}
+
 /// A wait that is the reason of time on the path: without it at most this time would not be there.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
@@ -173,6 +190,22 @@ pub struct Explanation {
     pub did: Vec<Explained>,
 }
 
+/// One of several threads in [`Explained`].
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct ExplainedBy {
+    /// The thread.
+    pub tid: u32,
+    /// Its name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub thread: Option<String>,
+    /// How long.
+    pub s: f64,
+    /// In which functions; at most 4.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub functions: Vec<FunctionTime>,
+}
+
 /// What threads of a process did while another one waited for them.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
@@ -205,4 +238,7 @@ pub struct Explained {
     /// In which functions; at most 4.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub functions: Vec<FunctionTime>,
+    /// Where there are several threads, those with most of the time; at most 4.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub by: Vec<ExplainedBy>,
 }

@@ -8,7 +8,8 @@ use tracer_common::stack::Sampled;
 
 use super::meta::{
     AttachedRecord, CostRecord, CpuLimitsRecord, EndRecord, FamilyRecord, FrameRecord, HostRecord, LocksRecord,
-    LossRecord, ModuleRecord, NameRecord, SeedRecord, StackRecord, StartRecord, SymbolRecord, TargetRecord, TickRecord,
+    LossRecord, ModuleRecord, NameRecord, PythonRecord, SeedRecord, StackRecord, StartRecord, SymbolRecord,
+    TargetRecord, TickRecord,
 };
 
 /// One record, decoded.
@@ -62,6 +63,7 @@ pub enum Meta {
     CpuLimits(CpuLimitsRecord),
     /// Stacks of threads that waited already when tracing began.
     Attached(AttachedRecord),
+    Python(PythonRecord),
 }
 
 impl Event {
@@ -115,6 +117,7 @@ pub const fn kind_name(number: u16) -> Option<&'static str> {
         meta::LOCKS => "locks",
         meta::CPU_LIMITS => "cpu-limits",
         meta::ATTACHED => "attached",
+        meta::PYTHON => "python",
         _ => return None,
     })
 }

@@ -7,6 +7,9 @@ use super::critical_path::Explanation;
 use super::stacks::{FunctionTime, ShownFrame};
 use super::threads::{Owner, Waker};
 
+/// [`Futex::kind`] of CPython's interpreter lock.
+pub const PYTHON_LOCK: &str = "python interpreter lock";
+
 /// Waits on futexes and for locks of the kernel.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Locks {
@@ -194,7 +197,8 @@ pub struct Futex {
     pub address: String,
     /// What it is: "pthread mutex", "robust pthread mutex", "priority-inheritance mutex", "pthread rwlock", "condition variable",
     /// "semaphore", "join", "barrier", "once", "malloc arena", "stdio stream", "Rust mutex" and others of Rust, "Go lock", "Go note".
-    /// Absent where that could not be decided.
+    /// Absent where that could not be decided. "python interpreter lock" is CPython's, of which `address` stands for several futexes and
+    /// each try of 5 ms is a wait of its own; "python interpreter lock, handing over" where the thread waits that gave it up.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kind: Option<String>,
     /// How that was decided. "memory": by the words at its address when waits began; "function": by the functions that threads waited in;
@@ -222,7 +226,8 @@ pub struct Futex {
     pub woken_by_owner: u64,
     /// Threads that ended waits, by descending count, then tid; at most 16.
     pub wakers: Vec<Waker>,
-    /// What was done while the thread that waited longest waited; only of the locks with the longest waits that had an owner.
+    /// What was done while the thread that waited longest waited; only of the locks with the longest waits that had an owner,
+    /// and of Python's interpreter lock.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[serde(default)]
     pub explanation: Option<Explanation>,

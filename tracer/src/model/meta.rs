@@ -447,3 +447,47 @@ pub struct SymbolRecord {
     /// Why there is none, in a word: "no-symbols", "not-covered", "unreadable", "timed-out".
     pub missing: Option<String>,
 }
+
+/// Kind `PYTHON`: a process that runs CPython, when its first stack came, and again after an exec. A forked child has what its parent
+/// has until a record of its own comes.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct PythonRecord {
+    /// The process.
+    pub tgid: u32,
+    /// As in "3.11.7".
+    pub version: String,
+    /// Addresses of the interpreter's global state.
+    pub runtime: Addresses,
+    /// Addresses of the futexes on which threads wait that want the interpreter lock; absent: not known.
+    pub gil: Option<Addresses>,
+    /// Addresses of those on which the thread waits that has given it up on demand, until another one has it.
+    pub gil_handed_over: Option<Addresses>,
+    /// The file with the interpreter.
+    pub module: u32,
+    /// Addresses in that file of the collector of garbage; empty: not known.
+    pub collector: Vec<Addresses>,
+}
+
+/// Part of [`PythonRecord`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Addresses {
+    /// The first one.
+    pub start: u64,
+    /// The one behind the last one.
+    pub end: u64,
+}
+
+impl Addresses {
+    /// Whether an address is one of them.
+    pub fn contains(&self, address: u64) -> bool {
+        (self.start..self.end).contains(&address)
+    }
+}
+
+impl From<std::ops::Range<u64>> for Addresses {
+    fn from(range: std::ops::Range<u64>) -> Self {
+        Addresses { start: range.start, end: range.end }
+    }
+}

@@ -11,6 +11,7 @@ pub mod locks;
 pub mod meta;
 pub mod opinions;
 pub mod profile;
+pub mod python;
 pub mod report;
 pub mod stacks;
 pub mod text;

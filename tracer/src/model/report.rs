@@ -15,6 +15,7 @@ pub use super::coverage::{Coverage, FamilyCoverage, Overhead, ProgramOverhead};
 pub use super::cpu::{Cpu, CpuIdle, CpuQuota, HostCpu, Process, Program, Spawned, Spawner};
 pub use super::finding::{Comparison, Evidence, Finding, RuleOutcome, RuleStatus, Severity, Subject, Verdict};
 pub use super::locks::{Futex, KernelLock, KernelOwner, KernelWaiter, Locks, Waiter};
+pub use super::python::{Python, PythonProcess};
 pub use super::threads::{Context, Others, Owner, Queued, QueuedBehind, Row, Spinning, Thread, Wait, Waker};
 
 /// The value of [`Report::schema`].
@@ -65,6 +66,10 @@ pub struct Report {
     /// Which functions used the CPUs and which waited; absent without the family `cpu`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stacks: Option<Stacks>,
+    /// Processes that run CPython; absent where none was found.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
+    pub python: Option<Python>,
     /// How much of what happened was seen.
     pub coverage: Coverage,
     /// What tracing cost; live runs only, or as far as the capture says.

@@ -310,3 +310,21 @@ pub struct SpunFunction {
     /// How long.
     pub total_s: f64,
 }
+
+/// [`Phase::phase`] of time below CPython's collector of cyclic garbage.
+pub const PYTHON_GC: &str = "python-gc";
+
+/// Time on a CPU below one function of a runtime, whatever ran there, by samples.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct Phase {
+    /// "python-gc": CPython's collector of cyclic garbage.
+    pub phase: String,
+    /// How long, as the samples estimate it.
+    pub s: f64,
+    /// Samples.
+    pub samples: u64,
+    /// Functions that it came from, as stacks are put down to functions; at most 4.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub functions: Vec<FunctionTime>,
+}

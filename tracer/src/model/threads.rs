@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::stacks::{FunctionTime, SpunFunction};
+use super::stacks::{FunctionTime, Phase, SpunFunction};
 
 /// A row of the thread table: one thread, or what all threads without a row of their own have in common.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -121,6 +121,10 @@ pub struct Thread {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[serde(default)]
     pub functions: Vec<FunctionTime>,
+    /// Of its time on a CPU what went to the runtime's own doings.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(default)]
+    pub phases: Vec<Phase>,
 }
 
 /// All waits of one thread for one thing.

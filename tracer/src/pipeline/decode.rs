@@ -122,6 +122,7 @@ fn decode_meta(header: Header, payload: &[u8]) -> Result<Event, Undecoded> {
         meta::LOCKS => json(payload).map(Meta::Locks),
         meta::CPU_LIMITS => json(payload).map(Meta::CpuLimits),
         meta::ATTACHED => json(payload).map(Meta::Attached),
+        meta::PYTHON => json(payload).map(Meta::Python),
         _ => return Err(Undecoded { header: Some(header), cause: Cause::UnknownKind }),
     };
     match meta {

@@ -11,7 +11,7 @@
 //! - Records of family 0 never overtake each other. Each comes out in its place by time, behind kernel records of the same
 //!   time; one whose time is before that of an earlier one takes the earlier one's place.
 //! - HOST, TARGET, FAMILIES and START come out at once, so they are in front of all events that arrive with them.
-//! - SAMPLED, MODULE, FRAME, STACK and SYMBOL come out at once as well, whatever their time: unwinding takes time, so they arrive
+//! - SAMPLED, MODULE, FRAME, STACK, SYMBOL and PYTHON come out at once as well, whatever their time: unwinding takes time, so they arrive
 //!   behind ticks that cover it, and whoever uses them needs no order among them and the rest. They are never late, and they
 //!   hold nothing back and release nothing.
 //! - A record that is too short for a header comes out at once.
@@ -69,7 +69,7 @@ impl Held {
 
 /// Whether records of this kind may stand anywhere among the others.
 pub const fn passes(kind: u16) -> bool {
-    matches!(kind, cpu::SAMPLED | meta::MODULE | meta::FRAME | meta::STACK | meta::SYMBOL)
+    matches!(kind, cpu::SAMPLED | meta::MODULE | meta::FRAME | meta::STACK | meta::SYMBOL | meta::PYTHON)
 }
 
 /// See the module.

@@ -21,6 +21,9 @@ fn interpreter(minor: u8) -> Interpreter {
         eval: Vec::new(),
         tail_calls: false,
         runtime: 0..0,
+        gil: None,
+        module: crate::process::ModuleId(0),
+        collector: Vec::new(),
         code: layout.code,
         types: TYPES,
     }

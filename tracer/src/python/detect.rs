@@ -5,6 +5,7 @@
 //! doubt; then the first structures in the process's memory are followed. Anything else is "unknown", with the reason, and the
 //! caller keeps to native frames. Not here: when to look (`stacks`).
 
+mod collector;
 mod parts;
 mod symbols;
 
@@ -14,6 +15,7 @@ use tracer_common::python::PythonProcess;
 
 use self::symbols::Symbols;
 use super::{
+    gil,
     layout::{self, Interpreter, Layout, PUBLISHED_BYTES, THREAD_INTERPRETER, Types, Version},
     memory::{ReadMemory, word},
 };
@@ -63,7 +65,7 @@ impl Detector {
             };
             let Some(symbols) = symbols else { continue };
             let Some(bias) = bias(space, module) else { continue };
-            return match interpreter(&symbols, bias, memory) {
+            return match interpreter(&symbols, (module.id, bias), memory) {
                 Ok(Some(interpreter)) => Detected::Python(Box::new(interpreter)),
                 Ok(None) => Detected::NotReady,
                 Err(why) => Detected::Unknown(why),
@@ -129,7 +131,11 @@ fn bias(space: &AddressSpace, module: &Module) -> Option<u64> {
 }
 
 /// The interpreter, checked against the process's memory; `None`: it has not begun.
-fn interpreter(symbols: &Symbols, bias: u64, memory: &mut dyn ReadMemory) -> Result<Option<Interpreter>, String> {
+fn interpreter(
+    symbols: &Symbols,
+    (module, bias): (ModuleId, u64),
+    memory: &mut dyn ReadMemory,
+) -> Result<Option<Interpreter>, String> {
     let Some(runtime) = &symbols.runtime else { return Ok(None) };
     let runtime = runtime.start.wrapping_add(bias)..runtime.end.wrapping_add(bias);
     let (version, layout) = layout_of(symbols, runtime.start, memory)?;
@@ -149,7 +155,10 @@ fn interpreter(symbols: &Symbols, bias: u64, memory: &mut dyn ReadMemory) -> Res
         process: PythonProcess { interpreters_head: head, ..layout.process },
         eval: symbols.eval.iter().map(|range| range.start.wrapping_add(bias)..range.end.wrapping_add(bias)).collect(),
         tail_calls: version.minor >= 14 && eval_bytes < SMALL_EVALUATOR_BYTES,
+        gil: gil::find(version, &runtime, head, memory),
         runtime,
+        module,
+        collector: symbols.collector.clone(),
         code: layout.code,
         types: Types { code: code.wrapping_add(bias), text: text.wrapping_add(bias), bytes: bytes.wrapping_add(bias) },
     }))

@@ -8,6 +8,9 @@ use std::{fmt, ops::Range};
 
 use tracer_common::python::{NONE, PythonFrame, PythonProcess};
 
+use super::gil::Gil;
+use crate::process::ModuleId;
+
 /// A version of CPython 3.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Version {
@@ -38,6 +41,12 @@ pub struct Interpreter {
     pub tail_calls: bool,
     /// Addresses of `_PyRuntime`. The futexes of the GIL lie in it.
     pub runtime: Range<u64>,
+    /// Where in it, if that is known.
+    pub gil: Option<Gil>,
+    /// The file that the interpreter lies in.
+    pub module: ModuleId,
+    /// Addresses in that file of its collector of garbage; empty: not known.
+    pub collector: Vec<Range<u64>>,
     /// Where code objects keep what names them.
     pub code: CodeLayout,
     /// Addresses of the types by which objects are recognised.
@@ -308,6 +317,24 @@ pub fn published(bytes: &[u8; PUBLISHED_BYTES]) -> Option<Result<(Version, Layou
             .map(|layout| (version, layout))
             .ok_or(format!("CPython {version}: the offsets it publishes make no sense")),
     )
+}
+
+/// What an interpreter publishes of its lock: offsets in the interpreter's state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PublishedGil {
+    /// Of the pointer to the lock.
+    pub pointer: u64,
+    /// Of the main interpreter's lock itself.
+    pub state: u64,
+    /// Of its field `locked`.
+    pub locked: u64,
+}
+
+/// Where 3.13 keeps its lock, as the table at the start of `_PyRuntime` has it.
+pub fn published_gil(bytes: &[u8; PUBLISHED_BYTES]) -> Option<PublishedGil> {
+    let table = Table(bytes);
+    let is_3_13 = bytes.starts_with(COOKIE) && (table.word(1) as u32).to_le_bytes()[2..] == [13, 3];
+    is_3_13.then(|| PublishedGil { pointer: table.word(14), state: table.word(15), locked: table.word(17) })
 }
 
 struct Table<'a>(&'a [u8; PUBLISHED_BYTES]);

@@ -19,6 +19,9 @@ fn interpreter(minor: u8, tail_calls: bool) -> Interpreter {
         eval: vec![EVAL..EVAL + 0x100, 0x3000..0x3010],
         tail_calls,
         runtime: 0..0,
+        gil: None,
+        module: crate::process::ModuleId(0),
+        collector: Vec::new(),
         code: CodeLayout::default(),
         types: Types::default(),
     }

@@ -6,6 +6,7 @@
 
 mod code;
 mod detect;
+mod gil;
 mod layout;
 mod lines;
 mod memory;
@@ -20,6 +21,7 @@ mod tests_live;
 
 pub use code::{Codes, Missing, PyName};
 pub use detect::{Detected, Detector};
+pub use gil::Gil;
 pub use layout::{Interpreter, Version};
 pub use memory::{ProcessMemory, ReadMemory};
 pub use merge::{Merged, merge};

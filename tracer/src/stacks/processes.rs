@@ -12,6 +12,7 @@ use aya::maps::{HashMap as BpfMap, MapData};
 
 use crate::kernel::clock;
 use crate::kernel::loader::PythonProcessValue;
+use crate::model::meta::PythonRecord;
 use crate::process::{AddressSpace, Backing, Modules};
 use crate::python::{Codes, Detected, Detector, Interpreter, ProcessMemory, ReadMemory};
 use crate::symbol::perf_map::PerfMap;
@@ -75,6 +76,8 @@ pub struct Processes {
     /// Names of Python code.
     pub codes: Codes,
     detector: Detector,
+    /// Interpreters that were found and not told of yet: as many as processes were read since.
+    found: Vec<PythonRecord>,
     /// When the newest process was first seen, or a process became another program.
     pub newest_ns: u64,
 }
@@ -88,6 +91,7 @@ impl Processes {
             python_map,
             codes: Codes::new(),
             detector: Detector::new(),
+            found: Vec::new(),
             newest_ns: 0,
         }
     }
@@ -171,6 +175,7 @@ impl Processes {
         }
         let python = self.python(pid, &space);
         self.tell_programs(pid, &python);
+        self.tell_of(pid, same_program, &python);
         let perf_map = if has_anonymous_code(&space) { self.perf_map(pid, same_program, now_ns) } else { None };
         let process = Process {
             space: Some(space),
@@ -244,6 +249,30 @@ impl Processes {
             }
             _ => {}
         }
+    }
+
+    /// An interpreter that is new is to be told of.
+    fn tell_of(&mut self, pid: u32, same_program: bool, python: &Python) {
+        let Python::Yes(interpreter, _) = python else { return };
+        let known = self.known.get(&pid).is_some_and(|process| matches!(process.python, Python::Yes(..)));
+        if known && same_program {
+            return;
+        }
+        let gil = interpreter.gil.as_ref();
+        self.found.push(PythonRecord {
+            tgid: pid,
+            version: interpreter.version.to_string(),
+            runtime: interpreter.runtime.clone().into(),
+            gil: gil.map(|gil| gil.wanted.clone().into()),
+            gil_handed_over: gil.map(|gil| gil.handed_over.clone().into()),
+            module: interpreter.module.0,
+            collector: interpreter.collector.iter().map(|range| range.clone().into()).collect(),
+        });
+    }
+
+    /// The interpreters found since this was last asked.
+    pub fn take_found(&mut self) -> Vec<PythonRecord> {
+        std::mem::take(&mut self.found)
     }
 
     fn has_room(&self, processes: usize, space_bytes: usize) -> bool {

@@ -99,6 +99,7 @@ impl Worker {
         };
         let user = self.user(&raw);
         let stack = self.intern(&raw, user, batch);
+        self.tell_found(raw.header().ts_ns, batch);
         let place = raw.wait_place();
         let refreshed = if raw.origin() != origin::ON_CPU { self.refreshed(raw.tgid(), place, stack) } else { 0 };
         let header = Header { kind: cpu::SAMPLED, ..raw.header() };
@@ -133,6 +134,16 @@ impl Worker {
                 self.take(&record, batch);
             }
             self.attached.tell(batch);
+        }
+    }
+
+    /// Tells of interpreters that were found meanwhile.
+    fn tell_found(&mut self, ts_ns: u64, batch: &mut Batch) {
+        for record in self.processes.take_found() {
+            if let Some(module) = self.processes.modules.get(ModuleId(record.module)) {
+                self.interner.module(ts_ns, module, batch);
+            }
+            push_meta(batch, ts_ns, meta::PYTHON, &record);
         }
     }
 

@@ -107,6 +107,7 @@ fn payload_bytes(meta: &Meta) -> Vec<u8> {
         Meta::Locks(payload) => serde_json::to_vec(payload),
         Meta::CpuLimits(payload) => serde_json::to_vec(payload),
         Meta::Attached(payload) => serde_json::to_vec(payload),
+        Meta::Python(payload) => serde_json::to_vec(payload),
     }
     .expect("plain data")
 }
@@ -152,6 +153,7 @@ pub fn meta_event(ts_ns: u64, payload: Meta) -> Event {
         Meta::Locks(_) => meta::LOCKS,
         Meta::CpuLimits(_) => meta::CPU_LIMITS,
         Meta::Attached(_) => meta::ATTACHED,
+        Meta::Python(_) => meta::PYTHON,
     };
     Event::Meta(header(kind, ts_ns, 0), Box::new(payload))
 }

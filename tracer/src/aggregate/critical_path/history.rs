@@ -5,9 +5,11 @@
 use std::cmp::Reverse;
 use std::collections::VecDeque;
 
-use super::trail::{Block, Interval, Trail};
+use super::trail::{Block, Interval, Trail, Tries};
+use crate::aggregate::classify::State;
 use crate::aggregate::hash::FastMap;
 use crate::aggregate::names::NameId;
+use crate::aggregate::python::Pythons;
 
 /// What is known of a thread besides its intervals.
 #[derive(Clone, Copy, Debug, Default)]
@@ -155,7 +157,25 @@ impl History {
 /// Reads threads' intervals backwards. Each thread is read once from its end to its start, however often the walk comes back to it.
 pub struct Reader<'a> {
     history: &'a History,
+    pythons: &'a Pythons,
     cursors: FastMap<u32, Cursor>,
+    /// Room for a block that is only looked at.
+    earlier: Vec<Interval>,
+}
+
+/// Makes all futexes of an interpreter lock one, and a try at another one of them after a timeout the retry that it is.
+fn one_interpreter_lock(intervals: &mut [Interval], tgid: u32, pythons: &Pythons, tries: &mut Tries) {
+    for interval in intervals {
+        if let Some(wait) = &mut interval.wait
+            && wait.reason.state == State::Futex
+        {
+            wait.object = pythons.address(tgid, wait.object);
+        }
+        let is_retry = tries.next(interval.state, interval.end_ns - interval.start_ns, interval.wait.as_ref());
+        if let Some(wait) = &mut interval.wait {
+            wait.is_retry |= is_retry;
+        }
+    }
 }
 
 #[derive(Default)]
@@ -168,14 +188,15 @@ struct Cursor {
 
 impl<'a> Reader<'a> {
     /// A reader of everything.
-    pub fn new(history: &'a History) -> Self {
-        Reader { history, cursors: FastMap::default() }
+    pub fn new(history: &'a History, pythons: &'a Pythons) -> Self {
+        Reader { history, pythons, cursors: FastMap::default(), earlier: Vec::new() }
     }
 
     /// The thread's interval that begins before `ts_ns` and is the latest such; none where nothing is kept of that time. Times
     /// asked for must not grow.
     pub fn before(&mut self, serial: u32, ts_ns: u64) -> Option<Interval> {
-        let blocks = &self.history.threads.get(&serial)?.blocks;
+        let thread = self.history.threads.get(&serial)?;
+        let (blocks, tgid) = (&thread.blocks, thread.life.tgid);
         let cursor = self.cursors.entry(serial).or_insert_with(|| Cursor {
             blocks_before: blocks.partition_point(|block| block.start_ns < ts_ns),
             intervals: Vec::new(),
@@ -198,6 +219,15 @@ impl<'a> Reader<'a> {
                 return None;
             }
             block.read(&mut cursor.intervals);
+            if self.pythons.runs(tgid) {
+                let mut tries = Tries::default();
+                // The first wait may be a retry of the last one of the block before.
+                if let Some(earlier) = cursor.blocks_before.checked_sub(1).and_then(|index| blocks.get(index)) {
+                    earlier.read(&mut self.earlier);
+                    one_interpreter_lock(&mut self.earlier, tgid, self.pythons, &mut tries);
+                }
+                one_interpreter_lock(&mut cursor.intervals, tgid, self.pythons, &mut tries);
+            }
         }
     }
 

@@ -12,7 +12,7 @@ use crate::aggregate::build::known;
 use crate::aggregate::classify::{Detail, Reason, State};
 use crate::aggregate::names::NameId;
 use crate::aggregate::stacks::report::Named;
-use crate::model::critical_path::{Explained, Explanation};
+use crate::model::critical_path::{Explained, ExplainedBy, Explanation};
 use crate::model::report::seconds;
 use crate::model::stacks::FunctionTime;
 
@@ -20,6 +20,8 @@ use crate::model::stacks::FunctionTime;
 const MAX_STEPS: u64 = 400_000;
 
 const MAX_ROWS: usize = 8;
+/// Threads of one row.
+const MAX_BY: usize = 4;
 
 /// What a row is told apart by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -39,7 +41,7 @@ impl Aggregate {
         stacks: Option<&Named<'_>>,
     ) -> Option<Explanation> {
         let life = self.history.life(serial)?;
-        let mut reader = Reader::new(&self.history);
+        let mut reader = Reader::new(&self.history, &self.pythons);
         let path = walk(&mut reader, &self.stacks.timeline, serial, (life.start_ns, life.end_ns), MAX_STEPS);
         let mut rows: BTreeMap<RowKey, Row> = BTreeMap::new();
         let ours = |key: &WaitKey| key.tgid == life.tgid && key.state == State::Futex && key.object == address;
@@ -76,7 +78,8 @@ impl Aggregate {
         let reason = Reason { state: key.state, detail: key.detail, syscall: key.syscall };
         let is_wait = !matches!(key.state, State::OnCpu | State::Runnable | State::Unknown);
         let only = row.threads.first().filter(|_| row.threads.len() == 1).and_then(|serial| reader.life(*serial));
-        let functions = |stacks: &Named<'_>| -> Vec<FunctionTime> {
+        let functions = |row: &Row| -> Vec<FunctionTime> {
+            let Some(stacks) = stacks else { return Vec::new() };
             if is_wait {
                 return row.waited_in(Some(stacks));
             }
@@ -87,6 +90,11 @@ impl Aggregate {
                 }
             }
             if key.state == State::OnCpu { stacks.of_stacks(&counts, row.ns) } else { Vec::new() }
+        };
+        let by = |(serial, row): (&u32, &Row)| {
+            let life = reader.life(*serial).copied().unwrap_or_default();
+            let thread = self.names.text(life.name);
+            ExplainedBy { tid: life.tid, thread, s: seconds(row.ns), functions: functions(row) }
         };
         Explained {
             share: row.ns as f64 / total_ns as f64,
@@ -99,7 +107,33 @@ impl Aggregate {
             state: key.state.id().to_owned(),
             detail: if is_wait { self.wait_detail(reason) } else { None },
             object: row.object(reason),
-            functions: stacks.map(functions).unwrap_or_default(),
+            functions: functions(row),
+            by: self.by_thread(key, (path, ours), reader).iter().map(|(serial, row)| by((serial, row))).collect(),
         }
+    }
+
+    /// The threads of a row, where there are several.
+    fn by_thread(
+        &self,
+        key: &RowKey,
+        (path, ours): (&Path, &dyn Fn(&WaitKey) -> bool),
+        reader: &Reader<'_>,
+    ) -> Vec<(u32, Row)> {
+        let mut threads: BTreeMap<u32, Row> = BTreeMap::new();
+        for ((_, under), sum) in path.under.iter().filter(|((wait, _), _)| ours(wait)) {
+            let life = reader.life(under.serial).copied().unwrap_or_default();
+            let Under { state, detail, syscall, .. } = *under;
+            if *key == (RowKey { process: life.process, state, detail, syscall }) {
+                let row = threads.entry(under.serial).or_default();
+                row.add(under.serial, under.object, (life.tgid, under.place), *sum);
+            }
+        }
+        let mut threads: Vec<(u32, Row)> = threads.into_iter().collect();
+        if threads.len() == 1 {
+            threads.clear();
+        }
+        threads.sort_by_key(|(serial, row)| (Reverse(row.ns), *serial));
+        threads.truncate(MAX_BY);
+        threads
     }
 }

@@ -37,11 +37,11 @@ struct RowKey {
     within: Option<Within>,
 }
 
-struct Writer<'a> {
-    aggregate: &'a Aggregate,
-    stacks: Option<&'a Named<'a>>,
-    path: &'a Path,
-    reader: &'a Reader<'a>,
+pub(super) struct Writer<'a> {
+    pub(super) aggregate: &'a Aggregate,
+    pub(super) stacks: Option<&'a Named<'a>>,
+    pub(super) path: &'a Path,
+    pub(super) reader: &'a Reader<'a>,
     total_ns: u64,
 }
 
@@ -62,7 +62,7 @@ impl Aggregate {
     pub(in crate::aggregate) fn critical_path(&self, stacks: Option<&Named<'_>>) -> Option<CriticalPath> {
         let serial = self.on_whose_path()?;
         let life = *self.history.life(serial)?;
-        let mut reader = Reader::new(&self.history);
+        let mut reader = Reader::new(&self.history, &self.pythons);
         let path = walk(&mut reader, &self.stacks.timeline, serial, (life.start_ns, life.end_ns), u64::MAX);
         let total_ns = life.end_ns.saturating_sub(life.start_ns);
         let writer = Writer { aggregate: self, stacks, path: &path, reader: &reader, total_ns };
@@ -100,13 +100,14 @@ impl Writer<'_> {
                 s: seconds(left_out_ns),
                 share: self.share(left_out_ns),
             }),
+            phases: self.phases(),
             waits: self.waits(),
             short_lived: self.short_lived(),
             ..CriticalPath::default()
         }
     }
 
-    fn share(&self, ns: u64) -> f64 {
+    pub(super) fn share(&self, ns: u64) -> f64 {
         if self.total_ns == 0 { 0.0 } else { ns as f64 / self.total_ns as f64 }
     }
 

@@ -10,6 +10,7 @@ use super::timeline::Timeline;
 use super::trail::{Ending, Interval, Trail, Wait, Waker};
 use super::walk::{Cause, Path, walk};
 use crate::aggregate::classify::{Detail, Reason, State};
+use crate::aggregate::python::Pythons;
 
 pub(super) const MS: u64 = 1_000_000;
 
@@ -63,7 +64,13 @@ pub(super) fn history(threads: Vec<Made>) -> History {
 fn path_of(threads: Vec<Made>) -> Path {
     let history = history(threads);
     let life = *history.life(1).expect("the first thread");
-    let path = walk(&mut Reader::new(&history), &Timeline::default(), 1, (life.start_ns, life.end_ns), u64::MAX);
+    let path = walk(
+        &mut Reader::new(&history, &Pythons::default()),
+        &Timeline::default(),
+        1,
+        (life.start_ns, life.end_ns),
+        u64::MAX,
+    );
     let sum: u64 = path.parts.values().map(|sum| sum.ns).sum();
     assert_eq!(sum, life.end_ns - life.start_ns, "the parts sum to the wall time: {path:?}");
     path
@@ -193,7 +200,7 @@ fn what_the_holder_did_under_a_lock_explains_the_waits_for_it() {
 #[test]
 fn a_walk_of_few_steps_says_how_far_it_came() {
     let history = history(vec![Made::new(1, 0).runs(10 * MS).queues(10 * MS).runs(10 * MS)]);
-    let path = walk(&mut Reader::new(&history), &Timeline::default(), 1, (0, 30 * MS), 2);
+    let path = walk(&mut Reader::new(&history, &Pythons::default()), &Timeline::default(), 1, (0, 30 * MS), 2);
     assert_eq!(path.from_ns, 10 * MS);
 }
 
@@ -210,7 +217,7 @@ fn over_the_bound_the_oldest_goes_and_the_report_can_say_from_when_on_all_is_the
     history.end(1, Life { tid: 1, tgid: 1, start_ns: 0, end_ns, ..Life::default() }, &mut trail);
     let from_ns = history.complete_from_ns();
     assert!(0 < from_ns && from_ns < end_ns, "complete from {from_ns} on");
-    let path = walk(&mut Reader::new(&history), &Timeline::default(), 1, (0, end_ns), u64::MAX);
+    let path = walk(&mut Reader::new(&history, &Pythons::default()), &Timeline::default(), 1, (0, end_ns), u64::MAX);
     let by_state: BTreeMap<&str, u64> = path.parts.iter().map(|(key, sum)| (key.state.id(), sum.ns)).collect();
     assert_eq!(by_state, [("on_cpu", end_ns - from_ns), ("unknown", from_ns)].into());
 }
@@ -225,7 +232,7 @@ fn samples_on_the_path_are_told_from_the_others() {
         timeline.add(102, ms * MS, 2);
     }
     timeline.sort();
-    let path = walk(&mut Reader::new(&history), &timeline, 1, (0, 70 * MS), u64::MAX);
+    let path = walk(&mut Reader::new(&history, &Pythons::default()), &timeline, 1, (0, 70 * MS), u64::MAX);
     let mut seen: Vec<(u32, bool, u64, u64)> = path
         .samples
         .iter()

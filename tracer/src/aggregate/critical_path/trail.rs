@@ -82,10 +82,35 @@ pub struct Trail {
     bytes: Vec<u8>,
     /// What the block's last wait was, which the next one mostly is again.
     last: Option<What>,
+    tries: Tries,
+}
+
+/// Tells which waits are retries.
+#[derive(Debug, Default)]
+pub struct Tries {
     /// The last wait, if it timed out.
     timed_out: Option<What>,
     /// For how long the thread ran since.
     ran_ns: u64,
+}
+
+impl Tries {
+    /// Takes the next interval; whether it is a wait that is tried again.
+    pub fn next(&mut self, state: State, length_ns: u64, wait: Option<&Wait>) -> bool {
+        let Some(wait) = wait else {
+            match state {
+                State::OnCpu => self.ran_ns = self.ran_ns.saturating_add(length_ns),
+                State::Runnable | State::Throttled => {}
+                _ => self.timed_out = None,
+            }
+            return false;
+        };
+        let what = (wait.reason, wait.object, wait.place);
+        let is_retry = self.timed_out == Some(what) && self.ran_ns <= RETRY_NS;
+        let timed_out = matches!(wait.ending, Ending::Woken(WakeContext::Timer, _));
+        (self.timed_out, self.ran_ns) = (timed_out.then_some(what), 0);
+        is_retry
+    }
 }
 
 /// In the first byte of an interval, beside the number of its state.
@@ -137,21 +162,14 @@ impl Trail {
 
     fn write(&mut self, state: State, length_ns: u64, wait: Option<Wait>) {
         self.end_ns += length_ns;
+        let is_retry = self.tries.next(state, length_ns, wait.as_ref());
         let Some(wait) = wait else {
-            match state {
-                State::OnCpu => self.ran_ns = self.ran_ns.saturating_add(length_ns),
-                State::Runnable | State::Throttled => {}
-                _ => self.timed_out = None,
-            }
             self.bytes.push(state as u8);
             write_number(&mut self.bytes, length_ns);
             return;
         };
         let what = (wait.reason, wait.object, wait.place);
         let same = self.last == Some(what);
-        let is_retry = self.timed_out == Some(what) && self.ran_ns <= RETRY_NS;
-        let timed_out = matches!(wait.ending, Ending::Woken(WakeContext::Timer, _));
-        (self.timed_out, self.ran_ns) = (timed_out.then_some(what), 0);
         let flags = if same { SAME } else { 0 } | if is_retry { RETRY } else { 0 };
         self.bytes.push(state as u8 | WAIT | flags);
         write_number(&mut self.bytes, length_ns);

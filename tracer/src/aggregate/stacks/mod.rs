@@ -12,6 +12,7 @@
 mod blame;
 mod definitions;
 mod estimate;
+pub mod phases;
 mod quality;
 pub mod report;
 mod spin;

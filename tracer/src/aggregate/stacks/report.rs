@@ -4,6 +4,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::blame::{FunctionId, Site, Sites};
+use super::phases::Phases;
 use super::quality::{end, no_stack};
 use super::spin::{Spun, spinning};
 use super::{Stacks, Tally};
@@ -11,8 +12,8 @@ use crate::model::meta::FrameKind;
 use crate::model::profile::{Activity, ESTIMATOR, Entry, NoStack, Profile, Text};
 use crate::model::report::seconds;
 use crate::model::stacks::{
-    AtAttach, CpuFunction, FunctionTime, Location, ShownFrame, ShownStack, SpunFunction, Stacks as Section,
-    WaitFunction, Whose,
+    AtAttach, CpuFunction, FunctionTime, Location, PYTHON_GC, Phase, ShownFrame, ShownStack, SpunFunction,
+    Stacks as Section, WaitFunction, Whose,
 };
 
 const MAX_FUNCTIONS: usize = 16;
@@ -49,6 +50,7 @@ pub struct Named<'a> {
     spins: Vec<Option<Spun>>,
     /// On-CPU entries by (pid, tid).
     on_cpu: BTreeMap<(u32, u32), Vec<&'a Entry>>,
+    phases: Phases,
 }
 
 /// Time by site, summed up by function; the line with most time stands for all.
@@ -85,7 +87,7 @@ fn most<K>(of: &BTreeMap<K, u64>) -> Option<&K> {
 
 impl<'a> Named<'a> {
     /// Reads the profile once.
-    pub fn new(stacks: &'a Stacks, profile: &'a Profile) -> Self {
+    pub fn new(stacks: &'a Stacks, profile: &'a Profile, phases: Phases) -> Self {
         let by_id = profile.stacks.iter().enumerate().map(|(index, stack)| (stack.id, index)).collect();
         let mut on_cpu: BTreeMap<(u32, u32), Vec<&Entry>> = BTreeMap::new();
         for entry in profile.entries.iter().filter(|entry| entry.activity == Activity::OnCpu) {
@@ -93,7 +95,7 @@ impl<'a> Named<'a> {
         }
         let sites = Sites::of(profile);
         let spins = spinning(profile, &sites);
-        Named { stacks, profile, sites, by_id, spins, on_cpu }
+        Named { stacks, profile, sites, by_id, spins, on_cpu, phases }
     }
 
     fn blamed(&self, stack: usize) -> Option<&Site> {
@@ -194,6 +196,34 @@ impl<'a> Named<'a> {
             total_s: seconds((u128::from(ns) * u128::from(part) / u128::from(all)) as u64),
         };
         rows.into_iter().map(row).collect()
+    }
+
+    /// What phases a thread's time on a CPU was in.
+    pub fn phases_of(&self, pid: u32, tid: u32) -> Vec<Phase> {
+        let (mut all, mut by_site) = (Tally::default(), BySite::default());
+        for entry in self.on_cpu.get(&(pid, tid)).into_iter().flatten() {
+            let Some((index, stack)) =
+                entry.stack.ok().and_then(|index| Some((index, self.profile.stacks.get(index)?)))
+            else {
+                continue;
+            };
+            if self.phases.is_collecting(stack.id) {
+                all.add(entry.count, entry.ns);
+                self.blamed(index).into_iter().for_each(|site| by_site.add(site, entry.ns));
+            }
+        }
+        let phase = || Phase {
+            phase: PYTHON_GC.to_owned(),
+            s: seconds(all.ns),
+            samples: all.count,
+            functions: self.times(&by_site),
+        };
+        if all.count > 0 { vec![phase()] } else { Vec::new() }
+    }
+
+    /// Whether a stack is below a collector of garbage.
+    pub fn is_collecting(&self, stack: u64) -> bool {
+        self.phases.is_collecting(stack)
     }
 
     /// Where in its code a thread waited, from the places of the waits.

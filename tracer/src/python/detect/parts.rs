@@ -12,11 +12,11 @@ use object::{Object, ObjectSection, read::elf::ElfFile64};
 use crate::process::Image;
 
 /// Jumps into the same part that make it one: a single one may be an operand that looks like a jump.
-const ENOUGH_JUMPS: usize = 2;
+pub(super) const ENOUGH_JUMPS: usize = 2;
 /// Most parts of one function.
 const MOST_PARTS: usize = 8;
 /// Most entries of call frame information that are looked at.
-const MOST_ENTRIES: usize = 1 << 20;
+pub(super) const MOST_ENTRIES: usize = 1 << 20;
 
 /// The other parts of the function at `function`.
 pub fn parts(file: &ElfFile64<'_>, image: &Image, function: &Range<u64>) -> Vec<Range<u64>> {
@@ -42,7 +42,7 @@ pub fn parts(file: &ElfFile64<'_>, image: &Image, function: &Range<u64>) -> Vec<
 }
 
 /// Sorted targets outside the function of what looks like its jumps, if it is x86-64 code.
-fn jumps(image: &Image, function: &Range<u64>) -> Vec<u64> {
+pub(super) fn jumps(image: &Image, function: &Range<u64>) -> Vec<u64> {
     let len_bytes = function.end.saturating_sub(function.start);
     let code = image.bytes_at(function.start, len_bytes).unwrap_or_default();
     let relative =
@@ -65,7 +65,7 @@ fn jumps(image: &Image, function: &Range<u64>) -> Vec<u64> {
 }
 
 /// Is the frame address at the first instruction another one than a call leaves?
-fn begins_in_mid_frame(
+pub(super) fn begins_in_mid_frame(
     frames: &EhFrame<gimli::EndianSlice<'_, LittleEndian>>,
     bases: &BaseAddresses,
     fde: &gimli::FrameDescriptionEntry<gimli::EndianSlice<'_, LittleEndian>>,

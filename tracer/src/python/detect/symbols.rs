@@ -4,11 +4,15 @@ use std::ops::Range;
 
 use object::{Architecture, Object, ObjectSymbol, ObjectSymbolTable, SymbolKind, read::elf::ElfFile64};
 
+use super::collector::{by_probe, is_collector};
 use super::parts::parts;
 use crate::{process::Image, python::layout::Version};
 
 /// Most symbols that are looked at in one table.
 const MOST_SYMBOLS: usize = 4 << 20;
+
+/// Most symbols of the collector.
+const MOST_COLLECTORS: usize = 16;
 
 /// See the file's head.
 #[derive(Debug)]
@@ -23,6 +27,8 @@ pub struct Symbols {
     pub text_type: Option<u64>,
     /// `PyBytes_Type`.
     pub bytes_type: Option<u64>,
+    /// The collector of garbage; empty: nothing tells where it is.
+    pub collector: Vec<Range<u64>>,
     /// The version as the file has it, or why it does not tell.
     pub version: Result<Version, String>,
 }
@@ -54,6 +60,9 @@ impl Symbols {
             let parts = parts(&file, image, eval);
             found.eval.extend(parts);
         }
+        if found.collector.is_empty() {
+            found.collector = by_probe(&file, image);
+        }
         found.version = match version_at
             .and_then(|at| image.bytes_at(at, 8)?.first_chunk().map(|bytes| u64::from_le_bytes(*bytes)))
         {
@@ -65,7 +74,15 @@ impl Symbols {
 
     fn none() -> Self {
         let version = Err("CPython of unknown version".to_owned());
-        Self { runtime: None, eval: Vec::new(), code_type: None, text_type: None, bytes_type: None, version }
+        Self {
+            runtime: None,
+            eval: Vec::new(),
+            code_type: None,
+            text_type: None,
+            bytes_type: None,
+            collector: Vec::new(),
+            version,
+        }
     }
 
     fn take(&mut self, name: &[u8], address: u64, len_bytes: u64, version_at: &mut Option<u64>) {
@@ -76,6 +93,11 @@ impl Symbols {
             b"PyUnicode_Type" => self.text_type = Some(address),
             b"PyBytes_Type" => self.bytes_type = Some(address),
             b"Py_Version" => *version_at = Some(address),
+            _ if is_collector(name) => {
+                if !range.is_empty() && !self.collector.contains(&range) && self.collector.len() < MOST_COLLECTORS {
+                    self.collector.push(range);
+                }
+            }
             _ => {
                 if let Some(rest) = name.strip_prefix(b"_PyEval_EvalFrameDefault")
                     && (rest.is_empty() || rest.starts_with(b".cold"))

@@ -1,0 +1,68 @@
+//! Time below a function that does one known thing for the whole runtime: CPython's collector of garbage. Any frame of a stack counts,
+//! not only the innermost. The code is told by its addresses, from PYTHON records, so that names are not needed. Not here: loops that
+//! spin.
+
+use std::collections::{BTreeMap, HashSet};
+
+use super::definitions::Definitions;
+use crate::model::meta::Addresses;
+
+/// Stacks in a phase.
+#[derive(Debug, Default)]
+pub struct Phases {
+    collecting: HashSet<u64>,
+}
+
+impl Phases {
+    /// Looks at all stacks; `collectors` are the addresses of collectors by the number of their file.
+    pub fn of(definitions: &Definitions, collectors: &BTreeMap<u32, Vec<Addresses>>) -> Self {
+        let mut phases = Phases::default();
+        if collectors.is_empty() {
+            return phases;
+        }
+        let in_collector = |frame: &u32| {
+            let frame = definitions.frames.get(frame)?;
+            let ranges = collectors.get(&frame.module?)?;
+            Some(ranges.iter().any(|range| range.contains(frame.address)))
+        };
+        for (id, stack) in &definitions.stacks {
+            if stack.frames.iter().any(|frame| in_collector(frame) == Some(true)) {
+                phases.collecting.insert(*id);
+            }
+        }
+        phases
+    }
+
+    /// Whether a stack is below the collector.
+    pub fn is_collecting(&self, stack: u64) -> bool {
+        self.collecting.contains(&stack)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::meta::{FrameKind, FrameRecord, StackRecord};
+
+    #[test]
+    fn a_stack_is_collecting_if_any_of_its_frames_lies_in_the_collector_of_that_file() {
+        let mut definitions = Definitions::default();
+        let frame = |id, module, address| FrameRecord {
+            id,
+            frame_kind: FrameKind::Native,
+            module: Some(module),
+            address,
+            ..FrameRecord::default()
+        };
+        for record in [frame(1, 7, 0x50), frame(2, 7, 0x120), frame(3, 8, 0x120), frame(4, 7, 0x200)] {
+            definitions.frame(&record);
+        }
+        for (id, frames) in [(10, vec![1, 2, 4]), (11, vec![1, 3, 4]), (12, vec![2])] {
+            definitions.stack(&StackRecord { id, frames, ..StackRecord::default() });
+        }
+        let collectors = BTreeMap::from([(7, vec![Addresses { start: 0x100, end: 0x200 }])]);
+        let phases = Phases::of(&definitions, &collectors);
+        let collecting: Vec<u64> = (10..13).filter(|stack| phases.is_collecting(*stack)).collect();
+        assert_eq!(collecting, [10, 12], "below it and in it; another file's code at that address is another function");
+    }
+}
