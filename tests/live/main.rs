@@ -25,6 +25,7 @@ mod signals;
 mod stacks;
 mod stacks_bad_input;
 mod stacks_python;
+mod starvation;
 mod states;
 mod storm;
 mod threads;

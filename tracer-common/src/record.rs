@@ -100,4 +100,6 @@ pub mod meta {
     pub const LOCKS: u16 = super::kind(0, 15);
     /// Limits and counters of CPU time: cgroups with a quota, and the host's CPUs.
     pub const CPU_LIMITS: u16 = super::kind(0, 16);
+    /// What descriptors refer to on which threads waited: paths, addresses.
+    pub const OBJECTS: u16 = super::kind(0, 18);
 }

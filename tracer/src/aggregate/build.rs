@@ -28,6 +28,8 @@ const MAX_FUTEX_PARTIES: usize = 16;
 const MAX_PROCESSES: usize = 32;
 /// Locks whose waits are explained, which costs a walk each.
 const MAX_EXPLAINED: usize = 6;
+/// Likewise futexes at which no owner was seen: locks whose memory does not tell one, and what is no lock.
+const MAX_EXPLAINED_OTHERS: usize = 6;
 
 /// A difference of clocks under this is the noise of reading them.
 const SUSPEND_NOISE_NS: i64 = 1_000_000;
@@ -50,6 +52,7 @@ impl Aggregate {
     pub fn finish(mut self, generator: Generator, max_rows: usize) -> Report {
         let mut finished = self.close();
         self.processes.end_all();
+        self.find_ends(&finished);
         let mut rest = self.threads.rest;
         for left_out in finished.drain(max_rows.min(finished.len())..) {
             rest.add(&left_out.thread.sums);
@@ -75,6 +78,7 @@ impl Aggregate {
             threads: writer.rows(&finished, &rest),
             cpu: sched.then(|| writer.cpu(&finished)),
             locks: sched.then(|| writer.locks()),
+            objects: if sched { self.objects_part() } else { None },
             critical_path: if sched { self.critical_path(writer.stacks.as_ref()) } else { None },
             stacks: writer.stacks.as_ref().map(|stacks| stacks.section(&self.measured(sched))),
             coverage: self.coverage_part(),
@@ -285,19 +289,24 @@ impl Writer<'_> {
             (Reverse(wait.total_ns), wait.reason.state, wait.object, wait.reason.detail, wait.reason.syscall)
         });
         waits.truncate(MAX_WAITS);
-        let row = |wait: &WaitStat| Wait {
-            state: wait.reason.state.id().to_owned(),
-            object: object(wait.reason, wait.object),
-            detail: self.aggregate.wait_detail(wait.reason),
-            count: wait.count,
-            total_s: seconds(wait.total_ns),
-            max_s: seconds(wait.max_ns),
-            open: wait.open,
-            owners: self.owners(&wait.owners, MAX_WAIT_PARTIES),
-            owner_kind: wait.kind.map(|kind| kind.id().to_owned()),
-            joins: Some(wait.joins).filter(|joins| *joins > 0),
-            wakers: self.wakers(&wait.wakers, MAX_WAIT_PARTIES),
-            places: self.places(tgid, &wait.places),
+        let row = |wait: &WaitStat| {
+            let told = self.aggregate.told(tgid, wait.reason, wait.object);
+            Wait {
+                state: wait.reason.state.id().to_owned(),
+                object: object(wait.reason, wait.object),
+                path: told.path,
+                ends: told.ends,
+                detail: self.aggregate.wait_detail(wait.reason),
+                count: wait.count,
+                total_s: seconds(wait.total_ns),
+                max_s: seconds(wait.max_ns),
+                open: wait.open,
+                owners: self.owners(&wait.owners, MAX_WAIT_PARTIES),
+                owner_kind: wait.kind.map(|kind| kind.id().to_owned()),
+                joins: Some(wait.joins).filter(|joins| *joins > 0),
+                wakers: self.wakers(&wait.wakers, MAX_WAIT_PARTIES),
+                places: self.places(tgid, &wait.places),
+            }
         };
         waits.into_iter().map(row).collect()
     }
@@ -400,11 +409,12 @@ impl Writer<'_> {
     }
 
     fn futexes(&self, locks: &[&Lock]) -> Vec<Futex> {
-        let mut to_explain = MAX_EXPLAINED;
+        let (mut owned, mut others) = (MAX_EXPLAINED, MAX_EXPLAINED_OTHERS);
         let mut row = |lock: &&Lock| {
             let mut futex = self.futex(lock);
-            if !futex.owners.is_empty() && to_explain > 0 {
-                to_explain -= 1;
+            let to_explain = if futex.owners.is_empty() { &mut others } else { &mut owned };
+            if *to_explain > 0 {
+                *to_explain -= 1;
                 let longest =
                     |waiter: &&WaiterTally| (waiter.total_ns, Reverse((waiter.party.tid, waiter.party.serial)));
                 let waiter = lock.waiters.iter().max_by_key(longest);

@@ -17,6 +17,7 @@ mod lifecycle;
 mod limits;
 pub mod locks;
 pub mod names;
+mod objects;
 pub mod processes;
 mod queue;
 mod stacks;
@@ -41,6 +42,7 @@ use self::ledger::Ledger;
 use self::limits::Limits;
 use self::locks::Locks;
 use self::names::{NameId, Names};
+use self::objects::Objects;
 use self::processes::Processes;
 use self::queue::Occupancy;
 use self::stacks::Stacks;
@@ -97,6 +99,7 @@ pub struct Aggregate {
     locks: Locks,
     kernel_locks: KernelLocks,
     limits: Limits,
+    objects: Objects,
     /// The records tell threads held back by a quota from others that are ready.
     tells_throttling: bool,
     stacks: Stacks,
@@ -130,6 +133,7 @@ impl Aggregate {
             locks: Locks::default(),
             kernel_locks: KernelLocks::default(),
             limits: Limits::default(),
+            objects: Objects::default(),
             tells_throttling: false,
             stacks: Stacks::default(),
             history: History::default(),
@@ -229,6 +233,7 @@ impl Aggregate {
             Meta::Stack(stack) => self.stacks.definitions.stack(stack),
             Meta::Symbol(symbol) => self.stacks.definitions.symbol(symbol),
             Meta::Locks(locks) => self.kernel_locks.short(locks),
+            Meta::Objects(objects) => self.objects.record(objects),
             Meta::CpuLimits(limits) => self.limits.record(limits, &mut self.names),
             Meta::End(end) => {
                 self.end = Some(end.clone());

@@ -103,6 +103,8 @@ fn one_thread(report: &Report, index: usize, thread: &Thread, on_cpu_s: f64) -> 
         file: None,
         line: None,
         lock: None,
+        path: None,
+        peer: None,
         cgroup: thread.cgroup.clone(),
         container: thread.container.clone(),
     };

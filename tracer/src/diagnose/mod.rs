@@ -5,7 +5,9 @@ mod cpu_bound;
 mod cpu_host;
 mod cpu_quota;
 mod functions;
+mod input_starvation;
 mod kernel_lock_contention;
+mod logging_convoy;
 mod run_queue;
 mod thresholds;
 mod unknown_time;
@@ -68,12 +70,14 @@ pub const RULES: &[&dyn Rule] = &[
     &cpu_quota::CpuQuotaThrottling,
     &cpu_host::CpuSteal,
     &cpu_host::IrqLoad,
+    &logging_convoy::LoggingConvoy,
     &user_lock_contention::UserLockContention,
     &kernel_lock_contention::MmapLockContention,
     &kernel_lock_contention::KernelLockContention,
     &run_queue::LowPriority,
     &run_queue::CpuOversubscription,
     &run_queue::RunQueueWait,
+    &input_starvation::InputStarvation,
     &cpu_bound::CpuBound,
 ];
 

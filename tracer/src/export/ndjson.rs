@@ -183,6 +183,7 @@ impl<'a, W: io::Write> Line<'a, W> {
             Meta::Symbol(payload) => self.fields(payload),
             Meta::Locks(payload) => self.fields(payload),
             Meta::CpuLimits(payload) => self.fields(payload),
+            Meta::Objects(payload) => self.fields(payload),
         }
     }
 

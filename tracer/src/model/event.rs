@@ -8,7 +8,8 @@ use tracer_common::stack::Sampled;
 
 use super::meta::{
     CostRecord, CpuLimitsRecord, EndRecord, FamilyRecord, FrameRecord, HostRecord, LocksRecord, LossRecord,
-    ModuleRecord, NameRecord, SeedRecord, StackRecord, StartRecord, SymbolRecord, TargetRecord, TickRecord,
+    ModuleRecord, NameRecord, ObjectsRecord, SeedRecord, StackRecord, StartRecord, SymbolRecord, TargetRecord,
+    TickRecord,
 };
 
 /// One record, decoded.
@@ -58,6 +59,7 @@ pub enum Meta {
     Symbol(SymbolRecord),
     Locks(LocksRecord),
     CpuLimits(CpuLimitsRecord),
+    Objects(ObjectsRecord),
 }
 
 impl Event {
@@ -108,6 +110,7 @@ pub const fn kind_name(number: u16) -> Option<&'static str> {
         meta::SYMBOL => "symbol",
         meta::LOCKS => "locks",
         meta::CPU_LIMITS => "cpu-limits",
+        meta::OBJECTS => "objects",
         _ => return None,
     })
 }

@@ -121,6 +121,12 @@ pub struct Subject {
     /// Address and kind of a lock.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lock: Option<String>,
+    /// Path of the file that it is about.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+    /// What is at the other end of a pipe or socket.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub peer: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cgroup: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -147,7 +147,7 @@ pub struct Futex {
     pub woken_by_owner: u64,
     /// Threads that ended waits, by descending count, then tid; at most 16.
     pub wakers: Vec<Waker>,
-    /// What was done while the thread that waited longest waited; only of the locks with the longest waits that had an owner.
+    /// What was done while the thread that waited longest waited; only of those with the longest waits: six locks that had an owner, six others.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[serde(default)]
     pub explanation: Option<Explanation>,

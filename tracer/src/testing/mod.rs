@@ -106,6 +106,7 @@ fn payload_bytes(meta: &Meta) -> Vec<u8> {
         Meta::Symbol(payload) => serde_json::to_vec(payload),
         Meta::Locks(payload) => serde_json::to_vec(payload),
         Meta::CpuLimits(payload) => serde_json::to_vec(payload),
+        Meta::Objects(payload) => serde_json::to_vec(payload),
     }
     .expect("plain data")
 }
@@ -150,6 +151,7 @@ pub fn meta_event(ts_ns: u64, payload: Meta) -> Event {
         Meta::Symbol(_) => meta::SYMBOL,
         Meta::Locks(_) => meta::LOCKS,
         Meta::CpuLimits(_) => meta::CPU_LIMITS,
+        Meta::Objects(_) => meta::OBJECTS,
     };
     Event::Meta(header(kind, ts_ns, 0), Box::new(payload))
 }

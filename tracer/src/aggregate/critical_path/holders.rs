@@ -88,6 +88,7 @@ impl Aggregate {
             }
             if key.state == State::OnCpu { stacks.of_stacks(&counts, row.ns) } else { Vec::new() }
         };
+        let told = row.told(self, reason);
         Explained {
             share: row.ns as f64 / total_ns as f64,
             s: seconds(row.ns),
@@ -99,6 +100,8 @@ impl Aggregate {
             state: key.state.id().to_owned(),
             detail: if is_wait { self.wait_detail(reason) } else { None },
             object: row.object(reason),
+            path: told.path,
+            ends: told.ends,
             functions: stacks.map(functions).unwrap_or_default(),
         }
     }

@@ -8,18 +8,20 @@ use tracer_common::sched::WakeContext;
 
 use super::history::Reader;
 use super::row::Row;
-use super::walk::{Cause, PartKey, Path, WaitKey, Within, walk};
+use super::walk::{Cause, Own, PartKey, Path, WaitKey, Within, walk};
 use crate::aggregate::Aggregate;
 use crate::aggregate::build::{known, object};
 use crate::aggregate::classify::{Detail, Reason, State};
 use crate::aggregate::names::NameId;
 use crate::aggregate::stacks::report::Named;
-use crate::model::critical_path::{CriticalPath, PathOf, PathOthers, PathPart, PathWait, PathWithin};
+use crate::model::critical_path::{CriticalPath, Ender, OwnWait, PathOf, PathOthers, PathPart, PathWait, PathWithin};
 use crate::model::report::seconds;
 use crate::model::stacks::FunctionTime;
 
 const MAX_PARTS: usize = 48;
 const MAX_WAITS: usize = 32;
+const MAX_OWN_WAITS: usize = 16;
+const MAX_OWN_DID: usize = 8;
 
 /// What a row of the report is told apart by.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -30,7 +32,7 @@ struct RowKey {
     detail: Detail,
     syscall: i16,
     cause: Cause,
-    within: Option<Within>,
+    within: Option<(State, i16)>,
 }
 
 struct Writer<'a> {
@@ -39,6 +41,8 @@ struct Writer<'a> {
     path: &'a Path,
     reader: &'a Reader<'a>,
     total_ns: u64,
+    /// The process of the path's thread.
+    tgid: u32,
 }
 
 impl Aggregate {
@@ -50,7 +54,7 @@ impl Aggregate {
         let mut reader = Reader::new(&self.history);
         let path = walk(&mut reader, &self.stacks.timeline, serial, (life.start_ns, life.end_ns), u64::MAX);
         let total_ns = life.end_ns.saturating_sub(life.start_ns);
-        let writer = Writer { aggregate: self, stacks, path: &path, reader: &reader, total_ns };
+        let writer = Writer { aggregate: self, stacks, path: &path, reader: &reader, total_ns, tgid: life.tgid };
         let complete_from_ns = self.history.complete_from_ns();
         let mut section = writer.section();
         section.of = PathOf {
@@ -79,13 +83,14 @@ impl Writer<'_> {
             total_s: seconds(self.total_ns),
             unknown_s: seconds(unknown_ns),
             unknown_share: self.share(unknown_ns),
-            parts: rows.iter().map(|(key, row)| self.part(key, row)).collect(),
+            parts: rows.iter().map(|(key, row)| self.part(key, row, None)).collect(),
             others: (!left_out.is_empty()).then(|| PathOthers {
                 parts: left_out.len() as u64,
                 s: seconds(left_out_ns),
                 share: self.share(left_out_ns),
             }),
             waits: self.waits(),
+            own_waits: self.own_waits(),
             ..CriticalPath::default()
         }
     }
@@ -99,18 +104,21 @@ impl Writer<'_> {
         for (part, sum) in &self.path.parts {
             let life = self.reader.life(part.serial).copied().unwrap_or_default();
             let PartKey { state, detail, syscall, cause, within, .. } = *part;
+            let within = within.map(|within| (within.state, within.syscall));
             let key = RowKey { process: life.process, thread: life.name, state, detail, syscall, cause, within };
             rows.entry(key).or_default().add(part.serial, part.object, (life.tgid, part.place), *sum);
         }
         rows
     }
 
-    fn part(&self, key: &RowKey, row: &Row) -> PathPart {
+    /// A row as a part; its samples are those of this wait only, if one is given.
+    fn part(&self, key: &RowKey, row: &Row, only_of: Option<Within>) -> PathPart {
         let lives: Vec<_> = row.threads.iter().filter_map(|serial| self.reader.life(*serial)).collect();
         let pids: BTreeSet<u32> = lives.iter().map(|life| life.tgid).collect();
         let only = |set: &BTreeSet<u32>| if set.len() == 1 { set.first().copied().and_then(known) } else { None };
         let reason = Reason { state: key.state, detail: key.detail, syscall: key.syscall };
         let is_wait = key.cause != Cause::None;
+        let told = row.told(self.aggregate, reason);
         PathPart {
             share: self.share(row.ns),
             s: seconds(row.ns),
@@ -123,31 +131,97 @@ impl Writer<'_> {
             state: key.state.id().to_owned(),
             detail: if is_wait { self.aggregate.wait_detail(reason) } else { None },
             object: row.object(reason),
+            path: told.path,
+            ends: told.ends,
             cause: cause(key.cause).map(str::to_owned),
             waker: match key.cause {
                 Cause::Stranger(tid) => self.aggregate.stranger(tid),
                 _ => None,
             },
             within: key.within.map(|within| self.within(within)),
-            functions: if is_wait { row.waited_in(self.stacks) } else { self.sampled(key, row) },
+            functions: if is_wait { row.waited_in(self.stacks) } else { self.sampled(key, row, only_of) },
         }
     }
 
-    fn within(&self, within: Within) -> PathWithin {
-        let reason = Reason { state: within.state, detail: Detail::None, syscall: within.syscall };
-        PathWithin { state: within.state.id().to_owned(), detail: self.aggregate.wait_detail(reason) }
+    fn within(&self, (state, syscall): (State, i16)) -> PathWithin {
+        let reason = Reason { state, detail: Detail::None, syscall };
+        PathWithin { state: state.id().to_owned(), detail: self.aggregate.wait_detail(reason) }
     }
 
     /// Functions of the samples that lie on this part of the path; they share its time.
-    fn sampled(&self, key: &RowKey, row: &Row) -> Vec<FunctionTime> {
+    fn sampled(&self, key: &RowKey, row: &Row, only_of: Option<Within>) -> Vec<FunctionTime> {
         let Some(stacks) = self.stacks.filter(|_| key.state == State::OnCpu) else { return Vec::new() };
         let mut counts: BTreeMap<u64, u64> = BTreeMap::new();
         for ((serial, within, stack), count) in &self.path.samples {
-            if *within == key.within && row.threads.contains(serial) {
+            let is_of_row = within.map(|within| (within.state, within.syscall)) == key.within;
+            if is_of_row && (only_of.is_none() || only_of == *within) && row.threads.contains(serial) {
                 *counts.entry(*stack).or_default() += count;
             }
         }
         stacks.of_stacks(&counts, row.ns)
+    }
+
+    /// Waits of the path's own thread that others ended, with what explains each of them.
+    fn own_waits(&self) -> Vec<OwnWait> {
+        let mut waits: Vec<(&Within, &Own)> = self.path.own.iter().collect();
+        waits.sort_by_key(|(within, own)| (Reverse(own.ns), **within));
+        waits.truncate(MAX_OWN_WAITS);
+        let mut rows: BTreeMap<Within, BTreeMap<RowKey, Row>> = BTreeMap::new();
+        for (part, sum) in &self.path.parts {
+            let Some(of) = part.within.filter(|of| waits.iter().any(|(within, _)| *within == of)) else { continue };
+            let life = self.reader.life(part.serial).copied().unwrap_or_default();
+            let PartKey { state, detail, syscall, cause, .. } = *part;
+            let within = Some((of.state, of.syscall));
+            let key = RowKey { process: life.process, thread: life.name, state, detail, syscall, cause, within };
+            let row = rows.entry(of).or_default().entry(key).or_default();
+            row.add(part.serial, part.object, (life.tgid, part.place), *sum);
+        }
+        waits
+            .into_iter()
+            .map(|(within, own)| self.own_wait(*within, own, rows.remove(within).unwrap_or_default()))
+            .collect()
+    }
+
+    fn own_wait(&self, within: Within, own: &Own, rows: BTreeMap<RowKey, Row>) -> OwnWait {
+        let reason = Reason { state: within.state, detail: Detail::None, syscall: within.syscall };
+        let told = self.aggregate.told(self.tgid, reason, within.object);
+        let mut rows: Vec<(RowKey, Row)> = rows.into_iter().collect();
+        rows.sort_by(|(left_key, left), (right_key, right)| {
+            (Reverse(left.ns), left_key).cmp(&(Reverse(right.ns), right_key))
+        });
+        rows.truncate(MAX_OWN_DID);
+        let places: Vec<(u32, u64)> = own.places.iter().map(|(place, ns)| (*place, *ns)).collect();
+        OwnWait {
+            s: seconds(own.ns),
+            share: self.share(own.ns),
+            count: own.count,
+            max_s: seconds(own.max_ns),
+            by_end: within.by_end,
+            state: within.state.id().to_owned(),
+            detail: self.aggregate.wait_detail(reason),
+            object: object(reason, within.object),
+            path: told.path,
+            ends: told.ends,
+            places: self.stacks.map(|stacks| stacks.places(self.tgid, &places)).unwrap_or_default(),
+            ended_by: self.enders(own),
+            did: rows.iter().map(|(key, row)| self.part(key, row, Some(within))).collect(),
+        }
+    }
+
+    fn enders(&self, own: &Own) -> Vec<Ender> {
+        let mut enders: Vec<(u32, u64)> = own.enders.iter().map(|(serial, count)| (*serial, *count)).collect();
+        enders.sort_by_key(|(serial, count)| (Reverse(*count), *serial));
+        let row = |(serial, count): (u32, u64)| {
+            let life = self.reader.life(serial)?;
+            Some(Ender {
+                pid: known(life.tgid),
+                tid: life.tid,
+                thread: self.aggregate.names.text(life.name),
+                process: self.aggregate.names.text(life.process),
+                count,
+            })
+        };
+        enders.into_iter().filter_map(row).take(MAX_OWN_DID).collect()
     }
 
     fn waits(&self) -> Vec<PathWait> {
@@ -156,6 +230,7 @@ impl Writer<'_> {
         waits.sort_by_key(|(key, ns, _)| (Reverse(*ns), **key));
         let row = |(key, ns, count): (&WaitKey, u64, u64)| {
             let reason = Reason { state: key.state, detail: Detail::None, syscall: key.syscall };
+            let told = self.aggregate.told(key.tgid, reason, key.object);
             PathWait {
                 s: seconds(ns),
                 share: self.share(ns),
@@ -164,6 +239,8 @@ impl Writer<'_> {
                 state: key.state.id().to_owned(),
                 detail: self.aggregate.wait_detail(reason),
                 object: object(reason, key.object),
+                path: told.path,
+                ends: told.ends,
             }
         };
         waits.into_iter().take(MAX_WAITS).map(row).collect()

@@ -69,7 +69,32 @@ pub struct Within {
     pub state: State,
     /// The system call; -1: none.
     pub syscall: i16,
+    /// Address or inode number.
+    pub object: u64,
+    /// The thread that ended it did so by ending itself.
+    pub by_end: bool,
 }
+
+/// The path's own waits of one kind.
+#[derive(Debug, Default)]
+pub struct Own {
+    /// From each wait's start to its end.
+    pub ns: u64,
+    /// How many.
+    pub count: u64,
+    /// The longest.
+    pub max_ns: u64,
+    /// Where in the thread's code; at most [`MAX_ENDERS`].
+    pub places: FastMap<u32, u64>,
+    /// Who ended them, by serial number, and how often; at most [`MAX_ENDERS`].
+    pub enders: FastMap<u32, u64>,
+}
+
+/// See [`Own::enders`].
+pub const MAX_ENDERS: usize = 64;
+
+/// A thread that ends within this time of waking another one did so by ending.
+const BY_END_NS: u64 = 5_000_000;
 
 /// A wait that the path led through or ended in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -114,6 +139,8 @@ pub struct Path {
     pub under: FastMap<(WaitKey, Under), Sum>,
     /// Samples among them.
     pub samples_under: FastMap<(WaitKey, u32, u64), u64>,
+    /// Waits of the path's own thread that other threads ended.
+    pub own: FastMap<Within, Own>,
     /// Down to where it was walked.
     pub from_ns: u64,
 }
@@ -265,9 +292,31 @@ impl Walk<'_, '_> {
             self.explain(level.serial, wait.reason.state, Some(wait), (from_ns, to_ns));
         }
         if self.levels.len() == 1 {
-            self.within = Some(Within { state: wait.reason.state, syscall: wait.reason.syscall });
+            self.within = Some(self.own_wait(wait, waker, (from_ns, to_ns)));
         }
         self.levels.push(Level { serial: waker, from_ns, wait: Some(key) });
+    }
+
+    /// Adds a wait of the path's own thread.
+    fn own_wait(&mut self, wait: Wait, waker: u32, (from_ns, to_ns): (u64, u64)) -> Within {
+        let ended_ns = self.reader.life(waker).map_or(u64::MAX, |life| life.end_ns);
+        let Wait { reason, object, .. } = wait;
+        let by_end = ended_ns.saturating_sub(to_ns) <= BY_END_NS;
+        let mut within = Within { state: reason.state, syscall: reason.syscall, object, by_end };
+        if self.path.own.len() >= MAX_KEYS && !self.path.own.contains_key(&within) {
+            within.object = 0;
+        }
+        let (own, ns) = (self.path.own.entry(within).or_default(), to_ns.saturating_sub(from_ns));
+        own.ns = own.ns.saturating_add(ns);
+        own.count += 1;
+        own.max_ns = own.max_ns.max(ns);
+        if own.places.len() < MAX_ENDERS || own.places.contains_key(&wait.place) {
+            *own.places.entry(wait.place).or_default() += ns;
+        }
+        if own.enders.len() < MAX_ENDERS || own.enders.contains_key(&waker) {
+            *own.enders.entry(waker).or_default() += 1;
+        }
+        within
     }
 
     /// Adds time to a wait, unless it explains a wait for the same.
