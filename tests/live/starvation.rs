@@ -91,3 +91,29 @@ fn a_pipe_is_told_by_who_writes_to_it_and_who_reads() {
     let ends = text(pipe, "ends");
     assert!(ends.starts_with("pipe from ") && ends.contains(" to "), "both ends are named: {pipe}");
 }
+
+#[test]
+fn threads_that_log_into_a_slow_pipe_are_a_convoy() {
+    let traced = Tracer::run(python("log_convoy.py", "")).options(&["--family", "cpu"]).go().expect_code(0);
+    let (truth, report) = (traced.truth(), traced.report());
+    let found = report.findings("logging-convoy");
+    let finding = found.first().unwrap_or_else(|| panic!("a convoy: {} {}", report.0["rules"], report.0["locks"]));
+    let culprit = &finding["culprit"];
+    assert_eq!(culprit["pid"], truth["reader"], "the reader is to blame: {finding}");
+    assert!(text(culprit, "peer").starts_with("pipe from "), "the pipe is named: {finding}");
+    let victims = list(finding, "victims");
+    assert!(victims.len() >= 3 && victims.iter().all(|victim| victim["pid"] == truth["pid"]), "the ranks: {finding}");
+    // The seconds are those of the path: a thread's, who all wait nearly as long.
+    let waited = list(&truth, "waited_s").iter().filter_map(Value::as_f64).fold(0.0, f64::max);
+    let lost = number(finding, "lost_s");
+    assert!((0.6 * waited..=1.15 * waited).contains(&lost), "lost {lost} of {waited} s: {finding}");
+    assert!(report.findings("user-lock-contention").is_empty(), "the convoy is said once: {}", report.0["findings"]);
+}
+
+#[test]
+fn threads_that_log_into_a_pipe_that_is_read_are_none() {
+    let traced = Tracer::run(python("log_convoy.py", "fast")).options(&["--family", "cpu"]).go().expect_code(0);
+    let found = traced.report();
+    let found = found.findings("logging-convoy");
+    assert!(found.is_empty(), "the reader is fast: {found:?}");
+}

@@ -14,6 +14,8 @@ use crate::model::units::{count, duration, percent};
 /// See the file's head.
 pub struct InputStarvation;
 
+/// A smaller part of the wall time is not worth a word.
+const LEAST_SHARE: f64 = 0.01;
 /// Shorter waits than this, in the mean, are the exchange itself.
 const LEAST_MEAN_S: f64 = 0.000_2;
 /// Who waited at a futex for at least this part of the waits that it ended there is no producer.
@@ -52,7 +54,8 @@ impl Rule for InputStarvation {
             .enumerate()
             .filter_map(|(index, wait)| Queue::new(facts, path, index, wait))
             .collect();
-        let Some(case) = Case::new(path, waits) else {
+        let worth_a_word = |case: &Case<'_>| case.lost_s >= LEAST_SHARE * report.window.duration_s;
+        let Some(case) = Case::new(path, waits).filter(worth_a_word) else {
             return Outcome::Silent("the main thread hardly waited at queues for what others produced".to_owned());
         };
         let lock = facts.earlier.iter().find(|finding| {

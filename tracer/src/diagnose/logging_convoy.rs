@@ -5,7 +5,7 @@
 use super::thresholds::{REPORTED_SHARE, is_reported, severity, speedup_bound};
 use super::user_lock_contention::{on_path, victim};
 use super::{Claim, Facts, Outcome, Rule, confidence, evidence, functions, subject, threads};
-use crate::model::critical_path::{Explained, Explanation};
+use crate::model::critical_path::{Explained, Explanation, PathPart};
 use crate::model::objects::{Object, ObjectEnd};
 use crate::model::report::{Evidence, Finding, Futex, Report, Subject};
 use crate::model::units::{count, duration, percent};
@@ -69,8 +69,11 @@ impl<'a> Case<'a> {
         let wall_s = report.window.duration_s;
         let waiter = futex.waiters.iter().find(|waiter| waiter.tid == self.explanation.of_tid);
         let on_path = on_path(report, futex);
-        let waited_s = on_path.as_ref().map_or(waiter.map_or(0.0, |waiter| waiter.total_s), |(_, wait)| wait.s);
-        let lost_s = waited_s * self.share.min(1.0);
+        let lost_s = match &on_path {
+            // Writes that nobody waited for at the lock are lost to the same descriptor.
+            Some((_, wait)) => wait.s + (self.writes_on_path_s() - wait.s * self.share.min(1.0)).max(0.0),
+            None => waiter.map_or(0.0, |waiter| waiter.total_s),
+        };
         let to = self.to();
         let of = futex.process.as_deref().unwrap_or("?");
         let whom = self.reader().map(|reader| format!("; {} reads it too slowly", end(reader))).unwrap_or_default();
@@ -80,7 +83,8 @@ impl<'a> Case<'a> {
             severity: severity(lost_s, wall_s),
             confidence: confidence(report, WRITES_SEEN),
             summary: format!(
-                "{} of process {of} ({}) waited up to {} ({} of {}) for the lock at {} while others wrote to {to} under it{whom}",
+                "{} of process {of} ({}) lost up to {} ({} of {}) in writing to {to}, and in waiting for the lock at {} under which that \
+                 is done{whom}",
                 count(futex.threads, "thread"),
                 futex.pid,
                 duration(lost_s),
@@ -89,7 +93,7 @@ impl<'a> Case<'a> {
                 futex.address,
             ),
             lost_s: Some(lost_s),
-            share_of_wall: on_path.as_ref().map(|(_, wait)| wait.share * self.share.min(1.0)),
+            share_of_wall: on_path.as_ref().map(|(_, wait)| if wait.s > 0.0 { lost_s * wait.share / wait.s } else { 0.0 }),
             speedup_bound: speedup_bound(lost_s, wall_s),
             culprit: Some(self.culprit()),
             victims: futex.waiters.iter().take(MAX_VICTIMS).map(|waiter| victim(report, waiter, futex)).collect(),
@@ -109,6 +113,16 @@ impl<'a> Case<'a> {
         };
         let reported = is_reported(lost_s, wall_s, futex.waits, futex.max_s);
         Claim { finding, reported }
+    }
+
+    /// Of the critical path, all writes to the same thing.
+    fn writes_on_path_s(&self) -> f64 {
+        let (write, parts) = (self.write, self.report.critical_path.iter().flat_map(|path| &path.parts));
+        let same = |part: &&PathPart| {
+            part.object.is_some()
+                && (&part.state, &part.detail, &part.object) == (&write.state, &write.detail, &write.object)
+        };
+        parts.filter(same).map(|part| part.s).sum()
     }
 
     /// What is written to, in words.

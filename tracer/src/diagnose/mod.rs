@@ -20,6 +20,8 @@ mod tests;
 mod tests_cpu;
 #[cfg(test)]
 mod tests_kernel_locks;
+#[cfg(test)]
+mod tests_starvation;
 
 use std::cmp::Ordering;
 

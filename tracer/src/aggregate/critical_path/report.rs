@@ -201,11 +201,23 @@ impl Writer<'_> {
             detail: self.aggregate.wait_detail(reason),
             object: object(reason, within.object),
             path: told.path,
-            ends: told.ends,
+            ends: told.ends.or_else(|| self.from_enders(within, own)),
             places: self.stacks.map(|stacks| stacks.places(self.tgid, &places)).unwrap_or_default(),
             ended_by: self.enders(own),
             did: rows.iter().map(|(key, row)| self.part(key, row, Some(within))).collect(),
         }
+    }
+
+    /// A pipe of which no more is known than who ended the waits for it.
+    fn from_enders(&self, within: Within, own: &Own) -> Option<String> {
+        let what = match within.state {
+            State::Pipe => "pipe",
+            State::SocketUnix => "unix socket",
+            _ => return None,
+        };
+        let ender = self.enders(own).into_iter().next().filter(|_| own.enders.len() == 1)?;
+        let name = ender.thread.unwrap_or_else(|| "thread".to_owned());
+        Some(format!("{what} from {name} ({})", ender.tid))
     }
 
     fn enders(&self, own: &Own) -> Vec<Ender> {

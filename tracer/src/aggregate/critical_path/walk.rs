@@ -93,8 +93,9 @@ pub struct Own {
 /// See [`Own::enders`].
 pub const MAX_ENDERS: usize = 64;
 
-/// A thread that ends within this time of waking another one did so by ending.
-const BY_END_NS: u64 = 5_000_000;
+/// A thread that ends within this time of waking another one, or within a tenth of the wait's time, did so by ending: what it still
+/// does is to give back what it had, for which it may have to wait for a CPU.
+const BY_END_NS: u64 = 20_000_000;
 
 /// A wait that the path led through or ended in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -301,7 +302,7 @@ impl Walk<'_, '_> {
     fn own_wait(&mut self, wait: Wait, waker: u32, (from_ns, to_ns): (u64, u64)) -> Within {
         let ended_ns = self.reader.life(waker).map_or(u64::MAX, |life| life.end_ns);
         let Wait { reason, object, .. } = wait;
-        let by_end = ended_ns.saturating_sub(to_ns) <= BY_END_NS;
+        let by_end = ended_ns.saturating_sub(to_ns) <= BY_END_NS.max(to_ns.saturating_sub(from_ns) / 10);
         let mut within = Within { state: reason.state, syscall: reason.syscall, object, by_end };
         if self.path.own.len() >= MAX_KEYS && !self.path.own.contains_key(&within) {
             within.object = 0;
