@@ -43,7 +43,11 @@ fn a_sleeping_producer_is_charged_with_what_the_main_thread_waits_whatever_the_q
         let culprit = &finding["culprit"];
         assert_eq!(culprit["function"], "decode_sample", "{kind}: the function that sleeps is named: {finding}");
         let (lost, waited) = (number(finding, "lost_s"), number(&truth, "waited_s"));
-        assert!((0.8 * waited..=1.05 * waited).contains(&lost), "{kind}: lost {lost} of {waited} s waited: {finding}");
+        // On a busy machine the producers wait for a CPU as well, and where that is a finding itself it does not count here.
+        let waits = list(&report.0["critical_path"], "own_waits").iter().flat_map(|wait| list(wait, "did"));
+        let queued: f64 = waits.filter(|did| did["state"] == "runnable").map(|did| number(did, "s")).sum();
+        let wanted = 0.8 * (waited - queued)..=1.05 * waited;
+        assert!(wanted.contains(&lost), "{kind}: lost {lost} of {waited} s waited, {queued} s queued: {finding}");
     }
 }
 
@@ -116,4 +120,15 @@ fn threads_that_log_into_a_pipe_that_is_read_are_none() {
     let found = traced.report();
     let found = found.findings("logging-convoy");
     assert!(found.is_empty(), "the reader is fast: {found:?}");
+}
+
+#[test]
+fn a_main_loop_that_a_script_runs_is_looked_at_as_well() {
+    let line: Vec<String> =
+        python("loader.py", "pipe sleep").iter().map(|word| word.to_string_lossy().into_owned()).collect();
+    let script = format!("{}; true", line.join(" "));
+    let traced = Tracer::run(harness::shell(&script)).options(&["--family", "cpu"]).go().expect_code(0);
+    let (truth, report) = (traced.truth(), traced.report());
+    let finding = starved(&truth, &report, "script");
+    assert_eq!(finding["culprit"]["function"], "decode_sample", "the function that sleeps is named: {finding}");
 }

@@ -7,7 +7,7 @@
 
 use super::thresholds::{REPORTED_SHARE, is_reported, severity, speedup_bound};
 use super::{Claim, Facts, Outcome, Rule, confidence, evidence, functions, subject, threads};
-use crate::model::critical_path::{CriticalPath, OwnWait, PathPart};
+use crate::model::critical_path::{CriticalPath, OwnWait, PathOf, PathPart};
 use crate::model::report::{Evidence, Finding, Report, Subject};
 use crate::model::units::{count, duration, percent};
 
@@ -48,12 +48,8 @@ impl Rule for InputStarvation {
                 "it is about the critical path of CMD's main thread, and this recording has none".to_owned(),
             );
         };
-        let waits: Vec<Queue<'_>> = path
-            .own_waits
-            .iter()
-            .enumerate()
-            .filter_map(|(index, wait)| Queue::new(facts, path, index, wait))
-            .collect();
+        let waits: Vec<Queue<'_>> =
+            path.own_waits.iter().enumerate().filter_map(|(index, wait)| Queue::new(facts, index, wait)).collect();
         let worth_a_word = |case: &Case<'_>| case.lost_s >= LEAST_SHARE * report.window.duration_s;
         let Some(case) = Case::new(path, waits).filter(worth_a_word) else {
             return Outcome::Silent("the main thread hardly waited at queues for what others produced".to_owned());
@@ -80,30 +76,30 @@ struct Queue<'a> {
 }
 
 impl<'a> Queue<'a> {
-    fn new(facts: &Facts<'_>, path: &CriticalPath, index: usize, wait: &'a OwnWait) -> Option<Self> {
+    fn new(facts: &Facts<'_>, index: usize, wait: &'a OwnWait) -> Option<Self> {
         let mean_s = wait.s / wait.count.max(1) as f64;
-        if wait.by_end || mean_s < LEAST_MEAN_S || !is_queue(facts.report, path, wait) {
+        if wait.by_end || mean_s < LEAST_MEAN_S || !is_queue(facts.report, wait) {
             return None;
         }
-        let did = wait.did.iter().enumerate().filter(|(_, did)| counts(facts, path, wait, did)).collect();
+        let did = wait.did.iter().enumerate().filter(|(_, did)| counts(facts, wait, did)).collect();
         Some(Queue { wait, index, did })
     }
 }
 
-fn is_queue(report: &Report, path: &CriticalPath, wait: &OwnWait) -> bool {
+fn is_queue(report: &Report, wait: &OwnWait) -> bool {
     match wait.state.as_str() {
         "pipe" | "socket_unix" => wait.detail.as_deref().is_some_and(|call| READS.contains(&call)),
         "poll" => true,
-        "futex" => is_no_lock(report, path, wait),
+        "futex" => is_no_lock(report, wait),
         _ => false,
     }
 }
 
 /// Nobody was seen to own the futex, and who ended the waits did not wait there as well.
-fn is_no_lock(report: &Report, path: &CriticalPath, wait: &OwnWait) -> bool {
+fn is_no_lock(report: &Report, wait: &OwnWait) -> bool {
     let futexes = report.locks.iter().flat_map(|locks| &locks.futexes);
     let ours =
-        |futex: &&crate::model::report::Futex| futex.pid == path.of.pid && Some(&futex.address) == wait.object.as_ref();
+        |futex: &&crate::model::report::Futex| futex.pid == wait.of.pid && Some(&futex.address) == wait.object.as_ref();
     let Some(futex) = futexes.into_iter().find(ours) else { return false };
     let waited = |tid: u32| futex.waiters.iter().find(|waiter| waiter.tid == tid).map_or(0, |waiter| waiter.count);
     let too = wait.ended_by.iter().filter(|ender| waited(ender.tid) as f64 >= SYMMETRIC * ender.count as f64);
@@ -111,10 +107,10 @@ fn is_no_lock(report: &Report, path: &CriticalPath, wait: &OwnWait) -> bool {
 }
 
 /// Whether a part of what explains a wait is what a producer did.
-fn counts(facts: &Facts<'_>, path: &CriticalPath, wait: &OwnWait, did: &PathPart) -> bool {
+fn counts(facts: &Facts<'_>, wait: &OwnWait, did: &PathPart) -> bool {
     let reported = |classes: &[&str]| facts.earlier.iter().any(|finding| classes.contains(&finding.class.as_str()));
     let state = did.state.as_str();
-    let is_own = did.tid == Some(path.of.tid) && did.pid == Some(path.of.pid);
+    let is_own = did.tid == Some(wait.of.tid) && did.pid == Some(wait.of.pid);
     let elsewhere = match state {
         "throttled" => reported(&["cpu-quota-throttling"]),
         "runnable" => reported(&["cpu-oversubscription", "run-queue-wait", "low-priority", "cpu-steal"]),
@@ -129,6 +125,8 @@ fn counts(facts: &Facts<'_>, path: &CriticalPath, wait: &OwnWait, did: &PathPart
 /// All queues together.
 struct Case<'a> {
     path: &'a CriticalPath,
+    /// Who waited.
+    of: &'a PathOf,
     queues: Vec<Queue<'a>>,
     lost_s: f64,
     waits: u64,
@@ -144,6 +142,9 @@ impl<'a> Case<'a> {
         queues.retain(|queue| !queue.did.is_empty());
         let seconds = |queue: &Queue<'_>| queue.did.iter().map(|(_, did)| did.s).sum::<f64>();
         queues.sort_by(|a, b| seconds(b).total_cmp(&seconds(a)));
+        // Of several that waited the one that waited most.
+        let of = &queues.first()?.wait.of;
+        queues.retain(|queue| queue.wait.of == *of);
         let same = |a: &PathPart, b: &PathPart| {
             (&a.process, &a.thread, &a.state, &a.detail) == (&b.process, &b.thread, &b.state, &b.detail)
         };
@@ -158,6 +159,7 @@ impl<'a> Case<'a> {
         let most_s = total(most);
         Some(Case {
             path,
+            of,
             lost_s: queues.iter().map(seconds).sum(),
             waits: queues.iter().map(|queue| queue.wait.count).sum(),
             max_s: queues.iter().map(|queue| queue.wait.max_s).fold(0.0, f64::max),
@@ -209,7 +211,7 @@ impl<'a> Case<'a> {
     }
 
     fn consumer(&self) -> String {
-        let of = &self.path.of;
+        let of = self.of;
         match &of.thread {
             Some(name) => format!("the main thread {name} ({})", of.tid),
             None => format!("the main thread {}", of.tid),
@@ -247,7 +249,7 @@ impl<'a> Case<'a> {
     }
 
     fn victim(&self, report: &Report) -> Subject {
-        let of = &self.path.of;
+        let of = self.of;
         let row = threads(report).find(|(_, thread)| thread.tid == of.tid && thread.pid == Some(of.pid));
         let mut victim = row.map(|(_, thread)| subject(thread)).unwrap_or_else(|| Subject {
             process: of.process.clone(),

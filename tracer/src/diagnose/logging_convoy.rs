@@ -5,7 +5,7 @@
 use super::thresholds::{REPORTED_SHARE, is_reported, severity, speedup_bound};
 use super::user_lock_contention::{on_path, victim};
 use super::{Claim, Facts, Outcome, Rule, confidence, evidence, functions, subject, threads};
-use crate::model::critical_path::{Explained, Explanation, PathPart};
+use crate::model::critical_path::{Explained, Explanation, PathWait};
 use crate::model::objects::{Object, ObjectEnd};
 use crate::model::report::{Evidence, Finding, Futex, Report, Subject};
 use crate::model::units::{count, duration, percent};
@@ -69,9 +69,10 @@ impl<'a> Case<'a> {
         let wall_s = report.window.duration_s;
         let waiter = futex.waiters.iter().find(|waiter| waiter.tid == self.explanation.of_tid);
         let on_path = on_path(report, futex);
+        let writes_s = self.writes_on_path().map_or(0.0, |(_, s)| s);
         let lost_s = match &on_path {
             // Writes that nobody waited for at the lock are lost to the same descriptor.
-            Some((_, wait)) => wait.s + (self.writes_on_path_s() - wait.s * self.share.min(1.0)).max(0.0),
+            Some((_, wait)) => wait.s + (writes_s - wait.s * self.share.min(1.0)).max(0.0),
             None => waiter.map_or(0.0, |waiter| waiter.total_s),
         };
         let to = self.to();
@@ -115,14 +116,15 @@ impl<'a> Case<'a> {
         Claim { finding, reported }
     }
 
-    /// Of the critical path, all writes to the same thing.
-    fn writes_on_path_s(&self) -> f64 {
-        let (write, parts) = (self.write, self.report.critical_path.iter().flat_map(|path| &path.parts));
-        let same = |part: &&PathPart| {
-            part.object.is_some()
-                && (&part.state, &part.detail, &part.object) == (&write.state, &write.detail, &write.object)
+    /// The writes to the same thing on the critical path, with what explains them, and where the report has them.
+    fn writes_on_path(&self) -> Option<(usize, f64)> {
+        let write = self.write;
+        let same = |wait: &PathWait| {
+            wait.object.is_some()
+                && (&wait.state, &wait.detail, &wait.object) == (&write.state, &write.detail, &write.object)
         };
-        parts.filter(same).map(|part| part.s).sum()
+        let waits = &self.report.critical_path.as_ref()?.waits;
+        waits.iter().enumerate().find(|(_, wait)| same(wait)).map(|(index, wait)| (index, wait.s))
     }
 
     /// What is written to, in words.
@@ -183,6 +185,10 @@ impl<'a> Case<'a> {
         list.extend(on_path.map(|(index, s)| {
             let source = format!("/critical_path/waits/{index}/s");
             evidence("of the critical path, for waits for this lock", s, "s", source, Some(("wall time", wall_s)))
+        }));
+        list.extend(self.writes_on_path().map(|(index, s)| {
+            let source = format!("/critical_path/waits/{index}/s");
+            evidence("of the critical path, for the writes", s, "s", source, Some(("wall time", wall_s)))
         }));
         list
     }

@@ -27,7 +27,8 @@ pub struct CriticalPath {
     pub others: Option<PathOthers>,
     /// Waits that the path led through: how much of the wall time each is the reason of. They overlap, so they do not sum to it.
     pub waits: Vec<PathWait>,
-    /// Waits of the path's own thread that other traced threads ended, most time first; at most 16. They do not overlap.
+    /// Waits of the path's own thread that other traced threads ended, most time first; at most 16. Where that thread only waits for a
+    /// child process, as a script does, also those of the child's main thread.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub own_waits: Vec<OwnWait>,
 }
@@ -36,6 +37,8 @@ pub struct CriticalPath {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct OwnWait {
+    /// Who waited.
+    pub of: PathOf,
     /// How long, all together.
     pub s: f64,
     /// Of the path's wall time.

@@ -8,7 +8,7 @@ use tracer_common::sched::WakeContext;
 
 use super::history::Reader;
 use super::row::Row;
-use super::walk::{Cause, Own, PartKey, Path, WaitKey, Within, walk};
+use super::walk::{Cause, Own, OwnKey, PartKey, Path, WaitKey, walk};
 use crate::aggregate::Aggregate;
 use crate::aggregate::build::{known, object};
 use crate::aggregate::classify::{Detail, Reason, State};
@@ -112,7 +112,7 @@ impl Writer<'_> {
     }
 
     /// A row as a part; its samples are those of this wait only, if one is given.
-    fn part(&self, key: &RowKey, row: &Row, only_of: Option<Within>) -> PathPart {
+    fn part(&self, key: &RowKey, row: &Row, only_of: Option<OwnKey>) -> PathPart {
         let lives: Vec<_> = row.threads.iter().filter_map(|serial| self.reader.life(*serial)).collect();
         let pids: BTreeSet<u32> = lives.iter().map(|life| life.tgid).collect();
         let only = |set: &BTreeSet<u32>| if set.len() == 1 { set.first().copied().and_then(known) } else { None };
@@ -149,12 +149,15 @@ impl Writer<'_> {
     }
 
     /// Functions of the samples that lie on this part of the path; they share its time.
-    fn sampled(&self, key: &RowKey, row: &Row, only_of: Option<Within>) -> Vec<FunctionTime> {
+    fn sampled(&self, key: &RowKey, row: &Row, only_of: Option<OwnKey>) -> Vec<FunctionTime> {
         let Some(stacks) = self.stacks.filter(|_| key.state == State::OnCpu) else { return Vec::new() };
         let mut counts: BTreeMap<u64, u64> = BTreeMap::new();
         for ((serial, within, stack), count) in &self.path.samples {
             let is_of_row = within.map(|within| (within.state, within.syscall)) == key.within;
-            if is_of_row && (only_of.is_none() || only_of == *within) && row.threads.contains(serial) {
+            if is_of_row
+                && (only_of.is_none() || only_of == within.map(|within| within.own))
+                && row.threads.contains(serial)
+            {
                 *counts.entry(*stack).or_default() += count;
             }
         }
@@ -163,15 +166,16 @@ impl Writer<'_> {
 
     /// Waits of the path's own thread that others ended, with what explains each of them.
     fn own_waits(&self) -> Vec<OwnWait> {
-        let mut waits: Vec<(&Within, &Own)> = self.path.own.iter().collect();
+        let mut waits: Vec<(&OwnKey, &Own)> = self.path.own.iter().collect();
         waits.sort_by_key(|(within, own)| (Reverse(own.ns), **within));
         waits.truncate(MAX_OWN_WAITS);
-        let mut rows: BTreeMap<Within, BTreeMap<RowKey, Row>> = BTreeMap::new();
+        let mut rows: BTreeMap<OwnKey, BTreeMap<RowKey, Row>> = BTreeMap::new();
         for (part, sum) in &self.path.parts {
-            let Some(of) = part.within.filter(|of| waits.iter().any(|(within, _)| *within == of)) else { continue };
+            let of = part.within.map(|within| (within, within.own));
+            let Some((within, of)) = of.filter(|(_, of)| waits.iter().any(|(key, _)| *key == of)) else { continue };
             let life = self.reader.life(part.serial).copied().unwrap_or_default();
             let PartKey { state, detail, syscall, cause, .. } = *part;
-            let within = Some((of.state, of.syscall));
+            let within = Some((within.state, within.syscall));
             let key = RowKey { process: life.process, thread: life.name, state, detail, syscall, cause, within };
             let row = rows.entry(of).or_default().entry(key).or_default();
             row.add(part.serial, part.object, (life.tgid, part.place), *sum);
@@ -182,9 +186,10 @@ impl Writer<'_> {
             .collect()
     }
 
-    fn own_wait(&self, within: Within, own: &Own, rows: BTreeMap<RowKey, Row>) -> OwnWait {
+    fn own_wait(&self, within: OwnKey, own: &Own, rows: BTreeMap<RowKey, Row>) -> OwnWait {
         let reason = Reason { state: within.state, detail: Detail::None, syscall: within.syscall };
-        let told = self.aggregate.told(self.tgid, reason, within.object);
+        let tgid = self.reader.life(within.serial).map_or(self.tgid, |life| life.tgid);
+        let told = self.aggregate.told(tgid, reason, within.object);
         let mut rows: Vec<(RowKey, Row)> = rows.into_iter().collect();
         rows.sort_by(|(left_key, left), (right_key, right)| {
             (Reverse(left.ns), left_key).cmp(&(Reverse(right.ns), right_key))
@@ -192,6 +197,7 @@ impl Writer<'_> {
         rows.truncate(MAX_OWN_DID);
         let places: Vec<(u32, u64)> = own.places.iter().map(|(place, ns)| (*place, *ns)).collect();
         OwnWait {
+            of: self.of(within.serial),
             s: seconds(own.ns),
             share: self.share(own.ns),
             count: own.count,
@@ -202,14 +208,20 @@ impl Writer<'_> {
             object: object(reason, within.object),
             path: told.path,
             ends: told.ends.or_else(|| self.from_enders(within, own)),
-            places: self.stacks.map(|stacks| stacks.places(self.tgid, &places)).unwrap_or_default(),
+            places: self.stacks.map(|stacks| stacks.places(tgid, &places)).unwrap_or_default(),
             ended_by: self.enders(own),
             did: rows.iter().map(|(key, row)| self.part(key, row, Some(within))).collect(),
         }
     }
 
+    fn of(&self, serial: u32) -> PathOf {
+        let Some(life) = self.reader.life(serial) else { return PathOf::default() };
+        let text = |name| self.aggregate.names.text(name);
+        PathOf { pid: life.tgid, tid: life.tid, thread: text(life.name), process: text(life.process) }
+    }
+
     /// A pipe of which no more is known than who ended the waits for it.
-    fn from_enders(&self, within: Within, own: &Own) -> Option<String> {
+    fn from_enders(&self, within: OwnKey, own: &Own) -> Option<String> {
         let what = match within.state {
             State::Pipe => "pipe",
             State::SocketUnix => "unix socket",
