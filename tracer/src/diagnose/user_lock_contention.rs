@@ -50,7 +50,7 @@ impl Rule for UserLockContention {
             .filter(|(_, futex)| is_contended(futex) && !is_reported_already(facts, futex))
             .filter_map(|(index, futex)| claim(facts.report, index, futex))
             .collect();
-        if contended.is_empty() && locks.futexes.iter().any(|futex| is_contended(futex)) {
+        if contended.is_empty() && locks.futexes.iter().any(is_contended) {
             return Outcome::Silent("what threads waited for at locks is reported as logging-convoy".to_owned());
         }
         if contended.is_empty() {

@@ -207,7 +207,7 @@ impl Writer<'_> {
             detail: self.aggregate.wait_detail(reason),
             object: object(reason, within.object),
             path: told.path,
-            ends: told.ends.or_else(|| self.from_enders(within, own)),
+            ends: told.ends.or_else(|| self.link_by_enders(within, own)),
             places: self.stacks.map(|stacks| stacks.places(tgid, &places)).unwrap_or_default(),
             ended_by: self.enders(own),
             did: rows.iter().map(|(key, row)| self.part(key, row, Some(within))).collect(),
@@ -221,7 +221,7 @@ impl Writer<'_> {
     }
 
     /// A pipe of which no more is known than who ended the waits for it.
-    fn from_enders(&self, within: OwnKey, own: &Own) -> Option<String> {
+    fn link_by_enders(&self, within: OwnKey, own: &Own) -> Option<String> {
         let what = match within.state {
             State::Pipe => "pipe",
             State::SocketUnix => "unix socket",
