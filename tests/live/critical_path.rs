@@ -79,6 +79,14 @@ fn input_and_output_under_a_lock_is_what_the_others_wait_for() {
         list(sync, "functions").iter().any(|known| text(known, "function").contains("flush_index")),
         "the function under the lock is named: {sync}"
     );
+    let path = text(sync, "path");
+    assert!(path.starts_with(&folder.display().to_string()), "the file under the lock is named: {sync}");
+    let found = report.findings("user-lock-contention");
+    let finding = found.first().unwrap_or_else(|| panic!("the lock is reported: {}", report.0["rules"]));
+    if did[0]["state"] == "file" {
+        assert_eq!(finding["culprit"]["path"], path, "the finding names the file: {finding}");
+        assert!(text(finding, "summary").contains(path), "so does its summary: {finding}");
+    }
     let (on_disk, _) = report.on_path(|part| part["state"] == "file" && part["detail"] == "fsync");
     let (all, _) = report.on_path(|part| part["state"] != "runnable");
     assert!(on_disk >= 0.3 * all, "the disk is {on_disk} of {all} s of the path: {}", report.0["critical_path"]);

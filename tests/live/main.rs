@@ -32,6 +32,7 @@ mod spinning;
 mod stacks;
 mod stacks_bad_input;
 mod stacks_python;
+mod starvation;
 mod states;
 mod storm;
 mod threads;

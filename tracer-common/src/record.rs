@@ -107,4 +107,6 @@ pub mod meta {
     pub const ATTACHED: u16 = super::kind(0, 20);
     /// A process runs CPython, and where its interpreter lock and its collector of garbage are.
     pub const PYTHON: u16 = super::kind(0, 17);
+    /// What descriptors refer to on which threads waited: paths, addresses.
+    pub const OBJECTS: u16 = super::kind(0, 18);
 }

@@ -32,6 +32,8 @@ const MAX_FUTEX_PARTIES: usize = 16;
 const MAX_PROCESSES: usize = 32;
 /// Locks whose waits are explained, which costs a walk each.
 const MAX_EXPLAINED: usize = 6;
+/// Likewise futexes at which no owner was seen: locks whose memory does not tell one, and what is no lock.
+const MAX_EXPLAINED_OTHERS: usize = 6;
 
 /// A difference of clocks under this is the noise of reading them.
 const SUSPEND_NOISE_NS: i64 = 1_000_000;
@@ -56,6 +58,7 @@ impl Aggregate {
     pub fn finish(mut self, generator: Generator, max_rows: usize) -> Report {
         let mut finished = self.close();
         self.processes.end_all();
+        self.find_ends(&finished);
         let profile = self.stacks.is_active().then(|| self.profile_part());
         let stacks = profile.as_ref().map(|profile| {
             Named::new(&self.stacks, profile, Phases::of(&self.stacks.definitions, &self.pythons.collectors()))
@@ -89,6 +92,7 @@ impl Aggregate {
             threads: writer.rows(&finished, &rest),
             cpu: sched.then(|| writer.cpu(&finished)),
             locks: sched.then(|| writer.locks()),
+            objects: if sched { self.objects_part() } else { None },
             critical_path: if sched { self.critical_path(writer.stacks.as_ref()) } else { None },
             criticality: opinions.0,
             knots: opinions.1,
@@ -305,19 +309,24 @@ impl Writer<'_> {
             (Reverse(wait.total_ns), wait.reason.state, wait.object, wait.reason.detail, wait.reason.syscall)
         });
         waits.truncate(MAX_WAITS);
-        let row = |wait: &Cow<'_, WaitStat>| Wait {
-            state: wait.reason.state.id().to_owned(),
-            object: object(wait.reason, wait.object),
-            detail: self.aggregate.wait_detail(wait.reason),
-            count: wait.count,
-            total_s: seconds(wait.total_ns),
-            max_s: seconds(wait.max_ns),
-            open: wait.open,
-            owners: self.owners(&wait.owners, MAX_WAIT_PARTIES),
-            owner_kind: wait.kind.map(|kind| kind.id().to_owned()),
-            joins: Some(wait.joins).filter(|joins| *joins > 0),
-            wakers: self.wakers(&wait.wakers, MAX_WAIT_PARTIES),
-            places: self.places(tgid, &wait.places),
+        let row = |wait: &Cow<'_, WaitStat>| {
+            let told = self.aggregate.told(tgid, wait.reason, wait.object);
+            Wait {
+                state: wait.reason.state.id().to_owned(),
+                object: object(wait.reason, wait.object),
+                path: told.path,
+                ends: told.ends,
+                detail: self.aggregate.wait_detail(wait.reason),
+                count: wait.count,
+                total_s: seconds(wait.total_ns),
+                max_s: seconds(wait.max_ns),
+                open: wait.open,
+                owners: self.owners(&wait.owners, MAX_WAIT_PARTIES),
+                owner_kind: wait.kind.map(|kind| kind.id().to_owned()),
+                joins: Some(wait.joins).filter(|joins| *joins > 0),
+                wakers: self.wakers(&wait.wakers, MAX_WAIT_PARTIES),
+                places: self.places(tgid, &wait.places),
+            }
         };
         waits.iter().map(row).collect()
     }
@@ -426,12 +435,13 @@ impl Writer<'_> {
     }
 
     fn futexes(&self, locks: &[Cow<'_, Lock>]) -> Vec<Futex> {
-        let mut to_explain = MAX_EXPLAINED;
+        let (mut owned, mut others) = (MAX_EXPLAINED, MAX_EXPLAINED_OTHERS);
         let mut row = |lock: &Cow<'_, Lock>| {
             let mut futex = self.futex(lock);
-            let is_python = futex.kind.as_deref() == Some(PYTHON_LOCK);
-            if (is_python || !futex.owners.is_empty()) && to_explain > 0 {
-                to_explain -= 1;
+            let is_lock = !futex.owners.is_empty() || futex.kind.as_deref() == Some(PYTHON_LOCK);
+            let to_explain = if is_lock { &mut owned } else { &mut others };
+            if *to_explain > 0 {
+                *to_explain -= 1;
                 let longest =
                     |waiter: &&WaiterTally| (waiter.total_ns, Reverse((waiter.party.tid, waiter.party.serial)));
                 let waiter = lock.waiters.iter().max_by_key(longest);

@@ -18,6 +18,7 @@ mod limits;
 pub mod lock_kinds;
 mod locks;
 pub mod names;
+mod objects;
 mod open_waits;
 pub mod processes;
 mod python;
@@ -46,6 +47,7 @@ use self::ledger::Ledger;
 use self::limits::Limits;
 use self::locks::Locks;
 use self::names::{NameId, Names};
+use self::objects::Objects;
 use self::processes::Processes;
 use self::python::Pythons;
 use self::queue::Occupancy;
@@ -104,6 +106,7 @@ pub struct Aggregate {
     locks: Locks,
     kernel_locks: KernelLocks,
     limits: Limits,
+    objects: Objects,
     /// The records tell threads held back by a quota from others that are ready.
     tells_throttling: bool,
     pythons: Pythons,
@@ -138,6 +141,7 @@ impl Aggregate {
             locks: Locks::default(),
             kernel_locks: KernelLocks::default(),
             limits: Limits::default(),
+            objects: Objects::default(),
             tells_throttling: false,
             pythons: Pythons::default(),
             stacks: Stacks::default(),
@@ -244,6 +248,7 @@ impl Aggregate {
             Meta::Locks(locks) => self.kernel_locks.short(locks),
             Meta::Attached(attached) => self.stacks.attached = Some(attached.clone()),
             Meta::Python(python) => self.pythons.record(python),
+            Meta::Objects(objects) => self.objects.record(objects),
             Meta::CpuLimits(limits) => self.limits.record(limits, &mut self.names),
             Meta::End(end) => {
                 self.end = Some(end.clone());

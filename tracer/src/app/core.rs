@@ -12,7 +12,7 @@ use std::{
 
 use tracer_common::record::meta;
 
-use super::{limits::Limits, output, strangers::Strangers};
+use super::{limits::Limits, objects::Objects, output, strangers::Strangers};
 use crate::{
     capture::{Options, Writer},
     kernel::{clock, live::push_meta},
@@ -41,6 +41,7 @@ struct Core {
     loss: Arc<CaptureLoss>,
     strangers: Strangers,
     limits: Limits,
+    objects: Objects,
 }
 
 /// A running loop.
@@ -74,6 +75,7 @@ pub fn spawn(
         loss: Arc::clone(&loss),
         strangers: Strangers::default(),
         limits: Limits::new(),
+        objects: Objects::new(),
     };
     let thread = std::thread::Builder::new().name("tracer-core".to_owned()).spawn(move || {
         core.take(&first);
@@ -101,14 +103,14 @@ impl Core {
         if !names.is_empty() {
             self.pass(&names);
         }
-        let mut limits = Batch::new();
-        let last = self.limits.look(batch, &mut limits);
+        let mut more = Batch::new();
+        let last = self.limits.look(batch, &mut more) | self.objects.look(batch, &mut more);
         if last {
-            self.pass(&limits);
+            self.pass(&more);
         }
         self.pass(batch);
-        if !last && !limits.is_empty() {
-            self.pass(&limits);
+        if !last && !more.is_empty() {
+            self.pass(&more);
         }
     }
 
@@ -132,6 +134,7 @@ impl Core {
             for seed in self.analysis.keyframe() {
                 push_meta(&mut keyframe, now_ns, meta::SEED, &seed);
             }
+            self.objects.again(now_ns, &mut keyframe);
             capture.write_keyframe(&keyframe);
         }
     }

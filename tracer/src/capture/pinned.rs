@@ -26,7 +26,7 @@ impl Pinned {
         let Some(header) = header(record).filter(|header| family_of(header.kind) == 0) else { return };
         match header.kind {
             meta::TICK | meta::LOSS | meta::COST | meta::LOCKS | meta::NAME | meta::CPU_LIMITS | meta::END => {}
-            meta::MODULE | meta::FRAME | meta::STACK | meta::SYMBOL => {}
+            meta::MODULE | meta::FRAME | meta::STACK | meta::SYMBOL | meta::OBJECTS => {}
             meta::SEED => self.keep(record, true),
             _ => self.keep(record, false),
         }

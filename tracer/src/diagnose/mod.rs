@@ -10,7 +10,9 @@ mod fsync_stall;
 mod functions;
 mod gc_pauses;
 mod gil_contention;
+mod input_starvation;
 mod kernel_lock_contention;
+mod logging_convoy;
 mod process_spawn_storm;
 mod run_queue;
 mod spin_wait;
@@ -34,6 +36,8 @@ mod tests_kernel_locks;
 mod tests_python;
 #[cfg(test)]
 mod tests_spin;
+#[cfg(test)]
+mod tests_starvation;
 
 use std::cmp::Ordering;
 
@@ -86,6 +90,7 @@ pub const RULES: &[&dyn Rule] = &[
     &cpu_host::CpuSteal,
     &cpu_host::IrqLoad,
     &fsync_stall::FsyncStall,
+    &logging_convoy::LoggingConvoy,
     &user_lock_contention::UserLockContention,
     &allocator_contention::AllocatorContention,
     &gil_contention::GilContention,
@@ -98,6 +103,7 @@ pub const RULES: &[&dyn Rule] = &[
     &process_spawn_storm::ProcessSpawnStorm,
     &straggler::Straggler,
     &gc_pauses::GcPauses,
+    &input_starvation::InputStarvation,
     &cpu_bound::CpuBound,
 ];
 

@@ -49,8 +49,12 @@ impl Rule for UserLockContention {
             .iter()
             .enumerate()
             .filter(|(_, futex)| is_contended(futex) && !hopeless.contains(&(futex.pid, futex.address.as_str())))
+            .filter(|(_, futex)| !is_reported_already(facts, futex))
             .filter_map(|(index, futex)| claim(facts.report, index, futex))
             .collect();
+        if contended.is_empty() && locks.futexes.iter().any(is_contended) {
+            return Outcome::Silent("what threads waited for at locks is reported as logging-convoy".to_owned());
+        }
         if contended.is_empty() {
             return Outcome::Silent(format!(
                 "{} had an owner, but none changed hands and can do so again: that is no contention",
@@ -59,6 +63,16 @@ impl Rule for UserLockContention {
         }
         Outcome::Claims(contended)
     }
+}
+
+/// Whether an earlier rule told what this lock is.
+fn is_reported_already(facts: &Facts<'_>, futex: &Futex) -> bool {
+    let address = format!(" at {}", futex.address);
+    let is_it = |culprit: &Subject| culprit.lock.as_ref().is_some_and(|lock| lock.ends_with(&address));
+    let about_it = |finding: &&Finding| {
+        finding.class == "logging-convoy" && finding.victims.first().is_some_and(|victim| victim.pid == Some(futex.pid))
+    };
+    facts.earlier.iter().filter(about_it).filter_map(|finding| finding.culprit.as_ref()).any(is_it)
 }
 
 fn is_contended(futex: &Futex) -> bool {
@@ -82,6 +96,8 @@ fn claim(report: &Report, index: usize, futex: &Futex) -> Option<Claim> {
     let meanwhile = futex.explanation.as_ref().and_then(|explanation| explanation.did.first());
     let doing = functions::doing(report, futex.pid, owner.tid, |wait| wait.object.as_ref() == Some(&futex.address))
         .filter(|_| meanwhile.is_none());
+    culprit.path = meanwhile.and_then(|did| did.path.clone());
+    culprit.peer = meanwhile.and_then(|did| did.ends.clone());
     let function = meanwhile.and_then(|did| did.functions.first()).or(doing.as_ref().map(|doing| doing.time));
     if let Some(function) = function {
         functions::point_at(&mut culprit, &function.location);
@@ -98,13 +114,15 @@ fn claim(report: &Report, index: usize, futex: &Futex) -> Option<Claim> {
     });
     let victims = futex.waiters.iter().take(MAX_VICTIMS).map(|waiter| victim(report, waiter, futex)).collect();
     let others = if futex.threads > 1 { format!(", {} in all", count(futex.threads, "thread")) } else { String::new() };
+    let on_file = meanwhile.and_then(|did| did.path.as_ref());
+    let under = on_file.map(|path| format!("; under it threads waited for the file {path}")).unwrap_or_default();
     let finding = Finding {
         class: UserLockContention.class().to_owned(),
         rank: 0,
         severity: severity(lost_s, wall_s),
         confidence: confidence(report, own_confidence),
         summary: format!(
-            "{} of {} waited {} ({} of {}) for the {lock}{called}{others}; {}",
+            "{} of {} waited {} ({} of {}) for the {lock}{called}{others}; {}{under}",
             named("thread", waiter.thread.as_deref(), waiter.tid),
             named("process", futex.process.as_deref(), futex.pid),
             duration(lost_s),
@@ -142,7 +160,7 @@ fn claim(report: &Report, index: usize, futex: &Futex) -> Option<Claim> {
 }
 
 /// The wait for this lock on the critical path, and where the report holds it; none where it is under the reporting threshold there.
-fn on_path<'a>(report: &'a Report, futex: &Futex) -> Option<(usize, &'a PathWait)> {
+pub(super) fn on_path<'a>(report: &'a Report, futex: &Futex) -> Option<(usize, &'a PathWait)> {
     let path = report.critical_path.as_ref()?;
     let ours = |wait: &PathWait| {
         wait.state == "futex" && wait.pid == Some(futex.pid) && wait.object.as_ref() == Some(&futex.address)
@@ -180,7 +198,10 @@ fn meanwhile_words(did: &Explained) -> String {
         (state, Some(call)) if call != state => format!("waited for {state} ({call}){place}"),
         (state, _) => format!("waited for {state}{place}"),
     };
-    format!("For {} of the longest waiter's time {who} {did_what}.", percent(did.share))
+    let on =
+        did.path.as_ref().map(|path| format!(" on {path}")).or(did.ends.as_ref().map(|ends| format!(" at the {ends}")));
+    let on = on.unwrap_or_default();
+    format!("For {} of the longest waiter's time {who} {did_what}{on}.", percent(did.share))
 }
 
 /// How to speak of who held the lock: one thread only where it held it in most of the waits.
@@ -279,7 +300,7 @@ fn evidence(
     evidence
 }
 
-fn victim(report: &Report, waiter: &Waiter, futex: &Futex) -> Subject {
+pub(super) fn victim(report: &Report, waiter: &Waiter, futex: &Futex) -> Subject {
     let mut victim = subject(report, waiter.tid, waiter.thread.as_ref(), futex);
     victim.ns_tid = waiter.ns_tid;
     if let Some(place) = waiter.places.first() {

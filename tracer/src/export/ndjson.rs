@@ -185,6 +185,7 @@ impl<'a, W: io::Write> Line<'a, W> {
             Meta::CpuLimits(payload) => self.fields(payload),
             Meta::Attached(payload) => self.fields(payload),
             Meta::Python(payload) => self.fields(payload),
+            Meta::Objects(payload) => self.fields(payload),
         }
     }
 

@@ -33,6 +33,69 @@ pub struct CriticalPath {
     /// What processes that lived no longer than 250 ms did on the path, by the process that started them; at most 8.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub short_lived: Vec<PathShortLived>,
+    /// Waits of the path's own thread that other traced threads ended, most time first; at most 16. Where that thread only waits for a
+    /// child process, as a script does, also those of the child's main thread.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub own_waits: Vec<OwnWait>,
+}
+
+/// Waits of the path's own thread for one thing, and what explains them.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct OwnWait {
+    /// Who waited.
+    pub of: PathOf,
+    /// How long, all together.
+    pub s: f64,
+    /// Of the path's wall time.
+    pub share: f64,
+    /// How many.
+    pub count: u64,
+    /// The longest.
+    pub max_s: f64,
+    /// Those who ended them did so by ending: joins, and ends of files.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub by_end: bool,
+    /// What it waited in.
+    pub state: String,
+    /// The system call.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub detail: Option<String>,
+    /// What for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub object: Option<String>,
+    /// Path of that file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+    /// That pipe or socket in words: from whom, to whom.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ends: Option<String>,
+    /// In which functions it waited; at most 4.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub places: Vec<FunctionTime>,
+    /// Threads that ended these waits, the most often first; at most 8.
+    pub ended_by: Vec<Ender>,
+    /// What happened meanwhile: parts of the path, which sum to these waits but for what is left out. Most time first; at most 8.
+    pub did: Vec<PathPart>,
+}
+
+/// A thread that ended waits.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct Ender {
+    /// Its process.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pid: Option<u32>,
+    /// The thread.
+    pub tid: u32,
+    /// Its name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub thread: Option<String>,
+    /// Its process's name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub process: Option<String>,
+    /// How often.
+    pub count: u64,
 }
 
 /// A thread.
@@ -83,6 +146,14 @@ pub struct PathPart {
     /// Of a wait: what for; absent where there are several.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub object: Option<String>,
+    /// Path of that file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
+    pub path: Option<String>,
+    /// That pipe or socket in words: from whom, to whom.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
+    pub ends: Option<String>,
     /// Of a wait, what ended it: "timer", "device", "interrupt", "process" (one that is not traced), "not-ended", "not-known". Of
     /// unknown time: "not-kept". Waits that a traced thread ended are followed and not listed, but for "mutual", a thread that itself
     /// waits for what is explained, and "asleep", one that had not been woken yet.
@@ -157,6 +228,14 @@ pub struct PathWait {
     /// What for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub object: Option<String>,
+    /// Path of that file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
+    pub path: Option<String>,
+    /// That pipe or socket in words: from whom, to whom.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
+    pub ends: Option<String>,
 }
 
 /// Time on the path that short-lived processes spent, their start and their end included.
@@ -235,6 +314,14 @@ pub struct Explained {
     /// Of a wait: what for; absent where there are several.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub object: Option<String>,
+    /// Path of that file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
+    pub path: Option<String>,
+    /// That pipe or socket in words: from whom, to whom.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
+    pub ends: Option<String>,
     /// In which functions; at most 4.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub functions: Vec<FunctionTime>,

@@ -8,8 +8,8 @@ use tracer_common::stack::Sampled;
 
 use super::meta::{
     AttachedRecord, CostRecord, CpuLimitsRecord, EndRecord, FamilyRecord, FrameRecord, HostRecord, LocksRecord,
-    LossRecord, ModuleRecord, NameRecord, PythonRecord, SeedRecord, StackRecord, StartRecord, SymbolRecord,
-    TargetRecord, TickRecord,
+    LossRecord, ModuleRecord, NameRecord, ObjectsRecord, PythonRecord, SeedRecord, StackRecord, StartRecord,
+    SymbolRecord, TargetRecord, TickRecord,
 };
 
 /// One record, decoded.
@@ -64,6 +64,7 @@ pub enum Meta {
     /// Stacks of threads that waited already when tracing began.
     Attached(AttachedRecord),
     Python(PythonRecord),
+    Objects(ObjectsRecord),
 }
 
 impl Event {
@@ -118,6 +119,7 @@ pub const fn kind_name(number: u16) -> Option<&'static str> {
         meta::CPU_LIMITS => "cpu-limits",
         meta::ATTACHED => "attached",
         meta::PYTHON => "python",
+        meta::OBJECTS => "objects",
         _ => return None,
     })
 }

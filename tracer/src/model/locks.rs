@@ -226,8 +226,8 @@ pub struct Futex {
     pub woken_by_owner: u64,
     /// Threads that ended waits, by descending count, then tid; at most 16.
     pub wakers: Vec<Waker>,
-    /// What was done while the thread that waited longest waited; only of the locks with the longest waits that had an owner,
-    /// and of Python's interpreter lock.
+    /// What was done while the thread that waited longest waited; only of those with the longest waits: six locks (with an owner, or an
+    /// interpreter's), six others.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[serde(default)]
     pub explanation: Option<Explanation>,

@@ -282,6 +282,46 @@ pub struct CgroupMember {
     pub path: String,
 }
 
+/// Kind `OBJECTS`: what descriptors refer to on which threads waited, as /proc told soon after. Counters are since tracing began: the
+/// last ones count.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ObjectsRecord {
+    /// Those that were looked up since the last such record.
+    pub objects: Vec<ObjectRecord>,
+    /// Look-ups in vain: the thread was gone, or the descriptor closed and no other one of its process was for the same.
+    pub gone: u64,
+    /// Descriptors that were not looked up, for the bounds on their number and rate.
+    pub over: u64,
+}
+
+/// Part of [`ObjectsRecord`].
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ObjectRecord {
+    /// The process that has it open.
+    pub tgid: u32,
+    /// The thread that waited.
+    pub tid: u32,
+    /// The descriptor.
+    pub fd: u32,
+    /// Inode number.
+    pub inode: u64,
+    /// Device of the inode, "major:minor".
+    pub device: Option<String>,
+    /// "file" (and whatever has a path), "pipe", "tcp", "udp", "unix", "socket" (another one), or what an anonymous inode is: "eventfd",
+    /// "eventpoll".
+    pub kind: String,
+    /// Path of a file as its process sees it, or the one that a unix socket is bound to; made printable.
+    pub path: Option<String>,
+    /// The file had no name any more.
+    pub deleted: bool,
+    /// A socket's own address.
+    pub local: Option<String>,
+    /// The address that it is connected to.
+    pub peer: Option<String>,
+}
+
 /// Kind `COST`: what tracing cost so far. Left out of comparisons between a live report and its replay.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]

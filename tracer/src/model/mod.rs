@@ -9,6 +9,7 @@ pub mod event;
 pub mod finding;
 pub mod locks;
 pub mod meta;
+pub mod objects;
 pub mod opinions;
 pub mod profile;
 pub mod python;

@@ -8,6 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::critical_path::CriticalPath;
+use super::objects::Objects;
 use super::opinions::{Criticality, Knot};
 pub use super::stacks::{FunctionTime, SpunFunction, Stacks};
 
@@ -52,6 +53,10 @@ pub struct Report {
     /// Waits on futexes and for locks of the kernel; absent without the family `sched`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub locks: Option<Locks>,
+    /// Files, pipes and sockets that threads waited for; absent without the family `sched`, or where there were none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
+    pub objects: Option<Objects>,
     /// What the wall time of CMD's main thread went to, or of the thread that `--focus` names; absent without either.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub critical_path: Option<CriticalPath>,

@@ -136,6 +136,14 @@ pub struct Wait {
     /// known, or several.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub object: Option<String>,
+    /// Path of that file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
+    pub path: Option<String>,
+    /// That pipe or socket in words: from whom, to whom.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
+    pub ends: Option<String>,
     /// The system call, or what else tells the wait.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub detail: Option<String>,

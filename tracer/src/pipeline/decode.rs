@@ -9,7 +9,7 @@ use serde_json::Value;
 use tracer_common::lock::Contended;
 use tracer_common::record::{HEADER_BYTES, Header, cpu, lock, meta, sched as kind};
 use tracer_common::sched::{
-    CgroupMove, Exec, Exit, Fork, NewTask, Rename, Switch, SwitchFutex, WakeContext, switch_flags as flags,
+    CgroupMove, Exec, Exit, FdKind, Fork, NewTask, Rename, Switch, SwitchFutex, WakeContext, switch_flags as flags,
 };
 use tracer_common::stack::Sampled;
 
@@ -103,6 +103,41 @@ pub fn newcomer(record: &[u8]) -> Option<u32> {
     }
 }
 
+/// What a thread waited on through a descriptor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Descriptor {
+    /// The thread.
+    pub tid: u32,
+    /// The descriptor.
+    pub fd: u32,
+    /// Inode number behind it.
+    pub inode: u64,
+}
+
+/// The descriptor on which the thread waits that leaves the CPU, or that waited when tracing began; none for other records.
+pub fn descriptor(record: &[u8]) -> Option<Descriptor> {
+    let header = header(record)?;
+    match header.kind {
+        kind::SWITCH => {
+            let switch = Fields(record.get(HEADER_BYTES..)?).switch(header)?;
+            let is_one = switch.fd_kind != FdKind::Unknown as u8
+                && switch.object != 0
+                && switch.flags & (flags::PREV_TRACKED | flags::QUEUE_FACTS) == flags::PREV_TRACKED;
+            is_one.then_some(Descriptor { tid: switch.prev_tid, fd: switch.arg0, inode: switch.object })
+        }
+        meta::SEED => match decode(record).ok()? {
+            Event::Meta(_, meta) => match *meta {
+                Meta::Seed(seed) if seed.fd_kind != FdKind::Unknown as u8 && seed.inode != 0 => {
+                    Some(Descriptor { tid: seed.tid, fd: seed.args[0] as u32, inode: seed.inode })
+                }
+                _ => None,
+            },
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
 fn decode_meta(header: Header, payload: &[u8]) -> Result<Event, Undecoded> {
     let meta = match header.kind {
         meta::HOST => json(payload).map(Meta::Host),
@@ -123,6 +158,7 @@ fn decode_meta(header: Header, payload: &[u8]) -> Result<Event, Undecoded> {
         meta::CPU_LIMITS => json(payload).map(Meta::CpuLimits),
         meta::ATTACHED => json(payload).map(Meta::Attached),
         meta::PYTHON => json(payload).map(Meta::Python),
+        meta::OBJECTS => json(payload).map(Meta::Objects),
         _ => return Err(Undecoded { header: Some(header), cause: Cause::UnknownKind }),
     };
     match meta {

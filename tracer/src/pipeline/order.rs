@@ -69,7 +69,10 @@ impl Held {
 
 /// Whether records of this kind may stand anywhere among the others.
 pub const fn passes(kind: u16) -> bool {
-    matches!(kind, cpu::SAMPLED | meta::MODULE | meta::FRAME | meta::STACK | meta::SYMBOL | meta::PYTHON)
+    matches!(
+        kind,
+        cpu::SAMPLED | meta::MODULE | meta::FRAME | meta::STACK | meta::SYMBOL | meta::PYTHON | meta::OBJECTS
+    )
 }
 
 /// See the module.

@@ -39,13 +39,31 @@ pub(super) fn path(page: &mut Page, report: &Report) {
                 duration(part.s),
                 thread(part.thread.as_deref(), part.tid, part.threads),
                 did(part),
-                part.functions.first().map(|function| name(&function.location, room)).unwrap_or_default(),
+                place(part, room),
                 part.within.as_ref().map(waited_in).unwrap_or_default(),
             ]
         })
         .collect();
     page.table(&heading, &lines);
     rest(page, path, shown.len());
+}
+
+/// Where it was, or what for where that is a file: the end of a path says most.
+fn place(part: &PathPart, room: usize) -> String {
+    let function = part.functions.first().map(|function| name(&function.location, room));
+    let file = part.path.as_ref().map(|path| {
+        let skipped = path.chars().count().saturating_sub(room.saturating_sub(1));
+        let tail: String = path.chars().skip(skipped).collect();
+        if skipped > 0 { format!("…{tail}") } else { tail }
+    });
+    match (function, file) {
+        (Some(function), Some(file)) if function.chars().count() + file.chars().count() < room => {
+            format!("{function} {file}")
+        }
+        (Some(function), None) => function,
+        (_, Some(file)) => file,
+        (None, None) => String::new(),
+    }
 }
 
 /// What a part is, in two or three words.

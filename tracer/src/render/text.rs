@@ -358,7 +358,12 @@ fn what(wait: &Wait) -> String {
         return format!("join {}", wait.object.as_deref().unwrap_or_default());
     }
     let mut text = wait.state.clone();
-    for part in [&wait.detail, &wait.object].into_iter().flatten().filter(|part| **part != wait.state) {
+    let object = wait.path.as_ref().or(wait.ends.as_ref()).or(wait.object.as_ref());
+    // "pipe read pipe from ..." says it twice.
+    if let Some(ends) = wait.ends.as_ref().filter(|ends| ends.starts_with("pipe ")) {
+        return format!("{} {ends}", wait.detail.as_deref().unwrap_or("wait for"));
+    }
+    for part in [wait.detail.as_ref(), object].into_iter().flatten().filter(|part| **part != wait.state) {
         text.push(' ');
         text.push_str(part);
     }

@@ -108,6 +108,7 @@ fn payload_bytes(meta: &Meta) -> Vec<u8> {
         Meta::CpuLimits(payload) => serde_json::to_vec(payload),
         Meta::Attached(payload) => serde_json::to_vec(payload),
         Meta::Python(payload) => serde_json::to_vec(payload),
+        Meta::Objects(payload) => serde_json::to_vec(payload),
     }
     .expect("plain data")
 }
@@ -154,6 +155,7 @@ pub fn meta_event(ts_ns: u64, payload: Meta) -> Event {
         Meta::CpuLimits(_) => meta::CPU_LIMITS,
         Meta::Attached(_) => meta::ATTACHED,
         Meta::Python(_) => meta::PYTHON,
+        Meta::Objects(_) => meta::OBJECTS,
     };
     Event::Meta(header(kind, ts_ns, 0), Box::new(payload))
 }

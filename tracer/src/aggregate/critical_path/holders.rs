@@ -96,6 +96,7 @@ impl Aggregate {
             let thread = self.names.text(life.name);
             ExplainedBy { tid: life.tid, thread, s: seconds(row.ns), functions: functions(row) }
         };
+        let told = row.told(self, reason);
         Explained {
             share: row.ns as f64 / total_ns as f64,
             s: seconds(row.ns),
@@ -107,6 +108,8 @@ impl Aggregate {
             state: key.state.id().to_owned(),
             detail: if is_wait { self.wait_detail(reason) } else { None },
             object: row.object(reason),
+            path: told.path,
+            ends: told.ends,
             functions: functions(row),
             by: self.by_thread(key, (path, ours), reader).iter().map(|(serial, row)| by((serial, row))).collect(),
         }

@@ -8,7 +8,7 @@ use tracer_common::sched::WakeContext;
 
 use super::history::{Life, Reader};
 use super::row::Row;
-use super::walk::{Cause, PartKey, Path, WaitKey, Within, walk};
+use super::walk::{Cause, Own, OwnKey, PartKey, Path, WaitKey, walk};
 use crate::aggregate::Aggregate;
 use crate::aggregate::build::{known, object};
 use crate::aggregate::classify::{Detail, Reason, State};
@@ -16,7 +16,9 @@ use crate::aggregate::names::NameId;
 use crate::aggregate::spawned::SHORT_NS;
 use crate::aggregate::spinning::part_of;
 use crate::aggregate::stacks::report::Named;
-use crate::model::critical_path::{CriticalPath, PathOf, PathOthers, PathPart, PathShortLived, PathWait, PathWithin};
+use crate::model::critical_path::{
+    CriticalPath, Ender, OwnWait, PathOf, PathOthers, PathPart, PathShortLived, PathWait, PathWithin,
+};
 use crate::model::report::seconds;
 use crate::model::stacks::FunctionTime;
 
@@ -24,6 +26,8 @@ const MAX_PARTS: usize = 48;
 const MAX_WAITS: usize = 32;
 const MAX_SHORT_LIVED: usize = 8;
 const MAX_GENERATIONS: usize = 16;
+const MAX_OWN_WAITS: usize = 16;
+const MAX_OWN_DID: usize = 8;
 
 /// What a row of the report is told apart by.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -34,7 +38,7 @@ struct RowKey {
     detail: Detail,
     syscall: i16,
     cause: Cause,
-    within: Option<Within>,
+    within: Option<(State, i16)>,
 }
 
 pub(super) struct Writer<'a> {
@@ -43,6 +47,8 @@ pub(super) struct Writer<'a> {
     pub(super) path: &'a Path,
     pub(super) reader: &'a Reader<'a>,
     total_ns: u64,
+    /// The process of the path's thread.
+    tgid: u32,
 }
 
 impl Aggregate {
@@ -65,7 +71,7 @@ impl Aggregate {
         let mut reader = Reader::new(&self.history, &self.pythons);
         let path = walk(&mut reader, &self.stacks.timeline, serial, (life.start_ns, life.end_ns), u64::MAX);
         let total_ns = life.end_ns.saturating_sub(life.start_ns);
-        let writer = Writer { aggregate: self, stacks, path: &path, reader: &reader, total_ns };
+        let writer = Writer { aggregate: self, stacks, path: &path, reader: &reader, total_ns, tgid: life.tgid };
         let complete_from_ns = self.history.complete_from_ns();
         let mut section = writer.section();
         section.of = PathOf {
@@ -94,7 +100,7 @@ impl Writer<'_> {
             total_s: seconds(self.total_ns),
             unknown_s: seconds(unknown_ns),
             unknown_share: self.share(unknown_ns),
-            parts: rows.iter().map(|(key, row)| self.part(key, row)).collect(),
+            parts: rows.iter().map(|(key, row)| self.part(key, row, None)).collect(),
             others: (!left_out.is_empty()).then(|| PathOthers {
                 parts: left_out.len() as u64,
                 s: seconds(left_out_ns),
@@ -103,6 +109,7 @@ impl Writer<'_> {
             phases: self.phases(),
             waits: self.waits(),
             short_lived: self.short_lived(),
+            own_waits: self.own_waits(),
             ..CriticalPath::default()
         }
     }
@@ -116,21 +123,22 @@ impl Writer<'_> {
         for (part, sum) in &self.path.parts {
             let life = self.reader.life(part.serial).copied().unwrap_or_default();
             let PartKey { state, detail, syscall, cause, within, .. } = *part;
+            let within = within.map(|within| (within.state, within.syscall));
             let key = RowKey { process: life.process, thread: life.name, state, detail, syscall, cause, within };
             rows.entry(key).or_default().add(part.serial, part.object, (life.tgid, part.place), *sum);
         }
-        for (key, row) in self.spun(&mut rows) {
+        for (key, row) in self.spun(&mut rows, None) {
             rows.insert(key, row);
         }
         rows
     }
 
     /// Takes out of the rows on a CPU the time of those samples that show a thread spinning.
-    fn spun(&self, rows: &mut BTreeMap<RowKey, Row>) -> Vec<(RowKey, Row)> {
+    fn spun(&self, rows: &mut BTreeMap<RowKey, Row>, only_of: Option<OwnKey>) -> Vec<(RowKey, Row)> {
         let Some(stacks) = self.stacks else { return Vec::new() };
         let on_cpu = rows.iter_mut().filter(|(key, _)| key.state == State::OnCpu);
         let spun = on_cpu.filter_map(|(key, row)| {
-            let counts = self.counts(key, row);
+            let counts = self.counts(key, row, only_of);
             let (mut spun, mut all) = (0u64, 0u64);
             for (stack, count) in &counts {
                 all += count;
@@ -144,12 +152,14 @@ impl Writer<'_> {
         spun
     }
 
-    fn part(&self, key: &RowKey, row: &Row) -> PathPart {
+    /// A row as a part; its samples are those of this wait only, if one is given.
+    fn part(&self, key: &RowKey, row: &Row, only_of: Option<OwnKey>) -> PathPart {
         let lives: Vec<_> = row.threads.iter().filter_map(|serial| self.reader.life(*serial)).collect();
         let pids: BTreeSet<u32> = lives.iter().map(|life| life.tgid).collect();
         let only = |set: &BTreeSet<u32>| if set.len() == 1 { set.first().copied().and_then(known) } else { None };
         let reason = Reason { state: key.state, detail: key.detail, syscall: key.syscall };
         let is_wait = key.cause != Cause::None;
+        let told = row.told(self.aggregate, reason);
         PathPart {
             share: self.share(row.ns),
             s: seconds(row.ns),
@@ -162,35 +172,41 @@ impl Writer<'_> {
             state: key.state.id().to_owned(),
             detail: if is_wait { self.aggregate.wait_detail(reason) } else { None },
             object: row.object(reason),
+            path: told.path,
+            ends: told.ends,
             cause: cause(key.cause).map(str::to_owned),
             waker: match key.cause {
                 Cause::Stranger(tid) => self.aggregate.stranger(tid),
                 _ => None,
             },
             within: key.within.map(|within| self.within(within)),
-            functions: if is_wait { row.waited_in(self.stacks) } else { self.sampled(key, row) },
+            functions: if is_wait { row.waited_in(self.stacks) } else { self.sampled(key, row, only_of) },
         }
     }
 
-    fn within(&self, within: Within) -> PathWithin {
-        let reason = Reason { state: within.state, detail: Detail::None, syscall: within.syscall };
-        PathWithin { state: within.state.id().to_owned(), detail: self.aggregate.wait_detail(reason) }
+    fn within(&self, (state, syscall): (State, i16)) -> PathWithin {
+        let reason = Reason { state, detail: Detail::None, syscall };
+        PathWithin { state: state.id().to_owned(), detail: self.aggregate.wait_detail(reason) }
     }
 
     /// Functions of the samples that lie on this part of the path; they share its time.
-    fn sampled(&self, key: &RowKey, row: &Row) -> Vec<FunctionTime> {
+    fn sampled(&self, key: &RowKey, row: &Row, only_of: Option<OwnKey>) -> Vec<FunctionTime> {
         let spinning = key.state == State::Spinning;
         let Some(stacks) = self.stacks.filter(|_| spinning || key.state == State::OnCpu) else { return Vec::new() };
-        let mut counts = self.counts(key, row);
+        let mut counts = self.counts(key, row, only_of);
         counts.retain(|stack, _| stacks.spins(*stack) == spinning);
         stacks.of_stacks(&counts, row.ns)
     }
 
     /// Samples that lie on this part of the path, by stack.
-    fn counts(&self, key: &RowKey, row: &Row) -> BTreeMap<u64, u64> {
+    fn counts(&self, key: &RowKey, row: &Row, only_of: Option<OwnKey>) -> BTreeMap<u64, u64> {
         let mut counts: BTreeMap<u64, u64> = BTreeMap::new();
         for ((serial, within, stack), count) in &self.path.samples {
-            if *within == key.within && row.threads.contains(serial) {
+            let is_of_row = within.map(|within| (within.state, within.syscall)) == key.within;
+            if is_of_row
+                && (only_of.is_none() || only_of == within.map(|within| within.own))
+                && row.threads.contains(serial)
+            {
                 *counts.entry(*stack).or_default() += count;
             }
         }
@@ -237,12 +253,101 @@ impl Writer<'_> {
         found
     }
 
+    /// Waits of the path's own thread that others ended, with what explains each of them.
+    fn own_waits(&self) -> Vec<OwnWait> {
+        let mut waits: Vec<(&OwnKey, &Own)> = self.path.own.iter().collect();
+        waits.sort_by_key(|(within, own)| (Reverse(own.ns), **within));
+        waits.truncate(MAX_OWN_WAITS);
+        let mut rows: BTreeMap<OwnKey, BTreeMap<RowKey, Row>> = BTreeMap::new();
+        for (part, sum) in &self.path.parts {
+            let of = part.within.map(|within| (within, within.own));
+            let Some((within, of)) = of.filter(|(_, of)| waits.iter().any(|(key, _)| *key == of)) else { continue };
+            let life = self.reader.life(part.serial).copied().unwrap_or_default();
+            let PartKey { state, detail, syscall, cause, .. } = *part;
+            let within = Some((within.state, within.syscall));
+            let key = RowKey { process: life.process, thread: life.name, state, detail, syscall, cause, within };
+            let row = rows.entry(of).or_default().entry(key).or_default();
+            row.add(part.serial, part.object, (life.tgid, part.place), *sum);
+        }
+        for (of, rows) in &mut rows {
+            let spun = self.spun(rows, Some(*of));
+            rows.extend(spun);
+        }
+        waits
+            .into_iter()
+            .map(|(within, own)| self.own_wait(*within, own, rows.remove(within).unwrap_or_default()))
+            .collect()
+    }
+
+    fn own_wait(&self, within: OwnKey, own: &Own, rows: BTreeMap<RowKey, Row>) -> OwnWait {
+        let reason = Reason { state: within.state, detail: Detail::None, syscall: within.syscall };
+        let tgid = self.reader.life(within.serial).map_or(self.tgid, |life| life.tgid);
+        let told = self.aggregate.told(tgid, reason, within.object);
+        let mut rows: Vec<(RowKey, Row)> = rows.into_iter().collect();
+        rows.sort_by(|(left_key, left), (right_key, right)| {
+            (Reverse(left.ns), left_key).cmp(&(Reverse(right.ns), right_key))
+        });
+        rows.truncate(MAX_OWN_DID);
+        let places: Vec<(u32, u64)> = own.places.iter().map(|(place, ns)| (*place, *ns)).collect();
+        OwnWait {
+            of: self.of(within.serial),
+            s: seconds(own.ns),
+            share: self.share(own.ns),
+            count: own.count,
+            max_s: seconds(own.max_ns),
+            by_end: within.by_end,
+            state: within.state.id().to_owned(),
+            detail: self.aggregate.wait_detail(reason),
+            object: object(reason, within.object),
+            path: told.path,
+            ends: told.ends.or_else(|| self.link_by_enders(within, own)),
+            places: self.stacks.map(|stacks| stacks.places(tgid, &places)).unwrap_or_default(),
+            ended_by: self.enders(own),
+            did: rows.iter().map(|(key, row)| self.part(key, row, Some(within))).collect(),
+        }
+    }
+
+    fn of(&self, serial: u32) -> PathOf {
+        let Some(life) = self.reader.life(serial) else { return PathOf::default() };
+        let text = |name| self.aggregate.names.text(name);
+        PathOf { pid: life.tgid, tid: life.tid, thread: text(life.name), process: text(life.process) }
+    }
+
+    /// A pipe of which no more is known than who ended the waits for it.
+    fn link_by_enders(&self, within: OwnKey, own: &Own) -> Option<String> {
+        let what = match within.state {
+            State::Pipe => "pipe",
+            State::SocketUnix => "unix socket",
+            _ => return None,
+        };
+        let ender = self.enders(own).into_iter().next().filter(|_| own.enders.len() == 1)?;
+        let name = ender.thread.unwrap_or_else(|| "thread".to_owned());
+        Some(format!("{what} from {name} ({})", ender.tid))
+    }
+
+    fn enders(&self, own: &Own) -> Vec<Ender> {
+        let mut enders: Vec<(u32, u64)> = own.enders.iter().map(|(serial, count)| (*serial, *count)).collect();
+        enders.sort_by_key(|(serial, count)| (Reverse(*count), *serial));
+        let row = |(serial, count): (u32, u64)| {
+            let life = self.reader.life(serial)?;
+            Some(Ender {
+                pid: known(life.tgid),
+                tid: life.tid,
+                thread: self.aggregate.names.text(life.name),
+                process: self.aggregate.names.text(life.process),
+                count,
+            })
+        };
+        enders.into_iter().filter_map(row).take(MAX_OWN_DID).collect()
+    }
+
     fn waits(&self) -> Vec<PathWait> {
         let mut waits: Vec<(&WaitKey, u64, u64)> =
             self.path.waits.iter().map(|(key, sum)| (key, sum.ns, sum.count)).collect();
         waits.sort_by_key(|(key, ns, _)| (Reverse(*ns), **key));
         let row = |(key, ns, count): (&WaitKey, u64, u64)| {
             let reason = Reason { state: key.state, detail: Detail::None, syscall: key.syscall };
+            let told = self.aggregate.told(key.tgid, reason, key.object);
             PathWait {
                 s: seconds(ns),
                 share: self.share(ns),
@@ -251,6 +356,8 @@ impl Writer<'_> {
                 state: key.state.id().to_owned(),
                 detail: self.aggregate.wait_detail(reason),
                 object: object(reason, key.object),
+                path: told.path,
+                ends: told.ends,
             }
         };
         waits.into_iter().take(MAX_WAITS).map(row).collect()

@@ -3,8 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::walk::Sum;
+use crate::aggregate::Aggregate;
 use crate::aggregate::build::object;
 use crate::aggregate::classify::Reason;
+use crate::aggregate::objects::Told;
 use crate::aggregate::stacks::report::Named;
 use crate::model::stacks::FunctionTime;
 
@@ -17,7 +19,8 @@ pub(super) struct Row {
     pub(super) pieces: u64,
     /// Serial numbers.
     pub(super) threads: BTreeSet<u32>,
-    objects: BTreeSet<u64>,
+    /// What its waits were for, by process.
+    objects: BTreeSet<(u64, u32)>,
     /// Time by process, and place in its code.
     places: BTreeMap<u32, BTreeMap<u32, u64>>,
 }
@@ -29,7 +32,7 @@ impl Row {
         self.pieces += sum.count;
         self.threads.insert(serial);
         if object != 0 {
-            self.objects.insert(object);
+            self.objects.insert((object, tgid));
         }
         *self.places.entry(tgid).or_default().entry(place).or_default() += sum.ns;
     }
@@ -42,7 +45,21 @@ impl Row {
 
     /// What its waits were for; none where there are several.
     pub(super) fn object(&self, reason: Reason) -> Option<String> {
-        self.objects.first().filter(|_| self.objects.len() == 1).and_then(|one| object(reason, *one))
+        self.one_object().and_then(|one| object(reason, one))
+    }
+
+    fn one_object(&self) -> Option<u64> {
+        let (first, _) = self.objects.first()?;
+        self.objects.iter().all(|(object, _)| object == first).then_some(*first)
+    }
+
+    /// What that is; of a file that several processes have by the same inode only what they agree on.
+    pub(super) fn told(&self, aggregate: &Aggregate, reason: Reason) -> Told {
+        let Some(one) = self.one_object() else { return Told::default() };
+        let mut all = self.objects.iter().map(|(_, tgid)| aggregate.told(*tgid, reason, one));
+        let first = all.find(|told| told.path.is_some() || told.ends.is_some()).unwrap_or_default();
+        let agree = |told: Told| told.path.is_none() || told.path == first.path;
+        if all.all(agree) { first } else { Told::default() }
     }
 
     /// In which functions its threads waited, most time first.

@@ -69,7 +69,49 @@ pub struct Within {
     pub state: State,
     /// The system call; -1: none.
     pub syscall: i16,
+    /// The same wait; where it is one for a child process, the child's own.
+    pub own: OwnKey,
 }
+
+/// A kind of waits of the path's own thread, or of its child's main thread where it only waits for that.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct OwnKey {
+    /// The thread.
+    pub serial: u32,
+    /// What it waited in.
+    pub state: State,
+    /// The system call; -1: none.
+    pub syscall: i16,
+    /// Address or inode number.
+    pub object: u64,
+    /// The thread that ended it did so by ending itself.
+    pub by_end: bool,
+}
+
+/// The path's own waits of one kind.
+#[derive(Debug, Default)]
+pub struct Own {
+    /// From each wait's start to its end.
+    pub ns: u64,
+    /// How many.
+    pub count: u64,
+    /// The longest.
+    pub max_ns: u64,
+    /// Where in the thread's code; at most [`MAX_ENDERS`].
+    pub places: FastMap<u32, u64>,
+    /// Who ended them, by serial number, and how often; at most [`MAX_ENDERS`].
+    pub enders: FastMap<u32, u64>,
+}
+
+/// Scripts that run each other and at last the program.
+const MAX_CHILDREN: usize = 8;
+
+/// See [`Own::enders`].
+pub const MAX_ENDERS: usize = 64;
+
+/// A thread that ends within this time of waking another one, or within a tenth of the wait's time, did so by ending: what it still
+/// does is to give back what it had, for which it may have to wait for a CPU.
+const BY_END_NS: u64 = 20_000_000;
 
 /// A wait that the path led through or ended in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -114,6 +156,8 @@ pub struct Path {
     pub under: FastMap<(WaitKey, Under), Sum>,
     /// Samples among them.
     pub samples_under: FastMap<(WaitKey, u32, u64), u64>,
+    /// Waits of the path's own thread that other threads ended.
+    pub own: FastMap<OwnKey, Own>,
     /// Down to where it was walked.
     pub from_ns: u64,
 }
@@ -143,6 +187,8 @@ struct Level {
     from_ns: u64,
     /// The wait of the thread above that it explains.
     wait: Option<WaitKey>,
+    /// What the walk was within when this level was entered.
+    within: Option<Within>,
 }
 
 struct Walk<'a, 'b> {
@@ -161,7 +207,7 @@ pub fn walk(
     (start_ns, end_ns): (u64, u64),
     max_steps: u64,
 ) -> Path {
-    let levels = vec![Level { serial, from_ns: start_ns, wait: None }];
+    let levels = vec![Level { serial, from_ns: start_ns, wait: None, within: None }];
     let mut walk = Walk { reader, timeline, levels, within: None, path: Path::default() };
     let (mut at_ns, mut steps) = (end_ns, 0);
     while let Some(level) = walk.levels.last().copied() {
@@ -174,9 +220,7 @@ pub fn walk(
             continue;
         }
         walk.levels.pop();
-        if walk.levels.len() <= 1 {
-            walk.within = None;
-        }
+        walk.within = level.within;
     }
     walk.path.from_ns = at_ns;
     walk.path
@@ -264,10 +308,47 @@ impl Walk<'_, '_> {
             // Else it is the same wait, which what follows explains.
             self.explain(level.serial, wait.reason.state, Some(wait), (from_ns, to_ns));
         }
-        if self.levels.len() == 1 {
-            self.within = Some(Within { state: wait.reason.state, syscall: wait.reason.syscall });
+        let before = self.within;
+        let is_own = match before {
+            None => true,
+            Some(within) => {
+                within.own.state == State::Child && self.levels.len() <= MAX_CHILDREN && self.only_children()
+            }
+        };
+        if is_own {
+            let own = self.own_wait(level.serial, wait, waker, (from_ns, to_ns));
+            let (state, syscall) = (wait.reason.state, wait.reason.syscall);
+            self.within = Some(before.map_or(Within { state, syscall, own }, |within| Within { own, ..within }));
         }
-        self.levels.push(Level { serial: waker, from_ns, wait: Some(key) });
+        self.levels.push(Level { serial: waker, from_ns, wait: Some(key), within: before });
+    }
+
+    /// Whether each thread above waits for a child: a script that runs the program.
+    fn only_children(&self) -> bool {
+        let mut waits = self.levels.iter().filter_map(|level| level.wait);
+        waits.all(|wait| wait.state == State::Child)
+    }
+
+    /// Adds a wait of the path's own thread.
+    fn own_wait(&mut self, serial: u32, wait: Wait, waker: u32, (from_ns, to_ns): (u64, u64)) -> OwnKey {
+        let ended_ns = self.reader.life(waker).map_or(u64::MAX, |life| life.end_ns);
+        let Wait { reason, object, .. } = wait;
+        let by_end = ended_ns.saturating_sub(to_ns) <= BY_END_NS.max(to_ns.saturating_sub(from_ns) / 10);
+        let mut within = OwnKey { serial, state: reason.state, syscall: reason.syscall, object, by_end };
+        if self.path.own.len() >= MAX_KEYS && !self.path.own.contains_key(&within) {
+            within.object = 0;
+        }
+        let (own, ns) = (self.path.own.entry(within).or_default(), to_ns.saturating_sub(from_ns));
+        own.ns = own.ns.saturating_add(ns);
+        own.count += 1;
+        own.max_ns = own.max_ns.max(ns);
+        if own.places.len() < MAX_ENDERS || own.places.contains_key(&wait.place) {
+            *own.places.entry(wait.place).or_default() += ns;
+        }
+        if own.enders.len() < MAX_ENDERS || own.enders.contains_key(&waker) {
+            *own.enders.entry(waker).or_default() += 1;
+        }
+        within
     }
 
     /// Adds time to a wait, unless it explains a wait for the same.

@@ -1,0 +1,257 @@
+//! What the descriptors are on which threads waited: /proc is asked once per thread, descriptor and inode, by a thread of its own, so
+//! that reading the rings waits for nothing. The answers enter the stream as records. Bounded: so many keys and objects, so many
+//! look-ups a second; what is over is counted, and the record says so.
+
+use std::{
+    collections::{HashMap, HashSet},
+    ffi::OsString,
+    sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, TrySendError, channel, sync_channel},
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+use tracer_common::record::meta;
+
+use crate::{
+    kernel::{
+        live::push_meta,
+        objects::{self, SocketLists},
+        proc,
+    },
+    model::meta::{ObjectRecord, ObjectsRecord},
+    pipeline::{
+        batch::{Batch, header},
+        decode::{self, Descriptor},
+    },
+};
+
+/// Descriptors asked for: at most 1.5 MiB of keys. Further ones are counted as over the bound.
+const MOST_KEYS: usize = 65_536;
+/// Objects kept and written.
+const MOST_OBJECTS: usize = 8_192;
+/// Questions that wait for an answer.
+const MOST_PENDING: usize = 4_096;
+/// Look-ups a second; each takes some 20 us.
+const LOOKUPS_PER_S: u32 = 2_000;
+/// Lists of sockets are read at most this often, since they may be long.
+const LIST_PERIOD: Duration = Duration::from_millis(100);
+/// At the end an answer is waited for this long.
+const LAST_WAIT: Duration = Duration::from_millis(500);
+/// Objects in one record.
+const OBJECTS_PER_RECORD: usize = 64;
+
+/// The asking side.
+pub struct Objects {
+    asked: HashSet<Descriptor>,
+    over: u64,
+    questions: Option<SyncSender<Descriptor>>,
+    answers: Receiver<ObjectsRecord>,
+    answering: Option<JoinHandle<()>>,
+    known: Vec<ObjectRecord>,
+    counted: ObjectsRecord,
+}
+
+impl Objects {
+    /// Starts the thread that answers; where that fails nothing is asked.
+    pub fn new() -> Self {
+        let (questions, asked) = sync_channel(MOST_PENDING);
+        let (answer, answers) = channel();
+        let thread = std::thread::Builder::new().name("tracer-objects".to_owned());
+        let answering = thread.spawn(move || Answerer::default().run(&asked, &answer)).ok();
+        Objects {
+            asked: HashSet::new(),
+            over: 0,
+            questions: answering.is_some().then_some(questions),
+            answers,
+            answering,
+            known: Vec::new(),
+            counted: ObjectsRecord::default(),
+        }
+    }
+
+    /// Asks for what a batch's threads wait on, and puts what was answered meanwhile into `records`. True: it belongs before the
+    /// batch, which is the last one.
+    pub fn look(&mut self, batch: &Batch, records: &mut Batch) -> bool {
+        let mut last = false;
+        for record in batch.iter() {
+            if let Some(descriptor) = decode::descriptor(record) {
+                self.ask(descriptor);
+            }
+            last |= header(record).is_some_and(|header| header.kind == meta::END);
+        }
+        let ts_ns = batch.iter().next().and_then(header).map_or(0, |header| header.ts_ns);
+        while let Ok(answer) = self.answers.try_recv() {
+            self.take(answer, ts_ns, records);
+        }
+        if last {
+            self.finish(ts_ns, records);
+        }
+        last
+    }
+
+    fn ask(&mut self, descriptor: Descriptor) {
+        if self.asked.contains(&descriptor) {
+            return;
+        }
+        if self.asked.len() >= MOST_KEYS {
+            self.over += 1;
+            return;
+        }
+        self.asked.insert(descriptor);
+        match self.questions.as_ref().map(|questions| questions.try_send(descriptor)) {
+            Some(Err(TrySendError::Full(_))) => self.over += 1,
+            Some(Err(TrySendError::Disconnected(_))) => self.questions = None,
+            Some(Ok(())) | None => {}
+        }
+    }
+
+    fn take(&mut self, mut answer: ObjectsRecord, ts_ns: u64, records: &mut Batch) {
+        answer.over += self.over;
+        push_meta(records, ts_ns, meta::OBJECTS, &answer);
+        self.known.append(&mut answer.objects);
+        self.counted = answer;
+    }
+
+    /// Waits for the last answers.
+    fn finish(&mut self, ts_ns: u64, records: &mut Batch) {
+        self.questions = None;
+        let until = Instant::now() + LAST_WAIT;
+        while let Ok(answer) = self.answers.recv_timeout(until.saturating_duration_since(Instant::now())) {
+            self.take(answer, ts_ns, records);
+        }
+        if self.answering.take_if(|thread| thread.is_finished()).is_some_and(|thread| thread.join().is_err()) {
+            tracing::warn!("the thread that looks up files and sockets failed: some waits have no path");
+        }
+        if self.over > self.counted.over {
+            self.counted.over = self.over;
+            push_meta(records, ts_ns, meta::OBJECTS, &self.counted);
+        }
+    }
+
+    /// Everything known, again: for a capture that drops its older part.
+    pub fn again(&self, ts_ns: u64, records: &mut Batch) {
+        for objects in self.known.chunks(OBJECTS_PER_RECORD) {
+            let record = ObjectsRecord { objects: objects.to_vec(), ..self.counted.clone() };
+            push_meta(records, ts_ns, meta::OBJECTS, &record);
+        }
+    }
+}
+
+/// The answering side.
+struct Answerer {
+    /// Process of each thread.
+    processes: HashMap<u32, u32>,
+    /// By process, descriptor and inode.
+    told: HashSet<(u32, u32, u64)>,
+    ready: Vec<ObjectRecord>,
+    /// Sockets whose addresses are not looked up yet, by network namespace.
+    sockets: HashMap<OsString, Vec<ObjectRecord>>,
+    listed: Instant,
+    counted: ObjectsRecord,
+    /// Look-ups since then.
+    window: (Instant, u32),
+}
+
+impl Default for Answerer {
+    fn default() -> Self {
+        let now = Instant::now();
+        Answerer {
+            processes: HashMap::new(),
+            told: HashSet::new(),
+            ready: Vec::new(),
+            sockets: HashMap::new(),
+            listed: now.checked_sub(LIST_PERIOD).unwrap_or(now),
+            counted: ObjectsRecord::default(),
+            window: (now, 0),
+        }
+    }
+}
+
+impl Answerer {
+    fn run(mut self, questions: &Receiver<Descriptor>, answers: &Sender<ObjectsRecord>) {
+        crate::kernel::hurry();
+        loop {
+            let wait = if self.sockets.is_empty() { Duration::from_secs(3600) } else { LIST_PERIOD };
+            let ended = match questions.recv_timeout(wait) {
+                Ok(question) => {
+                    self.look_up(question);
+                    for question in questions.try_iter().take(OBJECTS_PER_RECORD) {
+                        self.look_up(question);
+                    }
+                    false
+                }
+                Err(RecvTimeoutError::Timeout) => false,
+                Err(RecvTimeoutError::Disconnected) => true,
+            };
+            if ended || self.listed.elapsed() >= LIST_PERIOD {
+                self.list();
+            }
+            let counts = (self.counted.gone, self.counted.over);
+            let told = ObjectsRecord { objects: std::mem::take(&mut self.ready), ..self.counted.clone() };
+            if (!told.objects.is_empty() || (ended && counts != (0, 0))) && answers.send(told).is_err() {
+                return;
+            }
+            if ended {
+                return;
+            }
+        }
+    }
+
+    /// Keeps the look-ups to their rate, by waiting: the questions queue meanwhile.
+    fn pace(&mut self) {
+        let since = self.window.0.elapsed();
+        if since >= Duration::from_secs(1) {
+            self.window = (Instant::now(), 0);
+        } else if self.window.1 >= LOOKUPS_PER_S {
+            std::thread::sleep(Duration::from_secs(1) - since);
+            self.window = (Instant::now(), 0);
+        }
+        self.window.1 += 1;
+    }
+
+    fn look_up(&mut self, question: Descriptor) {
+        let Descriptor { tid, fd, inode } = question;
+        if self.processes.len() >= MOST_KEYS {
+            self.processes.clear();
+        }
+        let tgid = match self.processes.get(&tid) {
+            Some(tgid) => *tgid,
+            None => match proc::identity(tid) {
+                Some((tgid, _)) => *self.processes.entry(tid).or_insert(tgid),
+                None => {
+                    self.counted.gone += 1;
+                    return;
+                }
+            },
+        };
+        if self.told.contains(&(tgid, fd, inode)) {
+            return;
+        }
+        if self.told.len() >= MOST_OBJECTS {
+            self.counted.over += 1;
+            return;
+        }
+        self.pace();
+        let Some(mut object) = objects::object(tid, fd, inode) else {
+            self.counted.gone += 1;
+            return;
+        };
+        self.told.insert((tgid, fd, inode));
+        object.tgid = tgid;
+        match objects::network_of(tid).filter(|_| object.kind == "socket") {
+            Some(network) => self.sockets.entry(network).or_default().push(object),
+            None => self.ready.push(object),
+        }
+    }
+
+    /// Looks up the addresses of sockets, namespace by namespace.
+    fn list(&mut self) {
+        for (_, mut sockets) in std::mem::take(&mut self.sockets) {
+            self.listed = Instant::now();
+            if let Some(tid) = sockets.iter().map(|socket| socket.tid).find(|tid| objects::network_of(*tid).is_some()) {
+                SocketLists::read(tid).tell(&mut sockets.iter_mut().collect::<Vec<_>>());
+            }
+            self.ready.append(&mut sockets);
+        }
+    }
+}

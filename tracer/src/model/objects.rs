@@ -1,0 +1,81 @@
+//! The report's section `objects`: what descriptors referred to on which threads waited, and who was at the ends of pipes and sockets.
+//! Plain data.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// Files, pipes and sockets.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct Objects {
+    /// Looked up in time, per process and descriptor.
+    pub known: u64,
+    /// Look-ups in vain: the thread was gone, or the descriptor closed.
+    pub gone: u64,
+    /// Not looked up, or not kept, for the bounds: 8,192 objects, 65,536 descriptors, 2,000 look-ups a second.
+    pub over: u64,
+    /// Those that threads waited for longest, by descending time, then name; at most 64.
+    pub list: Vec<Object>,
+}
+
+/// One file, pipe or socket.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct Object {
+    /// As waits name it: "pipe:[inode]", "socket:[inode]", "inode:[inode]".
+    pub object: String,
+    /// "file" (or whatever has a path), "pipe", "tcp", "udp", "unix", "socket", or what an anonymous inode is; absent: not known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kind: Option<String>,
+    /// Path of a file, or the one that a unix socket is bound to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+    /// The file had no name any more.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub deleted: bool,
+    /// Device of its inode, "major:minor".
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub device: Option<String>,
+    /// A socket's own address.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub local: Option<String>,
+    /// The address that it is connected to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub peer: Option<String>,
+    /// A pipe or a socket in words: what it is, from whom, to whom.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ends: Option<String>,
+    /// Waits for it.
+    pub waits: u64,
+    /// How long these were, all threads together.
+    pub total_s: f64,
+    /// Who takes from a pipe or a socket: those that waited to read, and those that ended waits to write. At most 8.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub readers: Vec<ObjectEnd>,
+    /// Who puts into it, likewise.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub writers: Vec<ObjectEnd>,
+}
+
+/// A thread at an end of a pipe or a socket.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct ObjectEnd {
+    /// Its process; absent: not known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pid: Option<u32>,
+    /// The thread.
+    pub tid: u32,
+    /// Its name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub thread: Option<String>,
+    /// Its process's name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub process: Option<String>,
+    /// How often it waited here.
+    pub waits: u64,
+    /// How long.
+    pub total_s: f64,
+    /// How often it ended a wait of the other end.
+    pub woke: u64,
+}
