@@ -63,13 +63,13 @@ fn a_mutex_of_two_threads_costs_what_two_mutexes_save() {
         println!("needs two CPUs for two threads that would not wait for each other");
         return;
     }
-    assert_close("user-lock-contention", &measure("user-lock-contention", "mutex --items 150"));
+    assert_close("user-lock-contention", &measure("user-lock-contention", "mutex --items 400"));
 }
 
 #[test]
 fn a_sync_of_each_item_costs_what_leaving_it_out_saves() {
     let folder = harness::workspace().join("target");
-    let arguments = format!("fsync --items 2500 --loops 200000 --folder {}", folder.display());
+    let arguments = format!("fsync --items 8000 --loops 50000 --folder {}", folder.display());
     assert_close("fsync-stall", &measure("fsync-stall", &arguments));
 }
 

@@ -19,6 +19,8 @@ pub struct Ended {
     pub end_ns: u64,
     /// When its end was announced.
     pub exiting_ns: Option<u64>,
+    /// Since when it existed.
+    pub start_ns: u64,
 }
 
 /// See the file's head.

@@ -341,7 +341,7 @@ impl Aggregate {
         let Some(mut thread) = self.threads.remove(index) else { return };
         if let (Some(party), Some(end_ns)) = (party, end_ns) {
             let party = self.processes.introduce(party);
-            self.departed.add(Ended { party, end_ns, exiting_ns: thread.exiting_ns });
+            self.departed.add(Ended { party, end_ns, exiting_ns: thread.exiting_ns, start_ns: thread.start_ns });
         }
         let (process, parent, ns_pid) = match self.processes.get(thread.tgid) {
             Some(process) => (process.name, process.parent, process.ns_pid),

@@ -182,6 +182,9 @@ impl Aggregate {
     pub(super) fn end_wait(&mut self, index: u32, until_ns: u64, end: Option<Wake>) {
         let Some(thread) = self.threads.get_mut(index) else { return };
         thread.ending = end.map_or(Ending::Open, |wake| Ending::Woken(wake.context, waker_of(wake)));
+        // Of other processes' ends only waiting for a child is for the end itself.
+        let joins = end.filter(|wake| wake.exiting || thread.reason.state == State::Child);
+        thread.note_join(joins.and_then(|wake| wake.began_ns), until_ns);
         let began_ns = thread.since_ns;
         let measured_ns = thread.charge(thread.reason.state, until_ns, &self.span);
         let until_ns = thread.since_ns;
@@ -285,37 +288,39 @@ impl Aggregate {
     /// Who woke the thread that runs now.
     fn wake(&self, switch: &Switch, index: u32) -> Wake {
         let Some(woken_ns) = wake_ns(switch) else {
-            return Wake { context: WakeContext::Unknown, by: None, exiting: false };
+            return Wake { context: WakeContext::Unknown, by: None, exiting: false, began_ns: None };
         };
         let context = (switch.flags & switch_flags::WAKE_CONTEXT_MASK) >> switch_flags::WAKE_CONTEXT_SHIFT;
         match WakeContext::from_number(context as u8) {
             // The idle task wakes nobody by itself.
             WakeContext::Task if switch.waker_tid == 0 => {
-                Wake { context: WakeContext::Unknown, by: None, exiting: false }
+                Wake { context: WakeContext::Unknown, by: None, exiting: false, began_ns: None }
             }
             WakeContext::Task => {
-                let (by, exiting_ns) = self.waker(switch.waker_tid, woken_ns);
+                let (by, ends) = self.waker(switch.waker_tid, woken_ns);
                 let same_process = by.tgid != 0 && self.threads.get(index).is_some_and(|woken| woken.tgid == by.tgid);
                 // A thread that has announced its end runs no code of its own any more: only joining waits for what it does.
-                let exiting = same_process && exiting_ns.is_some_and(|exiting_ns| exiting_ns <= woken_ns);
-                Wake { context: WakeContext::Task, by: Some(by), exiting }
+                let began_ns = ends.filter(|(exiting_ns, _)| *exiting_ns <= woken_ns).map(|(_, began_ns)| began_ns);
+                let exiting = same_process && began_ns.is_some();
+                Wake { context: WakeContext::Task, by: Some(by), exiting, began_ns }
             }
-            context => Wake { context, by: None, exiting: false },
+            context => Wake { context, by: None, exiting: false, began_ns: None },
         }
     }
 
-    /// The thread that had this id at `ts_ns`, and when its end was announced.
-    pub(super) fn waker(&self, tid: u32, ts_ns: u64) -> (Party, Option<u64>) {
+    /// The thread that had this id at `ts_ns`; and when its end was announced, and since when it existed.
+    pub(super) fn waker(&self, tid: u32, ts_ns: u64) -> (Party, Option<(u64, u64)>) {
         let live = self.threads.find(tid);
         let thread = live.and_then(|index| self.threads.get(index));
         // The thread that has the id now may have come later.
         if thread.is_none_or(|thread| thread.start_ns > ts_ns)
             && let Some(ended) = self.departed.find(tid, ts_ns)
         {
-            return (ended.party, ended.exiting_ns);
+            return (ended.party, ended.exiting_ns.map(|exiting_ns| (exiting_ns, ended.start_ns)));
         }
         let party = live.and_then(|index| self.threads.party(index));
-        (party.unwrap_or(Party { tid, ..Party::default() }), thread.and_then(|thread| thread.exiting_ns))
+        let ends = thread.and_then(|thread| Some((thread.exiting_ns?, thread.start_ns)));
+        (party.unwrap_or(Party { tid, ..Party::default() }), ends)
     }
 }
 

@@ -225,6 +225,10 @@ pub struct Thread {
     pub resumable: Option<(Reason, u64)>,
     /// While a wait is being ended: by what.
     pub ending: Ending,
+    /// And whether it is one more join: see [`Wait::joins_on`].
+    pub joins_on: bool,
+    /// Of its last joins, which followed each other: start of the first wait, end of the last.
+    joins: Option<(u64, u64)>,
     /// What it did lately.
     pub trail: Trail,
     /// Serial number of the thread that created it; 0: not known.
@@ -248,6 +252,9 @@ pub struct Thread {
     /// [`Gaps::total_ns`] at `since_ns`, and what of it was charged since.
     gap_mark_ns: u64,
 }
+
+/// Between two joins that follow each other passes no more time than this.
+const BETWEEN_JOINS_NS: u64 = 2_000_000;
 
 /// Earlier names kept of one thread.
 const MAX_NAMES_BEFORE: usize = 8;
@@ -274,6 +281,8 @@ impl Thread {
             place: 0,
             resumable: None,
             ending: Ending::Open,
+            joins_on: false,
+            joins: None,
             trail: Trail::default(),
             creator: 0,
             slot: None,
@@ -285,6 +294,17 @@ impl Thread {
             detailed: None,
             blind_ns: Default::default(),
             gap_mark_ns,
+        }
+    }
+
+    /// Before the wait is charged that ends at `until_ns`: with `began_ns` it was for the end of a thread or process that exists since
+    /// then. One that came only after the first wait of the row is not what that was for.
+    pub fn note_join(&mut self, began_ns: Option<u64>, until_ns: u64) {
+        let follows = |(_, last_ns): &(u64, u64)| self.since_ns.saturating_sub(*last_ns) <= BETWEEN_JOINS_NS;
+        let row = self.joins.take().filter(follows).filter(|(first_ns, _)| began_ns.is_some_and(|ns| ns <= *first_ns));
+        self.joins_on = row.is_some();
+        if began_ns.is_some() {
+            self.joins = Some((row.map_or(self.since_ns, |(first_ns, _)| first_ns), until_ns));
         }
     }
 
@@ -326,6 +346,7 @@ impl Thread {
             place: self.place,
             ending: self.ending,
             is_retry: false,
+            joins_on: self.joins_on,
         });
         self.trail.push(Interval { start_ns: seen_ns, end_ns, state, wait });
     }

@@ -33,6 +33,8 @@ pub struct Wake {
     pub by: Option<Party>,
     /// Whether that thread is one of the same process, and had announced its end.
     pub exiting: bool,
+    /// Of a thread that had announced its end, of whatever process: since when it existed.
+    pub began_ns: Option<u64>,
 }
 
 /// How often a thread, or an interrupt, ended waits.

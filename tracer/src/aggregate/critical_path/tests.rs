@@ -49,8 +49,15 @@ impl Made {
 
     pub(super) fn waits(self, length_ns: u64, state: State, object: u64, ending: Ending) -> Self {
         let reason = Reason { state, detail: Detail::None, syscall: 202 };
-        self.spend(state, length_ns, Some(Wait { reason, object, place: 5, ending, is_retry: false }))
+        self.spend(state, length_ns, Some(Wait { reason, object, place: 5, ending, is_retry: false, joins_on: false }))
     }
+}
+
+fn joins(mut made: Made, length_ns: u64, thread: u32) -> Made {
+    let reason = Reason { state: State::Futex, detail: Detail::None, syscall: 202 };
+    let wait = Wait { reason, object: 7, place: 5, ending: by_task(thread), is_retry: false, joins_on: true };
+    made = made.spend(State::Futex, length_ns, Some(wait));
+    made
 }
 
 pub(super) fn history(threads: Vec<Made>) -> History {
@@ -106,6 +113,19 @@ fn a_wait_is_explained_by_what_its_waker_did_meanwhile() {
         let own = key.serial == 1;
         assert_eq!(key.within.is_none(), own, "{key:?}: {sum:?} says whether it is the thread's own time");
     }
+}
+
+#[test]
+fn threads_that_are_joined_one_after_the_other_are_waited_for_until_the_last_has_ended() {
+    // 2 works under a lock all the time and ends; 3 waits for the lock, then works. Main joins 2 first, although only 3 matters.
+    let main = Made::new(1, 0).waits(40 * MS, State::Futex, 2, by_task(2)).runs(MS);
+    let main = joins(main, 39 * MS, 3).runs(10 * MS);
+    let first = Made::new(2, 0).runs(40 * MS);
+    let second = Made::new(3, 0).waits(40 * MS, State::Futex, 0x40, by_task(2)).runs(40 * MS);
+    let path = path_of(vec![main, first, second]);
+    let lock = path.waits.iter().find(|(key, _)| key.object == 0x40).expect("the lock is on the path");
+    assert_eq!(lock.1.ns, 40 * MS, "without the lock the second would have ended so much earlier");
+    assert_eq!(told(&path), [((1, "on_cpu"), 10), ((2, "on_cpu"), 40), ((3, "on_cpu"), 40)].into());
 }
 
 #[test]

@@ -43,6 +43,9 @@ pub struct Wait {
     /// The wait before was for the same and timed out, and the thread did no more than look between the two: see [`RETRY_NS`].
     /// [`Trail::push`] finds this out.
     pub is_retry: bool,
+    /// It ended because a thread or process ended, as the wait just before it did: both were joined, and the one that ended last is
+    /// what both waits were for. Of wakes by traced threads.
+    pub joins_on: bool,
 }
 
 /// Between a timeout and the next wait for the same, a thread that only looks again runs no longer than this.
@@ -187,6 +190,7 @@ impl Trail {
             Ending::Woken(context, waker) => {
                 let (kind, number) = match waker {
                     Waker::None => (0, 0),
+                    Waker::Traced(serial) if wait.joins_on => (3, serial),
                     Waker::Traced(serial) => (1, serial),
                     Waker::Stranger(tid) => (2, tid),
                 };
@@ -252,19 +256,21 @@ fn read_interval(rest: &mut &[u8], start_ns: u64, last: &mut Option<What>) -> Op
         *last = Some((Reason { state: reason_state, detail, syscall }, object, place));
     }
     let (reason, object, place) = (*last)?;
-    let ending = match read_number(rest)? {
+    let word = read_number(rest)?;
+    let joins_on = (word >> 3) & 3 == 3;
+    let ending = match word {
         0 => Ending::Open,
         word => {
             let number = u32::try_from(word >> 5).ok()?;
             let waker = match (word >> 3) & 3 {
-                1 => Waker::Traced(number),
+                1 | 3 => Waker::Traced(number),
                 2 => Waker::Stranger(number),
                 _ => Waker::None,
             };
             Ending::Woken(WakeContext::from_number((word & 7) as u8 - 1), waker)
         }
     };
-    let wait = Wait { reason, object, place, ending, is_retry: first & RETRY != 0 };
+    let wait = Wait { reason, object, place, ending, is_retry: first & RETRY != 0, joins_on };
     Some(Interval { start_ns, end_ns, state, wait: Some(wait) })
 }
 
@@ -338,9 +344,11 @@ mod tests {
 
     prop_compose! {
         fn waits()(state in 2usize..State::ALL.len(), detail in 0usize..DETAILS.len() + 12, syscall in -1i16..500,
-                   object in prop_oneof![Just(0u64), 1u64..4, any::<u64>()], place in 0u32..3, ending in endings()) -> Wait {
+                   object in prop_oneof![Just(0u64), 1u64..4, any::<u64>()], place in 0u32..3, ending in endings(),
+                   joins in any::<bool>()) -> Wait {
             let reason = Reason { state: State::ALL[state], detail: any_detail(detail), syscall };
-            Wait { reason, object, place, ending, is_retry: false }
+            let joins_on = joins && matches!(ending, Ending::Woken(_, Waker::Traced(_)));
+            Wait { reason, object, place, ending, is_retry: false, joins_on }
         }
     }
 
@@ -377,7 +385,8 @@ mod tests {
                 trail.push(Interval { start_ns: at_ns, end_ns: at_ns + length_ns, state, wait });
                 at_ns += length_ns;
             };
-            let wait = |object, ending| Some(Wait { reason, object, place: 7, ending, is_retry: false });
+            let wait =
+                |object, ending| Some(Wait { reason, object, place: 7, ending, is_retry: false, joins_on: false });
             push(State::Futex, 5_000_000, wait(0x40, ending));
             push(State::Runnable, 90_000_000, None);
             push(State::OnCpu, ran_ns, None);

@@ -3,7 +3,8 @@
 //!
 //! A wait that a traced thread ended is explained by what that thread did from the wait's start to its end; a thread that did not
 //! exist yet is explained by its creator. Everything else (timers, devices, threads that are not traced, waits that never ended)
-//! is a part itself. A lock or a queue that is tried with a timeout over and over counts as one wait, ended by what ended the last.
+//! is a part itself. A lock or a queue that is tried with a timeout over and over counts as one wait, ended by what ended the last; so
+//! do joins of several threads one after the other, whatever the order: the thread that ended last is what they were for.
 
 use tracer_common::sched::WakeContext;
 
@@ -271,7 +272,9 @@ impl Walk<'_, '_> {
             Ending::Woken(WakeContext::Task, Waker::Stranger(tid)) => Cause::Stranger(tid),
             Ending::Woken(context, _) => Cause::Context(context),
         };
-        if wait.is_retry && !matches!(cause, Cause::Context(WakeContext::Timer) | Cause::Open | Cause::Asleep) {
+        if (wait.is_retry || wait.joins_on)
+            && !matches!(cause, Cause::Context(WakeContext::Timer) | Cause::Open | Cause::Asleep)
+        {
             from_ns = self.first_try(level, interval.start_ns).max(level.from_ns);
         }
         if let (Cause::Context(WakeContext::Task), Ending::Woken(_, Waker::Traced(waker))) = (cause, wait.ending) {
@@ -286,7 +289,7 @@ impl Walk<'_, '_> {
         from_ns
     }
 
-    /// Where the first of a row of retries begins, of which the last begins at `start_ns`.
+    /// Where the first of a row of retries, or of joins, begins, of which the last begins at `start_ns`.
     fn first_try(&mut self, level: Level, mut start_ns: u64) -> u64 {
         while start_ns > level.from_ns {
             let Some(interval) = self.reader.before(level.serial, start_ns) else { break };
@@ -294,7 +297,7 @@ impl Walk<'_, '_> {
                 break;
             }
             start_ns = interval.start_ns;
-            if interval.wait.is_some_and(|wait| !wait.is_retry) {
+            if interval.wait.is_some_and(|wait| !wait.is_retry && !wait.joins_on) {
                 break;
             }
         }
