@@ -5,6 +5,7 @@ use super::thresholds::{REPORTED_SHARE, is_reported, severity, speedup_bound};
 use super::{Claim, Facts, Outcome, Rule, confidence, evidence, functions, named, subject, threads};
 use crate::model::critical_path::{CriticalPath, PathPart};
 use crate::model::report::{Finding, Report, Subject, Wait};
+use crate::model::stacks::SYNC;
 use crate::model::units::{count, duration, grouped, percent};
 
 /// See the file's head.
@@ -72,6 +73,7 @@ impl Syncing {
             if let Some(function) = longest.places.first() {
                 functions::point_at(&mut who, &function.location);
             }
+            who.path = longest.path.clone();
             Some(Syncing {
                 who,
                 name: named(thread),
@@ -141,6 +143,10 @@ impl Syncing {
     }
 }
 
+fn file(who: &Subject) -> String {
+    who.path.as_ref().map(|path| format!(", for {path}")).unwrap_or_default()
+}
+
 fn called(who: &Subject) -> String {
     who.function.as_ref().map(|function| format!(", called by {function}")).unwrap_or_default()
 }
@@ -150,7 +156,11 @@ struct OnPath<'a> {
     /// The largest part, and where the report has it.
     part: &'a PathPart,
     index: usize,
+    /// Waiting, and computing in the kernel below the calls, of which each row is evidence.
     total_s: f64,
+    computing: Vec<(usize, f64)>,
+    /// For how long the threads queued for a CPU once the disk had the data: they would not have left it. Of each kind of wait.
+    queued: Vec<(usize, f64)>,
     pieces: u64,
     path_s: f64,
 }
@@ -162,9 +172,17 @@ impl<'a> OnPath<'a> {
             all.filter(|(_, part)| is_sync(&part.state, part.detail.as_deref()))
         };
         let (index, part) = parts().next()?;
-        let total_s: f64 = parts().map(|(_, part)| part.s).sum();
+        let waiting_s: f64 = parts().map(|(_, part)| part.s).sum();
+        let phases = path.phases.iter().enumerate().filter(|(_, phase)| phase.what.phase == SYNC);
+        let computing: Vec<(usize, f64)> = phases.map(|(index, phase)| (index, phase.what.s)).collect();
+        let waits = path.waits.iter().enumerate();
+        let queued: Vec<(usize, f64)> = waits
+            .filter(|(_, wait)| is_sync(&wait.state, wait.detail.as_deref()) && wait.queued_s > 0.0)
+            .map(|(index, wait)| (index, wait.queued_s))
+            .collect();
+        let total_s = waiting_s + computing.iter().chain(&queued).map(|(_, s)| s).sum::<f64>();
         let pieces = parts().map(|(_, part)| part.pieces).sum();
-        (total_s >= LEAST_S).then_some(OnPath { part, index, total_s, pieces, path_s: path.total_s })
+        (total_s >= LEAST_S).then_some(OnPath { part, index, total_s, computing, queued, pieces, path_s: path.total_s })
     }
 
     fn claim(&self, report: &Report, worst: &Syncing) -> Claim {
@@ -183,33 +201,37 @@ impl<'a> OnPath<'a> {
         if let Some(function) = self.part.functions.first() {
             functions::point_at(&mut culprit, &function.location);
         }
+        culprit.path = self.part.path.clone();
         let who = match (self.part.threads, self.part.thread.as_deref()) {
             (1, Some(name)) => format!("thread {name}"),
             (1, None) => "a thread".to_owned(),
             (threads, _) => format!("{} threads", grouped(threads)),
         };
         finding.summary = format!(
-            "the run waited {} ({} of {}) for {who} in {}{}",
+            "the run spent {} ({} of {}) in {} of {who}{}{}",
             duration(self.total_s),
             percent(share),
             duration(self.path_s),
             self.part.detail.as_deref().unwrap_or("fsync"),
             called(&culprit),
+            file(&culprit),
         );
         finding.culprit = Some(culprit);
         finding.share_of_wall = Some(share);
         let source = format!("/critical_path/parts/{}/s", self.index);
-        let least = REPORTED_SHARE * wall_s;
+        let least = Some(("reported from", REPORTED_SHARE * wall_s));
         finding.evidence = vec![
-            evidence(
-                "largest part of it on the critical path",
-                self.part.s,
-                "s",
-                source,
-                Some(("reported from", least)),
-            ),
+            evidence("largest wait of it on the critical path", self.part.s, "s", source, least),
             evidence("time of the thread that waits longest", worst.total_s, "s", worst.source.clone(), None),
         ];
+        for (index, s) in &self.computing {
+            let source = format!("/critical_path/phases/{index}/s");
+            finding.evidence.push(evidence("computing below the calls, by samples", *s, "s", source, None));
+        }
+        for (index, s) in &self.queued {
+            let source = format!("/critical_path/waits/{index}/queued_s");
+            finding.evidence.push(evidence("waiting for a CPU after the calls' waits", *s, "s", source, None));
+        }
         Claim { finding, reported }
     }
 }

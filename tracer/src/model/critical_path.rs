@@ -213,6 +213,8 @@ pub struct PathPhase {
 pub struct PathWait {
     /// How long.
     pub s: f64,
+    /// For how long threads then queued for a CPU before they went on; not part of `s`.
+    pub queued_s: f64,
     /// Of the path's wall time.
     pub share: f64,
     /// How often it was met.

@@ -314,11 +314,14 @@ pub struct SpunFunction {
 /// [`Phase::phase`] of time below CPython's collector of cyclic garbage.
 pub const PYTHON_GC: &str = "python-gc";
 
+/// [`Phase::phase`] of time in the kernel below calls that write a file's data to its disk.
+pub const SYNC: &str = "sync";
+
 /// Time on a CPU below one function of a runtime, whatever ran there, by samples.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Phase {
-    /// "python-gc": CPython's collector of cyclic garbage.
+    /// "python-gc": CPython's collector of cyclic garbage; "sync": fsync and calls like it, in the kernel.
     pub phase: String,
     /// How long, as the samples estimate it.
     pub s: f64,

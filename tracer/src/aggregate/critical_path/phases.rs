@@ -1,5 +1,5 @@
-//! What of the time on a walked path went to a runtime's own doings: of each thread's time on a CPU, the share of its samples there
-//! that lie below the collector of garbage.
+//! What of the time on a walked path went to one known thing: of each thread's time on a CPU, the share of its samples there that are
+//! in a phase (CPython's collector of garbage, the kernel's code behind fsync).
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -10,19 +10,12 @@ use crate::aggregate::build::known;
 use crate::aggregate::classify::State;
 use crate::model::critical_path::PathPhase;
 use crate::model::report::seconds;
-use crate::model::stacks::{PYTHON_GC, Phase, Whose};
+use crate::model::stacks::{Phase, Whose};
 
-/// Threads of one phase.
+/// Rows of all phases: threads with most time.
 const MAX_PHASES: usize = 8;
 
-/// Samples of one thread in one kind of time on the path.
-#[derive(Default)]
-struct Samples {
-    all: u64,
-    collecting: u64,
-}
-
-/// One thread's time in the phase.
+/// One thread's time in one phase.
 #[derive(Default)]
 struct Part {
     ns: u64,
@@ -31,30 +24,33 @@ struct Part {
 }
 
 impl Writer<'_> {
-    /// Time below collectors of garbage, by thread.
+    /// Time in phases, by thread.
     pub(super) fn phases(&self) -> Vec<PathPhase> {
         let Some(stacks) = self.stacks else { return Vec::new() };
-        let mut samples: BTreeMap<(u32, Option<Within>), Samples> = BTreeMap::new();
-        let mut parts: BTreeMap<u32, Part> = BTreeMap::new();
+        // Samples of one thread in one kind of time on the path: all, and by phase.
+        type Kind = (u32, Option<Within>);
+        let mut samples: BTreeMap<Kind, (u64, BTreeMap<&'static str, u64>)> = BTreeMap::new();
+        let mut parts: BTreeMap<(&'static str, u32), Part> = BTreeMap::new();
         for ((serial, within, stack), count) in &self.path.samples {
-            let sum = samples.entry((*serial, *within)).or_default();
-            sum.all += count;
-            if stacks.is_collecting(*stack) {
-                sum.collecting += count;
-                let part = parts.entry(*serial).or_default();
-                part.samples += count;
-                *part.stacks.entry(*stack).or_default() += count;
-            }
+            let (all, by_phase) = samples.entry((*serial, *within)).or_default();
+            *all += count;
+            let Some(phase) = stacks.phase(*stack) else { continue };
+            *by_phase.entry(phase).or_default() += count;
+            let part = parts.entry((phase, *serial)).or_default();
+            part.samples += count;
+            *part.stacks.entry(*stack).or_default() += count;
         }
         for (key, sum) in self.path.parts.iter().filter(|(key, _)| key.state == State::OnCpu) {
-            let Some(of) = samples.get(&(key.serial, key.within)).filter(|of| of.collecting > 0) else { continue };
-            let ns = u128::from(sum.ns) * u128::from(of.collecting) / u128::from(of.all);
-            parts.entry(key.serial).or_default().ns += ns as u64;
+            let Some((all, by_phase)) = samples.get(&(key.serial, key.within)) else { continue };
+            for (phase, count) in by_phase {
+                let ns = u128::from(sum.ns) * u128::from(*count) / u128::from(*all);
+                parts.entry((phase, key.serial)).or_default().ns += ns as u64;
+            }
         }
-        let mut parts: Vec<(u32, Part)> = parts.into_iter().collect();
-        parts.sort_by_key(|(serial, part)| (Reverse(part.ns), *serial));
+        let mut parts: Vec<((&'static str, u32), Part)> = parts.into_iter().collect();
+        parts.sort_by_key(|(key, part)| (Reverse(part.ns), *key));
         parts.truncate(MAX_PHASES);
-        let row = |(serial, part): &(u32, Part)| {
+        let row = |((phase, serial), part): &((&'static str, u32), Part)| {
             let life = self.reader.life(*serial).copied().unwrap_or_default();
             PathPhase {
                 share: self.share(part.ns),
@@ -65,7 +61,7 @@ impl Writer<'_> {
                     tid: known(life.tid),
                 },
                 what: Phase {
-                    phase: PYTHON_GC.to_owned(),
+                    phase: (*phase).to_owned(),
                     s: seconds(part.ns),
                     samples: part.samples,
                     functions: stacks.of_stacks(&part.stacks, part.ns),

@@ -350,6 +350,7 @@ impl Writer<'_> {
             let told = self.aggregate.told(key.tgid, reason, key.object);
             PathWait {
                 s: seconds(ns),
+                queued_s: seconds(self.path.queued_ns.get(key).copied().unwrap_or(0)),
                 share: self.share(ns),
                 count,
                 pid: known(key.tgid),

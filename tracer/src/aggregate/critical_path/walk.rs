@@ -151,6 +151,8 @@ pub struct Path {
     /// Time on the path that would not be there without a wait: all that explains it. Of waits for the same within each other
     /// only the outer one counts, so each is at most the wall time; together they may be more.
     pub waits: FastMap<WaitKey, Sum>,
+    /// For how long threads queued for a CPU when these waits had ended.
+    pub queued_ns: FastMap<WaitKey, u64>,
     /// Samples on the path by thread, wait of the path's own thread, and stack.
     pub samples: FastMap<(u32, Option<Within>, u64), u64>,
     /// What a wait was ended by doing: the pieces that explain it, where those are waits that were followed themselves these.
@@ -197,6 +199,8 @@ struct Walk<'a, 'b> {
     timeline: &'a Timeline,
     levels: Vec<Level>,
     within: Option<Within>,
+    /// The thread that queued in the piece before this one, from when on, and how long.
+    queued: Option<(u32, u64, u64)>,
     path: Path,
 }
 
@@ -209,7 +213,7 @@ pub fn walk(
     max_steps: u64,
 ) -> Path {
     let levels = vec![Level { serial, from_ns: start_ns, wait: None, within: None }];
-    let mut walk = Walk { reader, timeline, levels, within: None, path: Path::default() };
+    let mut walk = Walk { reader, timeline, levels, within: None, queued: None, path: Path::default() };
     let (mut at_ns, mut steps) = (end_ns, 0);
     while let Some(level) = walk.levels.last().copied() {
         if at_ns > level.from_ns {
@@ -241,6 +245,11 @@ impl Walk<'_, '_> {
             None => {
                 let from_ns = interval.start_ns.max(level.from_ns);
                 self.emit(level.serial, interval.state, Cause::None, None, (from_ns, at_ns));
+                self.queued = (interval.state == State::Runnable).then_some((
+                    level.serial,
+                    from_ns,
+                    at_ns.saturating_sub(from_ns),
+                ));
                 from_ns
             }
         }
@@ -265,6 +274,7 @@ impl Walk<'_, '_> {
     }
 
     fn wait(&mut self, level: Level, interval: Interval, wait: Wait, at_ns: u64) -> u64 {
+        self.queued = self.queued.filter(|(serial, since_ns, _)| *serial == level.serial && *since_ns == at_ns);
         let mut from_ns = interval.start_ns.max(level.from_ns);
         let mut cause = match wait.ending {
             _ if at_ns < interval.end_ns => Cause::Asleep,
@@ -362,6 +372,10 @@ impl Walk<'_, '_> {
         let outer = self.levels.iter().all(|level| level.wait != Some(key));
         if outer && (self.path.waits.len() < MAX_KEYS || self.path.waits.contains_key(&key)) {
             self.path.waits.entry(key).or_default().add(ns);
+            if let Some((_, _, queued_ns)) = self.queued.take() {
+                let sum = self.path.queued_ns.entry(key).or_default();
+                *sum = sum.saturating_add(queued_ns);
+            }
         }
         key
     }

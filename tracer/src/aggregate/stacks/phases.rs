@@ -1,6 +1,6 @@
-//! Time below a function that does one known thing for the whole runtime: CPython's collector of garbage. Any frame of a stack counts,
-//! not only the innermost. The code is told by its addresses, from PYTHON records, so that names are not needed. Not here: loops that
-//! spin.
+//! Time below a function that does one known thing: CPython's collector of garbage, or the kernel's code that brings a file's data
+//! to its disk. Any frame of a stack counts, not only the innermost. The collector's code is told by its addresses, from PYTHON records, so
+//! that names are not needed; the kernel's by name. Not here: loops that spin.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -37,6 +37,23 @@ impl Phases {
     pub fn is_collecting(&self, stack: u64) -> bool {
         self.collecting.contains(&stack)
     }
+}
+
+/// Functions of the kernel below which a thread brings a file's data to its disk.
+const SYNCS: [&str; 8] = [
+    "vfs_fsync_range",
+    "do_fsync",
+    "ksys_sync",
+    "ksys_sync_file_range",
+    "sync_filesystem",
+    "__x64_sys_msync",
+    "__x64_sys_fsync",
+    "__arm64_sys_fsync",
+];
+
+/// Whether a function of the kernel is one of these.
+pub fn is_sync(name: &str) -> bool {
+    SYNCS.contains(&name)
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::blame::{FunctionId, Site, Sites};
-use super::phases::Phases;
+use super::phases::{Phases, is_sync};
 use super::quality::{end, no_stack};
 use super::spin::{Spun, spinning};
 use super::{Stacks, Tally};
@@ -12,7 +12,7 @@ use crate::model::meta::FrameKind;
 use crate::model::profile::{Activity, ESTIMATOR, Entry, NoStack, Profile, Text};
 use crate::model::report::seconds;
 use crate::model::stacks::{
-    AtAttach, CpuFunction, FunctionTime, Location, PYTHON_GC, Phase, ShownFrame, ShownStack, SpunFunction,
+    AtAttach, CpuFunction, FunctionTime, Location, PYTHON_GC, Phase, SYNC, ShownFrame, ShownStack, SpunFunction,
     Stacks as Section, WaitFunction, Whose,
 };
 
@@ -50,7 +50,8 @@ pub struct Named<'a> {
     spins: Vec<Option<Spun>>,
     /// On-CPU entries by (pid, tid).
     on_cpu: BTreeMap<(u32, u32), Vec<&'a Entry>>,
-    phases: Phases,
+    /// By stack the phase that it is in.
+    phases: Vec<Option<&'static str>>,
 }
 
 /// Time by site, summed up by function; the line with most time stands for all.
@@ -95,6 +96,16 @@ impl<'a> Named<'a> {
         }
         let sites = Sites::of(profile);
         let spins = spinning(profile, &sites);
+        let kernel = |site: &Site| sites.functions.get(site.function).filter(|known| known.kind == FrameKind::Kernel);
+        let syncs = |site: &Site| kernel(site).is_some_and(|function| is_sync(&function.label));
+        let phase = |(index, stack): (usize, &crate::model::profile::Stack)| {
+            if phases.is_collecting(stack.id) {
+                Some(PYTHON_GC)
+            } else {
+                sites.in_stack(index).any(|(_, site)| syncs(site)).then_some(SYNC)
+            }
+        };
+        let phases = profile.stacks.iter().enumerate().map(phase).collect();
         Named { stacks, profile, sites, by_id, spins, on_cpu, phases }
     }
 
@@ -200,30 +211,26 @@ impl<'a> Named<'a> {
 
     /// What phases a thread's time on a CPU was in.
     pub fn phases_of(&self, pid: u32, tid: u32) -> Vec<Phase> {
-        let (mut all, mut by_site) = (Tally::default(), BySite::default());
+        let mut phases: BTreeMap<&'static str, (Tally, BySite)> = BTreeMap::new();
         for entry in self.on_cpu.get(&(pid, tid)).into_iter().flatten() {
-            let Some((index, stack)) =
-                entry.stack.ok().and_then(|index| Some((index, self.profile.stacks.get(index)?)))
-            else {
-                continue;
-            };
-            if self.phases.is_collecting(stack.id) {
-                all.add(entry.count, entry.ns);
-                self.blamed(index).into_iter().for_each(|site| by_site.add(site, entry.ns));
-            }
+            let Some(index) = entry.stack.ok() else { continue };
+            let Some(phase) = self.phases.get(index).copied().flatten() else { continue };
+            let (all, by_site) = phases.entry(phase).or_default();
+            all.add(entry.count, entry.ns);
+            self.blamed(index).into_iter().for_each(|site| by_site.add(site, entry.ns));
         }
-        let phase = || Phase {
-            phase: PYTHON_GC.to_owned(),
+        let row = |(phase, (all, by_site)): (&'static str, (Tally, BySite))| Phase {
+            phase: phase.to_owned(),
             s: seconds(all.ns),
             samples: all.count,
             functions: self.times(&by_site),
         };
-        if all.count > 0 { vec![phase()] } else { Vec::new() }
+        phases.into_iter().map(row).collect()
     }
 
-    /// Whether a stack is below a collector of garbage.
-    pub fn is_collecting(&self, stack: u64) -> bool {
-        self.phases.is_collecting(stack)
+    /// The phase that a stack is in.
+    pub fn phase(&self, stack: u64) -> Option<&'static str> {
+        self.phases.get(*self.by_id.get(&stack)?).copied().flatten()
     }
 
     /// Where in its code a thread waited, from the places of the waits.
