@@ -174,7 +174,11 @@ impl Sweep<'_> {
     /// Ends what the thread did after this moment and begins what it did before it; returns where that starts.
     fn change(&mut self, index: usize) -> Option<u64> {
         let next = self.before(index);
-        let does = next.map_or(Does::Else, |stretch| stretch.does);
+        let does = match next.map_or(Does::Else, |stretch| stretch.does) {
+            // A thread that tried again meanwhile counts as waiting and yet woke another: no circle may come of that.
+            Does::WaitsFor(waker) if self.leads_to(waker, index) => Does::Else,
+            does => does,
+        };
         let thread = self.threads.get_mut(index)?;
         let did = std::mem::replace(&mut thread.does, does);
         if did == Does::Active {
@@ -196,6 +200,22 @@ impl Sweep<'_> {
             self.hang(index, waker, true);
         }
         next.map(|stretch| stretch.start_ns)
+    }
+
+    /// Whether this thread waits, through others, for that one. So long chains that this cannot be told count as if.
+    fn leads_to(&self, serial: u32, index: usize) -> bool {
+        let mut at = serial;
+        for _ in 0..MAX_CHAIN {
+            let Some(above) = self.by_serial.get(&at) else { return false };
+            if *above == index {
+                return true;
+            }
+            match self.threads.get(*above).map(|thread| thread.does) {
+                Some(Does::WaitsFor(next)) => at = next,
+                _ => return false,
+            }
+        }
+        true
     }
 
     /// Counts the time that the thread's wait has had its present number of threads below.
@@ -223,7 +243,7 @@ impl Sweep<'_> {
                 self.settle(above, next);
             }
             let Some(thread) = self.threads.get_mut(above) else { return };
-            thread.below = if on { thread.below + size } else { thread.below.saturating_sub(size) };
+            thread.below = if on { thread.below.saturating_add(size) } else { thread.below.saturating_sub(size) };
             match does {
                 Does::WaitsFor(next) => waker = next,
                 _ => return,

@@ -57,6 +57,16 @@ fn a_lock_tried_over_and_over_is_an_edge_to_who_gave_it() {
     assert_eq!(swept.edges, [((1, 2), u128::from(25 * MS))].into_iter().collect());
 }
 
+#[test]
+fn threads_that_seem_to_wait_for_each_other_in_a_circle_do_not_multiply() {
+    // 1 and 2 wait for each other, 3 and 4 for the first of them.
+    let waits = |serial, waker| Made::new(serial, 0).waits(60 * MS, State::Futex, 1, by_task(waker)).runs(MS);
+    let history = history(vec![waits(1, 2), waits(2, 1), waits(3, 1), waits(4, 1)]);
+    let swept = sweep(&history, |serial| serial, |_| WHOLE, &[]);
+    let most = swept.edges.values().max().copied().unwrap_or_default();
+    assert!(most <= u128::from(4 * 60 * MS), "at most four threads hang on an edge: {:?}", swept.edges);
+}
+
 /// The same by following each wait by itself, for every nanosecond.
 fn cascaded(threads: &[Vec<(u64, Option<u32>)>], from: usize) -> BTreeMap<(u32, u32), u128> {
     let at = |serial: u32, ns: u64| -> Option<u32> {
