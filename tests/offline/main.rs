@@ -87,6 +87,20 @@ recorded! {
         "more spinning threads than CPUs, on a crowded host";
     low_priority "low-priority" "./workload crowded --cpu 0 --nice 19 --duration 2s beside one at nice 0, run --family sched"
         "a thread of low priority beside one of a normal one";
+    fsync "fsync" "nice -n -20 ./workload items fsync --items 3300 --loops 20000, run --family sched"
+        "each item is synced to a file";
+    starved "starved" "nice -n -20 ./workload items producer --items 200 --loops 200000, run --family sched"
+        "main waits for a child process that sleeps before each item";
+    logging_convoy "logging-convoy" "/usr/bin/python3 log_convoy.py, run --family sched"
+        "threads wait for the lock under which one of them writes to a pipe with a slow reader";
+    spawn_storm "spawn-storm" "./workload spawn-storm --items 700, run --family sched"
+        "a short-lived process for each item";
+    spin_wait "spin-wait" "./workload spin-wait --busy --duration 1500ms, without debug information; run --family sched,cpu"
+        "a thread spins on the CPU that another one needs";
+    straggler "straggler" "./workload straggler, without debug information; run --family sched,cpu"
+        "the slower one of two peers that meet again and again";
+    arena "arena" "taskset -c 0 ./workload arena --threads 8, without debug information; run --family sched,cpu"
+        "threads wait for one arena of malloc, on one CPU";
     gil "gil" "/usr/bin/python3 gil_requests.py thread 120, on both CPUs; run --family sched,cpu"
         "a Python thread computes while main wants the interpreter lock for each request; a stripped interpreter";
     gc "gc" "/usr/bin/python3 gc_steps.py 300000 20, on both CPUs; run --family sched,cpu"

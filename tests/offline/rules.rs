@@ -55,8 +55,9 @@ fn the_contended_mutexes_are_found_and_nothing_else_is_called_one() {
         assert_eq!(status, expected, "{name}: {:?}", report.rules);
         let kernel = ["mmap-lock", "pipe-lock"].contains(&name);
         let crowded = ["quota", "oversub", "low-priority"].contains(&name);
-        let python = ["gil", "gc"].contains(&name);
-        let limited = crowded || kernel || python || contended.contains(&name);
+        let python = ["gil", "gc", "logging-convoy"].contains(&name);
+        let waits = ["deadlock", "arena", "fsync", "starved", "straggler", "spin-wait", "spawn-storm"].contains(&name);
+        let limited = crowded || kernel || python || waits || contended.contains(&name);
         assert_eq!(report.verdict == Verdict::Bottleneck, limited, "{name}: {:?}", report.verdict);
     }
 }

@@ -58,7 +58,8 @@ struct Syncing {
     total_s: f64,
     max_s: f64,
     count: u64,
-    /// Where the report has its longest wait.
+    /// Its waits for the one thing that it waited longest for, and where the report has them.
+    longest_s: f64,
     source: String,
 }
 
@@ -81,6 +82,7 @@ impl Syncing {
                 total_s: syncs.iter().map(|(_, wait)| wait.total_s).sum(),
                 max_s: syncs.iter().map(|(_, wait)| wait.max_s).fold(0.0, f64::max),
                 count: syncs.iter().map(|(_, wait)| wait.count).sum(),
+                longest_s: longest.total_s,
                 source: format!("/threads/{index}/waits/{place}/total_s"),
             })
         });
@@ -107,7 +109,13 @@ impl Syncing {
             (finding.lost_s, finding.speedup_bound) = (Some(0.0), None);
             finding.severity = severity(0.0, wall_s);
         }
-        finding.evidence.push(evidence("time in the calls", self.total_s, "s", self.source.clone(), None));
+        finding.evidence.push(evidence(
+            "waiting in the calls, for one thing",
+            self.longest_s,
+            "s",
+            self.source.clone(),
+            None,
+        ));
         Claim { finding, reported }
     }
 
@@ -222,7 +230,7 @@ impl<'a> OnPath<'a> {
         let least = Some(("reported from", REPORTED_SHARE * wall_s));
         finding.evidence = vec![
             evidence("largest wait of it on the critical path", self.part.s, "s", source, least),
-            evidence("time of the thread that waits longest", worst.total_s, "s", worst.source.clone(), None),
+            evidence("waiting of that thread, for one thing", worst.longest_s, "s", worst.source.clone(), None),
         ];
         for (index, s) in &self.computing {
             let source = format!("/critical_path/phases/{index}/s");

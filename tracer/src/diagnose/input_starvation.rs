@@ -32,9 +32,17 @@ const READS: [&str; 5] = ["read", "readv", "recvfrom", "recvmsg", "recvmmsg"];
 const WORK: [&str; 7] = ["on_cpu", "runnable", "throttled", "file", "fault", "kernel_lock", "socket_inet"];
 /// Time of which nobody knows what it went to.
 const NOT_KNOWN: [&str; 4] = ["mutual", "asleep", "not-kept", "not-ended"];
-/// Findings about locks: who waits for a lock is told there.
-const LOCKS: [&str; 5] =
-    ["user-lock-contention", "gil-contention", "deadlock", "allocator-contention", "logging-convoy"];
+/// Findings that tell more of the same: the lock or the disk that is behind the queue, or that both sides wait for each other in turn.
+const TELL_MORE: [&str; 8] = [
+    "user-lock-contention",
+    "gil-contention",
+    "deadlock",
+    "allocator-contention",
+    "logging-convoy",
+    "fsync-stall",
+    "process-spawn-storm",
+    "straggler",
+];
 
 impl Rule for InputStarvation {
     fn class(&self) -> &'static str {
@@ -55,13 +63,10 @@ impl Rule for InputStarvation {
             return Outcome::Silent("the main thread hardly waited at queues for what others produced".to_owned());
         };
         let lock = facts.earlier.iter().find(|finding| {
-            LOCKS.contains(&finding.class.as_str()) && finding.lost_s.is_some_and(|s| s >= EXPLAINED * case.lost_s)
+            TELL_MORE.contains(&finding.class.as_str()) && finding.lost_s.is_some_and(|s| s >= EXPLAINED * case.lost_s)
         });
         if let Some(lock) = lock {
-            return Outcome::Silent(format!(
-                "what the main thread waited for was waiting for a lock: see {}",
-                lock.class
-            ));
+            return Outcome::Silent(format!("what the main thread waited for at queues is reported as {}", lock.class));
         }
         Outcome::Claims(vec![case.claim(report)])
     }
