@@ -149,12 +149,19 @@ pub fn families(args: &FormatArgs) -> Result<u8, Failure> {
                 }
             }
             lines.push(String::new());
-            lines.push(format!("{} rules; none of them is unproven", RULES.len()));
+            lines.push(rules());
             lines.push(String::new());
             output::print(lines.join("\n").as_bytes())?;
         }
     }
     Ok(0)
+}
+
+/// How many rules there are, and which of them no real run has shown yet.
+fn rules() -> String {
+    let unproven: Vec<&str> = RULES.iter().filter(|rule| !rule.is_proven()).map(|rule| rule.class()).collect();
+    let which = if unproven.is_empty() { String::new() } else { format!(" ({})", unproven.join(", ")) };
+    format!("{} rules; {} of them unproven: no real run has shown what they look for{which}", RULES.len(), unproven.len())
 }
 
 fn hook(hook: Hook) -> String {
