@@ -115,7 +115,9 @@ fn assert_silent(class: &str, what: &str, line: Vec<OsString>) -> (Value, Report
 #[track_caller]
 fn assert_well(what: &str, report: &Report) {
     let well = ["healthy", "cpu-bound"].contains(&text(&report.0, "verdict"));
-    assert!(well || !report.findings("run-queue-wait").is_empty(), "{what}: {}", report.0["verdict_reason"]);
+    // Others on this machine, or a main thread that waits for the answers to its own requests: neither is about the interpreter.
+    let elsewhere = ["run-queue-wait", "input-starvation"].iter().any(|class| !report.findings(class).is_empty());
+    assert!(well || elsewhere, "{what}: {}", report.0["verdict_reason"]);
 }
 
 #[test]

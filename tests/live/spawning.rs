@@ -19,12 +19,12 @@ fn assert_silent(what: &str, report: &Report, class: &str) {
 
 #[test]
 fn a_process_for_each_item_is_a_storm() {
-    let traced = traced(workload("spawn-storm --items 250"));
+    let traced = traced(workload("spawn-storm --items 1000"));
     let (truth, report) = (traced.truth(), traced.report());
     let pid = whole(&truth, "pid");
     let spawned = spawned(&report, pid);
-    assert_eq!((whole(&spawned, "started"), whole(&spawned, "ended")), (250, 250), "{spawned}");
-    assert_eq!(whole(&spawned["programs"][0], "count"), 250, "{spawned}");
+    assert_eq!((whole(&spawned, "started"), whole(&spawned, "ended")), (1000, 1000), "{spawned}");
+    assert_eq!(whole(&spawned["programs"][0], "count"), 1000, "{spawned}");
     let found = report.findings("process-spawn-storm");
     assert_eq!(found.len(), 1, "{} {}", report.0["rules"], report.0["observed"]);
     let finding = found[0];
@@ -48,7 +48,7 @@ fn forking_a_large_process_is_told_by_what_forking_costs() {
 
 #[test]
 fn a_program_that_python_runs_for_each_item_is_a_storm() {
-    let traced = traced(python("subprocess_per_item.py", "each 400"));
+    let traced = traced(python("subprocess_per_item.py", "each 1200"));
     let report = traced.report();
     let found = report.findings("process-spawn-storm");
     assert_eq!(found.len(), 1, "{} {}", report.0["rules"], report.0["observed"]);

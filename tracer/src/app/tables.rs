@@ -161,7 +161,11 @@ pub fn families(args: &FormatArgs) -> Result<u8, Failure> {
 fn rules() -> String {
     let unproven: Vec<&str> = RULES.iter().filter(|rule| !rule.is_proven()).map(|rule| rule.class()).collect();
     let which = if unproven.is_empty() { String::new() } else { format!(" ({})", unproven.join(", ")) };
-    format!("{} rules; {} of them unproven: no real run has shown what they look for{which}", RULES.len(), unproven.len())
+    format!(
+        "{} rules; {} of them unproven: no real run has shown what they look for{which}",
+        RULES.len(),
+        unproven.len()
+    )
 }
 
 fn hook(hook: Hook) -> String {

@@ -2,7 +2,7 @@
 //! last most of the time: the others wait for it.
 //!
 //! What tells it from a producer and its consumer, where one side waits as well: the threads bear the same names and compute in the same
-//! function. Where the names differ, or no stacks were taken, this rule says nothing. What everybody waits for by right (a lock, the
+//! function, and they do not meet at a pipe, through which things go one way. Where the names differ, or no stacks were taken, this rule says nothing. What everybody waits for by right (a lock, the
 //! interpreter's lock, a CPU) has rules of its own, which come first.
 
 use super::thresholds::{REPORTED_SHARE, is_reported, severity, speedup_bound};
@@ -114,7 +114,8 @@ fn of<'a>(report: &Report, candidate: (usize, &'a Thread), all: &[(usize, &'a Th
 
 /// The wait of a thread that the straggler ends over and over.
 fn waits_for<'a>(index: usize, thread: &'a Thread, straggler: &Thread) -> Option<Waiter<'a>> {
-    let meets = |wait: &Wait| matches!(wait.state.as_str(), "futex" | "pipe" | "socket_unix" | "socket_inet" | "poll");
+    // What goes through a pipe goes one way: who waits there is fed, which is `input-starvation`'s.
+    let meets = |wait: &Wait| matches!(wait.state.as_str(), "futex" | "socket_unix" | "socket_inet" | "poll");
     let (at, wait) = thread.waits.iter().enumerate().find(|(_, wait)| {
         let ended = ended_by(wait, |tid| tid == straggler.tid);
         let most = ended as f64 >= ENDED_SHARE * wait.count as f64;
