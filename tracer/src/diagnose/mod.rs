@@ -31,6 +31,8 @@ mod tests_cpu;
 #[cfg(test)]
 mod tests_deadlock;
 #[cfg(test)]
+mod tests_fsync;
+#[cfg(test)]
 mod tests_kernel_locks;
 #[cfg(test)]
 mod tests_python;
