@@ -86,7 +86,7 @@ fn victims<'a>(report: &'a Report, spinner: &Thread) -> Vec<Victim<'a>> {
             let behind = &thread.queued.as_ref()?.behind;
             let row = behind.iter().position(ours)?;
             let lost_s = behind.get(row)?.total_s * share(spinner);
-            Some(Victim { index, thread, row, lost_s: lost_s.min(on_path_s(report, thread)) })
+            Some(Victim { index, thread, row, lost_s: lost_s.min(on_path_s(report, thread, spinner)) })
         })
         .filter(|victim| victim.lost_s > 0.0)
         .collect();
@@ -96,15 +96,19 @@ fn victims<'a>(report: &'a Report, spinner: &Thread) -> Vec<Victim<'a>> {
     victims
 }
 
-/// How long at most the run waited while this thread was ready: what the critical path says, where there is one.
-fn on_path_s(report: &Report, thread: &Thread) -> f64 {
+/// How long at most the run waited while this thread was ready: what the critical path says, where there is one. Where the spinner
+/// itself is on the path the run waits for whom it spins for, which no wake-up tells.
+fn on_path_s(report: &Report, victim: &Thread, spinner: &Thread) -> f64 {
     let Some(path) = &report.critical_path else { return f64::INFINITY };
-    let ready = path.parts.iter().filter(|part| part.state == "runnable");
-    let own = ready.filter(|part| match part.tid {
-        Some(tid) => tid == thread.tid && part.pid == thread.pid,
-        None => part.thread == thread.name && part.process == thread.process,
-    });
-    own.map(|part| part.s).sum()
+    let of = |state: &str, thread: &Thread| {
+        let parts = path.parts.iter().filter(|part| part.state == state);
+        let own = parts.filter(|part| match part.tid {
+            Some(tid) => tid == thread.tid && part.pid == thread.pid,
+            None => part.thread == thread.name && part.process == thread.process,
+        });
+        own.map(|part| part.s).sum::<f64>()
+    };
+    of("runnable", victim) + of("spinning", spinner)
 }
 
 fn claim(report: &Report, index: usize, spinner: &Thread) -> Claim {
