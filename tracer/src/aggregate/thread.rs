@@ -225,7 +225,7 @@ pub struct Thread {
     pub resumable: Option<(Reason, u64)>,
     /// While a wait is being ended: by what.
     pub ending: Ending,
-    /// And whether it is one more join: see [`Wait::joins_on`].
+    /// And whether it is one more join: see `Wait::joins_on`.
     pub joins_on: bool,
     /// Of its last joins, which followed each other: start of the first wait, end of the last.
     joins: Option<(u64, u64)>,

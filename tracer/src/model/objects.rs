@@ -22,7 +22,7 @@ pub struct Objects {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Object {
-    /// As waits name it: "pipe:[inode]", "socket:[inode]", "inode:[inode]".
+    /// As waits name it: `pipe:[inode]`, `socket:[inode]`, `inode:[inode]`.
     pub object: String,
     /// "file" (or whatever has a path), "pipe", "tcp", "udp", "unix", "socket", or what an anonymous inode is; absent: not known.
     #[serde(skip_serializing_if = "Option::is_none")]
