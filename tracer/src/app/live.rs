@@ -9,7 +9,7 @@ use super::{Failure, core, output};
 use crate::{
     capture::Writer,
     cli::{Format, OutputArgs, TraceArgs},
-    families::{self, FAMILIES, Family, Ring, cpu::SLEEPERS},
+    families::{self, FAMILIES, Family, Ring},
     kernel::{
         clock,
         host::{HostFacts, Pretend},
@@ -127,7 +127,7 @@ impl Prepared {
         if self.loaded.stacks.is_none() {
             return;
         }
-        self.sleepers = match self.loaded.iterate(SLEEPERS) {
+        self.sleepers = match self.loaded.iterate("task") {
             Ok(iterator) => iterator.map(|iterator| sleepers::read(iterator, before)),
             Err(error) => Some(Sleepers {
                 reason: Some(format!("the kernel's list of threads cannot be read: {error}")),

@@ -5,7 +5,11 @@
 use std::{
     collections::{HashMap, HashSet},
     ffi::OsString,
-    sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, TrySendError, channel, sync_channel},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+        mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, TrySendError, channel, sync_channel},
+    },
     thread::JoinHandle,
     time::{Duration, Instant},
 };
@@ -45,6 +49,9 @@ pub struct Objects {
     asked: HashSet<Descriptor>,
     over: u64,
     questions: Option<SyncSender<Descriptor>>,
+    /// Questions put, and those that were dealt with.
+    put: u64,
+    dealt: Arc<AtomicU64>,
     answers: Receiver<ObjectsRecord>,
     answering: Option<JoinHandle<()>>,
     known: Vec<ObjectRecord>,
@@ -57,11 +64,15 @@ impl Objects {
         let (questions, asked) = sync_channel(MOST_PENDING);
         let (answer, answers) = channel();
         let thread = std::thread::Builder::new().name("tracer-objects".to_owned());
-        let answering = thread.spawn(move || Answerer::default().run(&asked, &answer)).ok();
+        let dealt = Arc::new(AtomicU64::new(0));
+        let theirs = Arc::clone(&dealt);
+        let answering = thread.spawn(move || Answerer::default().run(&asked, &answer, &theirs)).ok();
         Objects {
             asked: HashSet::new(),
             over: 0,
             questions: answering.is_some().then_some(questions),
+            put: 0,
+            dealt,
             answers,
             answering,
             known: Vec::new(),
@@ -101,15 +112,21 @@ impl Objects {
         match self.questions.as_ref().map(|questions| questions.try_send(descriptor)) {
             Some(Err(TrySendError::Full(_))) => self.over += 1,
             Some(Err(TrySendError::Disconnected(_))) => self.questions = None,
-            Some(Ok(())) | None => {}
+            Some(Ok(())) => self.put += 1,
+            None => {}
         }
     }
 
     fn take(&mut self, mut answer: ObjectsRecord, ts_ns: u64, records: &mut Batch) {
-        answer.over += self.over;
-        push_meta(records, ts_ns, meta::OBJECTS, &answer);
-        self.known.append(&mut answer.objects);
+        let objects = std::mem::take(&mut answer.objects);
         self.counted = answer;
+        push_meta(records, ts_ns, meta::OBJECTS, &self.record(&objects));
+        self.known.extend(objects);
+    }
+
+    /// A record with the counts of both sides.
+    fn record(&self, objects: &[ObjectRecord]) -> ObjectsRecord {
+        ObjectsRecord { objects: objects.to_vec(), over: self.counted.over + self.over, ..self.counted.clone() }
     }
 
     /// Waits for the last answers.
@@ -122,17 +139,17 @@ impl Objects {
         if self.answering.take_if(|thread| thread.is_finished()).is_some_and(|thread| thread.join().is_err()) {
             tracing::warn!("the thread that looks up files and sockets failed: some waits have no path");
         }
-        if self.over > self.counted.over {
-            self.counted.over = self.over;
-            push_meta(records, ts_ns, meta::OBJECTS, &self.counted);
+        // What is still to be looked at is not waited for.
+        self.over += self.put.saturating_sub(self.dealt.load(Ordering::Acquire));
+        if self.over > 0 {
+            push_meta(records, ts_ns, meta::OBJECTS, &self.record(&[]));
         }
     }
 
     /// Everything known, again: for a capture that drops its older part.
     pub fn again(&self, ts_ns: u64, records: &mut Batch) {
         for objects in self.known.chunks(OBJECTS_PER_RECORD) {
-            let record = ObjectsRecord { objects: objects.to_vec(), ..self.counted.clone() };
-            push_meta(records, ts_ns, meta::OBJECTS, &record);
+            push_meta(records, ts_ns, meta::OBJECTS, &self.record(objects));
         }
     }
 }
@@ -168,15 +185,15 @@ impl Default for Answerer {
 }
 
 impl Answerer {
-    fn run(mut self, questions: &Receiver<Descriptor>, answers: &Sender<ObjectsRecord>) {
+    fn run(mut self, questions: &Receiver<Descriptor>, answers: &Sender<ObjectsRecord>, dealt: &AtomicU64) {
         crate::kernel::hurry();
         loop {
             let wait = if self.sockets.is_empty() { Duration::from_secs(3600) } else { LIST_PERIOD };
             let ended = match questions.recv_timeout(wait) {
                 Ok(question) => {
-                    self.look_up(question);
-                    for question in questions.try_iter().take(OBJECTS_PER_RECORD) {
+                    for question in std::iter::once(question).chain(questions.try_iter().take(OBJECTS_PER_RECORD)) {
                         self.look_up(question);
+                        dealt.fetch_add(1, Ordering::Release);
                     }
                     false
                 }

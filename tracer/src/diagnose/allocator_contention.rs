@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 
 use super::thresholds::{REPORTED_SHARE, is_reported, severity, speedup_bound};
-use super::{Claim, Facts, Outcome, Rule, confidence, evidence, functions, subject, threads};
+use super::{Claim, Facts, Outcome, Rule, confidence, evidence, functions, parties};
 use crate::model::report::{Evidence, Finding, FunctionTime, Futex, Report, Subject, Waiter};
 use crate::model::units::{count, duration, percent};
 
@@ -82,10 +82,7 @@ fn claim(report: &Report, arenas: &[(usize, &Futex)]) -> Option<Claim> {
     let max_s = arenas.iter().map(|(_, futex)| futex.max_s).fold(0.0, f64::max);
     let caller = hottest(arenas).and_then(|time| Some((time, functions::words(&time.location)?)));
     let by_function = arenas.iter().any(|(_, futex)| futex.kind_source.as_deref() == Some("function"));
-    let process = match &first.process {
-        Some(name) => format!("process {name} ({})", first.pid),
-        None => format!("process {}", first.pid),
-    };
+    let process = parties::named("process", first.process.as_deref(), first.pid);
     let called = caller.as_ref().map(|(_, function)| format!(", mostly in {function}")).unwrap_or_default();
     let mut culprit = Subject { process: first.process.clone(), pid: Some(first.pid), ..Subject::default() };
     culprit.lock = Some(format!("{ARENA} at {}", first.address));
@@ -105,13 +102,13 @@ fn claim(report: &Report, arenas: &[(usize, &Futex)]) -> Option<Claim> {
             count(arenas.len() as u64, "arena"),
             count(waited.len() as u64, "thread"),
             duration(all_s),
-            named(waiter),
+            parties::named("thread", waiter.thread.as_deref(), waiter.tid),
         ),
         lost_s: Some(lost_s),
         share_of_wall: path.as_ref().map(|path| path.share),
         speedup_bound: speedup_bound(lost_s, wall_s),
         culprit: Some(culprit),
-        victims: ranked.iter().take(MAX_VICTIMS).filter_map(|of| Some(victim(report, first, of.row.as_ref()?.1))).collect(),
+        victims: ranked.iter().take(MAX_VICTIMS).filter_map(|of| Some(parties::waiter(report, first, of.row.as_ref()?.1))).collect(),
         evidence: numbers(report, (*index, first), (row, waiter), path.as_ref()),
         hypothesis: format!(
             "malloc and free take the lock of an arena, and {} have to share {}. Allocations that the cache of each thread does not \
@@ -140,13 +137,7 @@ struct OnPath {
 }
 
 fn on_path(report: &Report, arenas: &[(usize, &Futex)]) -> Option<OnPath> {
-    let path = report.critical_path.as_ref()?;
-    let ours = path.waits.iter().enumerate().filter(|(_, wait)| {
-        wait.state == "futex"
-            && arenas
-                .iter()
-                .any(|(_, futex)| wait.pid == Some(futex.pid) && wait.object.as_ref() == Some(&futex.address))
-    });
+    let ours = arenas.iter().filter_map(|(_, futex)| parties::on_path(report, futex.pid, &futex.address));
     let mut found: Option<OnPath> = None;
     for (index, wait) in ours {
         let sum = found.get_or_insert(OnPath { s: 0.0, share: 0.0, first: (index, wait.s) });
@@ -193,25 +184,4 @@ fn numbers(
         evidence("of the critical path, for waits for one arena", path.first.1, "s", source, wall)
     }));
     rows
-}
-
-fn victim(report: &Report, futex: &Futex, waiter: &Waiter) -> Subject {
-    let row = threads(report).find(|(_, thread)| thread.tid == waiter.tid && thread.pid == Some(futex.pid));
-    let mut victim = row.map(|(_, thread)| subject(thread)).unwrap_or_default();
-    victim.process = futex.process.clone();
-    victim.pid = Some(futex.pid);
-    victim.tid = Some(waiter.tid);
-    victim.ns_tid = waiter.ns_tid;
-    victim.thread = waiter.thread.clone();
-    if let Some(place) = waiter.places.first() {
-        functions::point_at(&mut victim, &place.location);
-    }
-    victim
-}
-
-fn named(waiter: &Waiter) -> String {
-    match &waiter.thread {
-        Some(name) => format!("thread {name} ({})", waiter.tid),
-        None => format!("thread {}", waiter.tid),
-    }
 }

@@ -9,8 +9,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Claim, Facts, Outcome, Rule, confidence, evidence, functions, subject, threads};
-use crate::model::critical_path::PathWait;
+use super::{Claim, Facts, Outcome, Rule, confidence, evidence, functions, parties};
 use crate::model::locks::OpenWait;
 use crate::model::meta::FrameKind;
 use crate::model::report::{Evidence, Finding, Report, Severity, Subject};
@@ -240,10 +239,7 @@ impl Words {
 
     fn abandoned(report: &Report, wait: &OpenWait) -> Words {
         let owner = match (wait.owner.tid, wait.owner.ns_tid) {
-            (Some(tid), _) => match &wait.owner.thread {
-                Some(name) => format!("thread {name} ({tid})"),
-                None => format!("thread {tid}"),
-            },
+            (Some(tid), _) => parties::named("thread", wait.owner.thread.as_deref(), tid),
             (None, Some(ns_tid)) => format!("thread {ns_tid}"),
             (None, None) => "a thread".to_owned(),
         };
@@ -279,25 +275,15 @@ fn numbers(report: &Report, circle: &[(usize, &OpenWait)], behind: &[(usize, &Op
 
 /// Of the critical path, the share that is waiting for one of these locks; none where there is no path or it has none of them.
 fn share_of_path(report: &Report, circle: &[(usize, &OpenWait)]) -> Option<f64> {
-    let waits = &report.critical_path.as_ref()?.waits;
-    let ours = circle.iter().filter_map(|(_, open)| {
-        let same = |wait: &&PathWait| {
-            wait.state == "futex" && wait.pid == Some(open.pid) && wait.object.as_ref() == Some(&open.address)
-        };
-        waits.iter().find(same).map(|wait| wait.share)
-    });
-    ours.reduce(f64::max)
+    let ours = circle.iter().filter_map(|(_, open)| parties::on_path(report, open.pid, &open.address));
+    ours.map(|(_, wait)| wait.share).reduce(f64::max)
 }
 
 /// A thread of the knot, with where it waits.
 fn waiter(report: &Report, wait: &OpenWait) -> Subject {
-    let row = threads(report).find(|(_, thread)| thread.tid == wait.tid && thread.pid == Some(wait.pid));
-    let mut found = row.map(|(_, thread)| subject(thread)).unwrap_or_default();
-    found.process = wait.process.clone();
-    found.pid = Some(wait.pid);
-    found.tid = Some(wait.tid);
+    let process = (Some(wait.pid), wait.process.as_ref());
+    let mut found = parties::party(report, process, (wait.tid, wait.thread.as_ref()));
     found.ns_tid = wait.ns_tid;
-    found.thread = wait.thread.clone();
     found.waits_for = Some(lock(wait));
     found.stack = stack(wait);
     if let Some(location) = location(report, wait) {
@@ -342,15 +328,9 @@ fn lock(wait: &OpenWait) -> String {
 }
 
 fn named(wait: &OpenWait) -> String {
-    match &wait.thread {
-        Some(name) => format!("thread {name} ({})", wait.tid),
-        None => format!("thread {}", wait.tid),
-    }
+    parties::named("thread", wait.thread.as_deref(), wait.tid)
 }
 
 fn process(wait: &OpenWait) -> String {
-    match &wait.process {
-        Some(name) => format!("process {name} ({})", wait.pid),
-        None => format!("process {}", wait.pid),
-    }
+    parties::named("process", wait.process.as_deref(), wait.pid)
 }

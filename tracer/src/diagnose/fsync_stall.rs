@@ -2,7 +2,7 @@
 //! background that nothing waits for are observed only. Which device was slow, and how much was flushed, is not known here.
 
 use super::thresholds::{REPORTED_SHARE, is_reported, severity, speedup_bound};
-use super::{Claim, Facts, Outcome, Rule, confidence, evidence, functions, named, subject, threads};
+use super::{Claim, Facts, Outcome, Rule, confidence, evidence, functions, named, parties, subject, threads};
 use crate::model::critical_path::{CriticalPath, PathPart};
 use crate::model::report::{Finding, Report, Subject, Wait};
 use crate::model::stacks::SYNC;
@@ -134,15 +134,14 @@ impl Syncing {
             victims: Vec::new(),
             evidence: Vec::new(),
             hypothesis: format!(
-                "{} of {} each time until the disk has the data; the next step waits for it although it does not need it",
+                "{} returns when the disk has the data, and the next step of {} waits for that although it does not need it.",
                 self.call, self.name
             ),
-            fix:
-                "write several items and sync once; sync in a thread or process of its own that the next step does not \
-                  wait for; or leave out the sync where a crash may lose the last items"
-                    .to_owned(),
+            fix: "Write several items and sync once; sync in a thread or process of its own that the next step does not wait for; or \
+                  leave the sync out where a crash may lose the last items."
+                .to_owned(),
             experiment: format!(
-                "run again with the calls of {} removed, or with the file on a tmpfs: the run must become {} shorter at most",
+                "Run it with the calls of {} removed, or with the file on a tmpfs: the wall time must fall, by at most {}.",
                 self.call,
                 duration(lost_s)
             ),
@@ -201,7 +200,7 @@ impl<'a> OnPath<'a> {
         let mut culprit = match self.part.tid {
             // The path names the thread; else it is one of several, and the one that waits longest stands for them.
             Some(tid) if worst.who.tid != Some(tid) => {
-                let row = threads(report).find(|(_, thread)| thread.tid == tid && thread.pid == self.part.pid);
+                let row = parties::row(report, self.part.pid, tid);
                 row.map_or_else(|| worst.who.clone(), |(_, thread)| subject(thread))
             }
             _ => worst.who.clone(),

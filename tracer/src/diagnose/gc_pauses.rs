@@ -2,7 +2,7 @@
 //! their stack; by its addresses, so names are not needed. Where neither symbols nor probes tell where it is, the rule says so.
 
 use super::thresholds::{REPORTED_SHARE, is_reported, severity, speedup_bound};
-use super::{Claim, Facts, Outcome, Rule, confidence, evidence, functions, subject, threads};
+use super::{Claim, Facts, Outcome, Rule, confidence, evidence, functions, parties, threads};
 use crate::model::report::{Evidence, Finding, Report, Subject};
 use crate::model::stacks::{PYTHON_GC, Phase};
 use crate::model::units::{count, duration, percent};
@@ -78,13 +78,11 @@ impl Collected<'_> {
         let function = location.and_then(functions::words);
         let caused = function.map(|function| format!(", mostly started in {function}")).unwrap_or_default();
         let who = match (self.thread, self.tid) {
-            (Some(name), Some(tid)) => format!("thread {name} ({tid})"),
-            (None, Some(tid)) => format!("thread {tid}"),
+            (name, Some(tid)) => parties::named("thread", name.map(String::as_str), tid),
             (name, None) => format!("threads {}", name.map_or("without a known name", String::as_str)),
         };
         let process = match (self.process, self.pid) {
-            (Some(name), Some(pid)) => format!(" of process {name} ({pid})"),
-            (None, Some(pid)) => format!(" of process {pid}"),
+            (name, Some(pid)) => parties::named(" of process", name.map(String::as_str), pid),
             (_, None) => String::new(),
         };
         let where_to = if self.share.is_some() { " on the critical path" } else { "" };
@@ -200,16 +198,11 @@ fn claim(facts: &Facts<'_>, one: &Collected<'_>) -> Claim {
 }
 
 fn culprit(report: &Report, one: &Collected<'_>) -> Subject {
-    let row = threads(report).find(|(_, thread)| Some(thread.tid) == one.tid && thread.pid == one.pid);
-    let mut culprit = match row {
-        Some((_, thread)) => subject(thread),
-        None => Subject {
-            process: one.process.cloned(),
-            pid: one.pid,
-            thread: one.thread.cloned(),
-            tid: one.tid,
-            ..Subject::default()
-        },
+    let mut culprit = match one.tid {
+        Some(tid) => parties::party(report, (one.pid, one.process), (tid, one.thread)),
+        None => {
+            Subject { process: one.process.cloned(), pid: one.pid, thread: one.thread.cloned(), ..Subject::default() }
+        }
     };
     if let Some(function) = one.most.functions.first() {
         functions::point_at(&mut culprit, &function.location);

@@ -6,7 +6,7 @@
 //! the report; and a thread that sleeps nearly all the time, and meets the lock when it looks around, loses nothing that counts.
 
 use super::thresholds::{REPORTED_SHARE, is_reported, severity, speedup_bound};
-use super::{Claim, Facts, Outcome, Rule, confidence, evidence, functions, named, subject, threads};
+use super::{Claim, Facts, Outcome, Rule, confidence, evidence, functions, named, parties};
 use crate::model::critical_path::{Explained, PathWait};
 use crate::model::locks::PYTHON_LOCK;
 use crate::model::report::{Evidence, Finding, FunctionTime, Futex, Python, Report, Subject, Thread, Waiter};
@@ -51,7 +51,7 @@ impl Rule for GilContention {
         let waited = locks.futexes.iter().enumerate().filter(|(_, futex)| is_interpreter_lock(futex));
         let claims: Vec<Claim> = waited.filter_map(|(index, futex)| claim(report, index, futex)).collect();
         if claims.is_empty() {
-            let processes = count(python.processes.len() as u64, "Python process").replace("processs", "processes");
+            let processes = count(python.processes.len() as u64, "Python process");
             return Outcome::Silent(format!(
                 "in {processes} no thread waited for the interpreter lock for {} of the time",
                 percent(LEAST_SHARE)
@@ -95,7 +95,7 @@ struct Holder<'a> {
 fn claim(report: &Report, index: usize, futex: &Futex) -> Option<Claim> {
     let waiter = futex.waiters.first()?;
     let wall_s = report.window.duration_s;
-    let on_path = on_path(report, futex);
+    let on_path = parties::much_on_path(report, futex);
     let lost_s = on_path.map_or(waiter.total_s, |(_, wait)| wait.s);
     if lost_s < LEAST_SHARE * wall_s {
         return None;
@@ -114,7 +114,7 @@ fn claim(report: &Report, index: usize, futex: &Futex) -> Option<Claim> {
         speedup_bound: speedup_bound(lost_s, wall_s),
         culprit: Some(case.culprit()),
         victims: futex.waiters.iter().filter(|waiter| case.is_victim(waiter)).take(MAX_VICTIMS)
-            .map(|waiter| case.victim(waiter)).collect(),
+            .map(|waiter| parties::waiter(report, futex, waiter)).collect(),
         evidence: case.evidence(),
         hypothesis: case.hypothesis(),
         fix: "Move that computing to another process (multiprocessing, a subprocess), or into native code that releases the lock; let \
@@ -131,16 +131,6 @@ fn claim(report: &Report, index: usize, futex: &Futex) -> Option<Claim> {
     };
     let reported = is_reported(lost_s, wall_s, futex.waits, futex.max_s) && !case.is_idle();
     Some(Claim { finding, reported })
-}
-
-/// The wait for this lock on the critical path; none where it is under the reporting threshold there.
-fn on_path<'a>(report: &'a Report, futex: &Futex) -> Option<(usize, &'a PathWait)> {
-    let path = report.critical_path.as_ref()?;
-    let ours = |wait: &PathWait| {
-        wait.state == "futex" && wait.pid == Some(futex.pid) && wait.object.as_ref() == Some(&futex.address)
-    };
-    let found = path.waits.iter().enumerate().find(|(_, wait)| ours(wait));
-    found.filter(|(_, wait)| wait.s >= REPORTED_SHARE * report.window.duration_s)
 }
 
 /// Who kept the lock while the longest waiter wanted it: who did most meanwhile; else who ended most waits.
@@ -173,10 +163,7 @@ fn explained(futex: &Futex, tid: u32) -> f64 {
 
 impl Holder<'_> {
     fn words(&self) -> String {
-        match self.name {
-            Some(name) => format!("thread {name} ({})", self.tid),
-            None => format!("thread {}", self.tid),
-        }
+        parties::named("thread", self.name.map(String::as_str), self.tid)
     }
 
     /// What it did, as far as that is known.
@@ -198,20 +185,7 @@ impl Holder<'_> {
 
 impl<'a> Case<'a> {
     fn row(&self, tid: u32) -> Option<(usize, &'a Thread)> {
-        threads(self.report).find(|(_, thread)| thread.tid == tid && thread.pid == Some(self.futex.pid))
-    }
-
-    fn subject(&self, tid: u32, name: Option<&String>) -> Subject {
-        match self.row(tid) {
-            Some((_, thread)) => subject(thread),
-            None => Subject {
-                process: self.futex.process.clone(),
-                pid: Some(self.futex.pid),
-                thread: name.cloned(),
-                tid: Some(tid),
-                ..Subject::default()
-            },
-        }
+        parties::row(self.report, Some(self.futex.pid), tid)
     }
 
     /// The holder is to blame and no victim, although it too waits for the lock now and then.
@@ -221,7 +195,10 @@ impl<'a> Case<'a> {
 
     fn culprit(&self) -> Subject {
         let mut culprit = match &self.holder {
-            Some(holder) => self.subject(holder.tid, holder.name),
+            Some(holder) => {
+                let process = (Some(self.futex.pid), self.futex.process.as_ref());
+                parties::party(self.report, process, (holder.tid, holder.name))
+            }
             None => Subject { process: self.futex.process.clone(), pid: Some(self.futex.pid), ..Subject::default() },
         };
         culprit.lock = Some(format!("{PYTHON_LOCK} at {}", self.futex.address));
@@ -229,14 +206,6 @@ impl<'a> Case<'a> {
             functions::point_at(&mut culprit, &function.location);
         }
         culprit
-    }
-
-    fn victim(&self, waiter: &Waiter) -> Subject {
-        let mut victim = self.subject(waiter.tid, waiter.thread.as_ref());
-        if let Some(place) = waiter.places.first() {
-            functions::point_at(&mut victim, &place.location);
-        }
-        victim
     }
 
     /// Whether who waits longest hardly has anything to do.

@@ -6,7 +6,7 @@
 //! what was worked counts: an event loop whose peers sleep is idle. Waits of a moment each are the exchange itself, no production.
 
 use super::thresholds::{REPORTED_SHARE, is_reported, severity, speedup_bound};
-use super::{Claim, Facts, Outcome, Rule, confidence, evidence, functions, subject, threads};
+use super::{Claim, Facts, Outcome, Rule, confidence, evidence, functions, parties};
 use crate::model::critical_path::{CriticalPath, OwnWait, PathOf, PathPart};
 use crate::model::report::{Evidence, Finding, Report, Subject};
 use crate::model::units::{count, duration, percent};
@@ -216,11 +216,7 @@ impl<'a> Case<'a> {
     }
 
     fn consumer(&self) -> String {
-        let of = self.of;
-        match &of.thread {
-            Some(name) => format!("the main thread {name} ({})", of.tid),
-            None => format!("the main thread {}", of.tid),
-        }
+        parties::named("the main thread", self.of.thread.as_deref(), self.of.tid)
     }
 
     /// The queue in words, with how many more there are.
@@ -240,11 +236,11 @@ impl<'a> Case<'a> {
 
     fn culprit(&self, report: &Report) -> Subject {
         let most = self.most;
-        let row = threads(report).find(|(_, thread)| Some(thread.tid) == most.tid && thread.pid == most.pid);
-        let mut culprit = row.map(|(_, thread)| subject(thread)).unwrap_or_default();
-        culprit.process = most.process.clone();
-        culprit.thread = most.thread.clone();
-        (culprit.pid, culprit.tid) = (most.pid, most.tid);
+        let (process, thread) = (most.process.clone(), most.thread.clone());
+        let mut culprit = match most.tid {
+            Some(tid) => parties::party(report, (most.pid, process.as_ref()), (tid, thread.as_ref())),
+            None => Subject { process, pid: most.pid, thread, ..Subject::default() },
+        };
         culprit.path = most.path.clone();
         culprit.peer = most.ends.clone();
         if let Some(function) = most.functions.first() {
@@ -255,14 +251,7 @@ impl<'a> Case<'a> {
 
     fn victim(&self, report: &Report) -> Subject {
         let of = self.of;
-        let row = threads(report).find(|(_, thread)| thread.tid == of.tid && thread.pid == Some(of.pid));
-        let mut victim = row.map(|(_, thread)| subject(thread)).unwrap_or_else(|| Subject {
-            process: of.process.clone(),
-            pid: Some(of.pid),
-            thread: of.thread.clone(),
-            tid: Some(of.tid),
-            ..Subject::default()
-        });
+        let mut victim = parties::party(report, (Some(of.pid), of.process.as_ref()), (of.tid, of.thread.as_ref()));
         if let Some(place) = self.queues.first().and_then(|queue| queue.wait.places.first()) {
             functions::point_at(&mut victim, &place.location);
         }

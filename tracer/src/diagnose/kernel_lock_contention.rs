@@ -8,10 +8,8 @@
 use std::collections::BTreeMap;
 
 use super::thresholds::{REPORTED_SHARE, is_reported, severity, speedup_bound};
-use super::{Claim, Facts, Outcome, Rule, confidence, functions};
-use crate::model::report::{
-    Comparison, Evidence, Finding, KernelLock, KernelOwner, KernelWaiter, Report, Row, Subject, Thread,
-};
+use super::{Claim, Facts, Outcome, Rule, confidence, functions, parties};
+use crate::model::report::{Comparison, Evidence, Finding, KernelLock, KernelOwner, KernelWaiter, Report, Subject};
 use crate::model::units::{count, duration, grouped, percent};
 
 /// See the file's head.
@@ -211,10 +209,10 @@ impl<'a> Case<'a> {
 
     fn holder(&self) -> Option<String> {
         if let Some(owner) = self.owners.first() {
-            return Some(named("thread", owner.thread.as_deref(), owner.tid));
+            return Some(parties::named("thread", owner.thread.as_deref(), owner.tid));
         }
         let waker = self.row.wakers.iter().find(|waker| waker.tid.is_some())?;
-        Some(named("thread", waker.thread.as_deref(), waker.tid?))
+        Some(parties::named("thread", waker.thread.as_deref(), waker.tid?))
     }
 
     fn summary(&self, waiter: &KernelWaiter, lost_s: f64, wall_s: f64) -> String {
@@ -233,8 +231,8 @@ impl<'a> Case<'a> {
         };
         format!(
             "{} of {} waited {} ({} of {}) for the kernel's {}{called}{others}; {held}",
-            named("thread", waiter.thread.as_deref(), waiter.tid),
-            named("process", self.row.process.as_deref(), self.row.pid),
+            parties::named("thread", waiter.thread.as_deref(), waiter.tid),
+            parties::named("process", self.row.process.as_deref(), self.row.pid),
             duration(lost_s),
             percent(lost_s / wall_s),
             duration(wall_s),
@@ -248,10 +246,15 @@ impl<'a> Case<'a> {
 
     fn culprit(&self, doing: Option<&functions::Doing<'_>>) -> Option<Subject> {
         let mut culprit = match self.owners.first() {
-            Some(owner) => self.subject(owner.pid, owner.tid, owner.thread.as_ref(), owner.process.as_ref()),
+            Some(owner) => parties::party(
+                self.report,
+                (Some(owner.pid), owner.process.as_ref()),
+                (owner.tid, owner.thread.as_ref()),
+            ),
             None => {
                 let waker = self.row.wakers.iter().find(|waker| waker.tid.is_some())?;
-                self.subject(waker.pid?, waker.tid?, waker.thread.as_ref(), waker.process.as_ref())
+                let process = (Some(waker.pid?), waker.process.as_ref());
+                parties::party(self.report, process, (waker.tid?, waker.thread.as_ref()))
             }
         };
         culprit.lock = Some(self.lock.clone());
@@ -262,30 +265,13 @@ impl<'a> Case<'a> {
     }
 
     fn victim(&self, waiter: &KernelWaiter) -> Subject {
-        let mut victim = self.subject(self.row.pid, waiter.tid, waiter.thread.as_ref(), self.row.process.as_ref());
+        let process = (Some(self.row.pid), self.row.process.as_ref());
+        let mut victim = parties::party(self.report, process, (waiter.tid, waiter.thread.as_ref()));
         victim.ns_tid = waiter.ns_tid;
         if let Some(place) = waiter.places.first() {
             functions::point_at(&mut victim, &place.location);
         }
         victim
-    }
-
-    fn subject(&self, pid: u32, tid: u32, thread: Option<&String>, process: Option<&String>) -> Subject {
-        let row = self.report.threads.iter().find_map(|row| match row {
-            Row::Thread(known) if known.tid == tid && known.pid == Some(pid) => Some(&**known),
-            _ => None,
-        });
-        let of_row = |field: fn(&Thread) -> Option<String>| row.and_then(field);
-        Subject {
-            process: process.cloned(),
-            pid: Some(pid),
-            ns_pid: row.and_then(|thread| thread.ns_pid),
-            thread: thread.cloned(),
-            tid: Some(tid),
-            cgroup: of_row(|thread| thread.cgroup.clone()),
-            container: of_row(|thread| thread.container.clone()),
-            ..Subject::default()
-        }
     }
 
     fn evidence(&self, waiter: &KernelWaiter, source: &str, doing: Option<&functions::Doing<'_>>) -> Vec<Evidence> {
@@ -328,7 +314,7 @@ impl<'a> Case<'a> {
             ),
         ];
         if let Some(owner) = self.row.owners.first() {
-            let whose = named("waits behind thread", owner.thread.as_deref(), owner.tid);
+            let whose = parties::named("waits behind thread", owner.thread.as_deref(), owner.tid);
             evidence.push(one(&whose, owner.total_s, "s", row("owners/0/total_s"), None));
         }
         let doing = doing.and_then(|doing| Some((doing, functions::words(&doing.time.location)?)));
@@ -376,12 +362,5 @@ impl<'a> Case<'a> {
              shared object for a shorter time (smaller writes)."
                 .to_owned()
         }
-    }
-}
-
-fn named(noun: &str, name: Option<&str>, id: u32) -> String {
-    match name {
-        Some(name) => format!("{noun} {name} ({id})"),
-        None => format!("{noun} {id}"),
     }
 }

@@ -3,8 +3,7 @@
 //! ended the waits. Writing and syncing data under a lock is `user-lock-contention`'s.
 
 use super::thresholds::{REPORTED_SHARE, is_reported, severity, speedup_bound};
-use super::user_lock_contention::{on_path, victim};
-use super::{Claim, Facts, Outcome, Rule, confidence, evidence, functions, subject, threads};
+use super::{Claim, Facts, Outcome, Rule, confidence, evidence, functions, parties};
 use crate::model::critical_path::{Explained, Explanation, PathWait};
 use crate::model::objects::{Object, ObjectEnd};
 use crate::model::report::{Evidence, Finding, Futex, Report, Subject};
@@ -68,7 +67,7 @@ impl<'a> Case<'a> {
         let (report, futex) = (self.report, self.futex);
         let wall_s = report.window.duration_s;
         let waiter = futex.waiters.iter().find(|waiter| waiter.tid == self.explanation.of_tid);
-        let on_path = on_path(report, futex);
+        let on_path = parties::much_on_path(report, futex);
         let writes_s = self.writes_on_path().map_or(0.0, |(_, s)| s);
         let lost_s = match &on_path {
             // Writes that nobody waited for at the lock are lost to the same descriptor.
@@ -97,7 +96,7 @@ impl<'a> Case<'a> {
             share_of_wall: on_path.as_ref().map(|(_, wait)| if wait.s > 0.0 { lost_s * wait.share / wait.s } else { 0.0 }),
             speedup_bound: speedup_bound(lost_s, wall_s),
             culprit: Some(self.culprit()),
-            victims: futex.waiters.iter().take(MAX_VICTIMS).map(|waiter| victim(report, waiter, futex)).collect(),
+            victims: futex.waiters.iter().take(MAX_VICTIMS).map(|waiter| parties::waiter(report, futex, waiter)).collect(),
             evidence: self.evidence(on_path.map(|(index, wait)| (index, wait.s)), wall_s),
             hypothesis: format!(
                 "Each message is written under one lock, and the write waits until {to} takes it. Meanwhile every thread that has a \
@@ -145,18 +144,19 @@ impl<'a> Case<'a> {
 
     fn culprit(&self) -> Subject {
         // Who reads too slowly, else who writes.
-        let (pid, tid) = match self.reader() {
-            Some(reader) => (reader.pid, Some(reader.tid)),
-            None => (Some(self.futex.pid), self.write.tid),
+        let mut culprit = match (self.reader(), self.write.tid) {
+            (Some(reader), _) => {
+                let process = (reader.pid, reader.process.as_ref());
+                parties::party(self.report, process, (reader.tid, reader.thread.as_ref()))
+            }
+            (None, Some(tid)) => {
+                let process = (Some(self.futex.pid), self.futex.process.as_ref());
+                parties::party(self.report, process, (tid, self.write.thread.as_ref()))
+            }
+            (None, None) => {
+                Subject { process: self.futex.process.clone(), pid: Some(self.futex.pid), ..Subject::default() }
+            }
         };
-        let row = threads(self.report).find(|(_, thread)| Some(thread.tid) == tid && thread.pid == pid);
-        let mut culprit = row.map(|(_, thread)| subject(thread)).unwrap_or_else(|| Subject {
-            process: self.reader().and_then(|reader| reader.process.clone()).or_else(|| self.futex.process.clone()),
-            pid,
-            tid,
-            thread: self.reader().and_then(|reader| reader.thread.clone()),
-            ..Subject::default()
-        });
         culprit.lock = Some(format!("{} at {}", self.futex.kind.as_deref().unwrap_or("lock"), self.futex.address));
         culprit.path = self.write.path.clone();
         culprit.peer = self.write.ends.clone();

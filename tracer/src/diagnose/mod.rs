@@ -13,6 +13,7 @@ mod gil_contention;
 mod input_starvation;
 mod kernel_lock_contention;
 mod logging_convoy;
+mod parties;
 mod process_spawn_storm;
 mod run_queue;
 mod spin_wait;
@@ -209,10 +210,7 @@ fn subject(thread: &Thread) -> Subject {
 
 /// A thread by name and number.
 fn named(thread: &Thread) -> String {
-    match &thread.name {
-        Some(name) => format!("thread {name} ({})", thread.tid),
-        None => format!("thread {}", thread.tid),
-    }
+    parties::named("thread", thread.name.as_deref(), thread.tid)
 }
 
 /// A piece of evidence.

@@ -5,7 +5,7 @@
 //! on the critical path waits are seen, not limiting.
 
 use super::thresholds::{REPORTED_SHARE, is_reported, severity, speedup_bound};
-use super::{Claim, Facts, Outcome, Rule, confidence, evidence, functions, threads};
+use super::{Claim, Facts, Outcome, Rule, confidence, evidence, functions, parties};
 use crate::model::critical_path::PathShortLived;
 use crate::model::report::{Evidence, Finding, FunctionTime, Process, Report, Spawned, Subject, Thread};
 use crate::model::units::{count, duration, grouped, percent};
@@ -44,10 +44,7 @@ impl Rule for ProcessSpawnStorm {
             return Outcome::Silent(match most {
                 None => "no process started another one".to_owned(),
                 Some(most) => {
-                    format!(
-                        "no process started more than {} that ended within 250 ms",
-                        count(most, "process").replace("processs", "processes")
-                    )
+                    format!("no process started more than {} that ended within 250 ms", count(most, "process"))
                 }
             });
         }
@@ -72,7 +69,7 @@ impl Storm<'_> {
     /// The thread that started most of them.
     fn spawner(&self) -> Option<(usize, &Thread)> {
         let tid = self.spawned.threads.first()?.tid;
-        threads(self.report).find(|(_, thread)| thread.tid == tid && thread.pid == Some(self.process.pid))
+        parties::row(self.report, Some(self.process.pid), tid)
     }
 
     /// Where that thread waited for children, with the place of the wait in the report.
@@ -107,10 +104,7 @@ impl Storm<'_> {
     }
 
     fn name(&self) -> String {
-        match &self.process.process {
-            Some(name) => format!("process {name} ({})", self.process.pid),
-            None => format!("process {}", self.process.pid),
-        }
+        parties::named("process", self.process.process.as_deref(), self.process.pid)
     }
 
     fn programs(&self) -> String {

@@ -6,9 +6,9 @@
 //! changes) do not make this rule speak.
 
 use super::thresholds::{REPORTED_SHARE, is_reported, severity, speedup_bound};
-use super::{Claim, Facts, Outcome, Rule, confidence, deadlock, functions};
+use super::{Claim, Facts, Outcome, Rule, confidence, deadlock, functions, parties};
 use crate::model::critical_path::{Explained, PathWait};
-use crate::model::report::{Comparison, Evidence, Finding, Futex, Owner, Report, Row, Subject, Thread, Waiter};
+use crate::model::report::{Comparison, Evidence, Finding, Futex, Owner, Report, Subject, Waiter};
 use crate::model::units::{count, duration, grouped, percent};
 
 /// See the file's head.
@@ -40,7 +40,7 @@ impl Rule for UserLockContention {
         if owned == 0 {
             return Outcome::Silent(format!(
                 "no owner was seen at any of {}: idle threads, queues and condition variables look like this",
-                count(locks.futexes.len() as u64, "futex address").replace("addresss", "addresses")
+                count(locks.futexes.len() as u64, "futex address")
             ));
         }
         let hopeless = deadlock::hopeless(facts.report);
@@ -53,7 +53,9 @@ impl Rule for UserLockContention {
             .filter_map(|(index, futex)| claim(facts.report, index, futex))
             .collect();
         if contended.is_empty() && locks.futexes.iter().any(is_contended) {
-            return Outcome::Silent("what threads waited for at locks is reported as logging-convoy".to_owned());
+            return Outcome::Silent(
+                "what threads waited for at locks is reported as deadlock or logging-convoy".to_owned(),
+            );
         }
         if contended.is_empty() {
             return Outcome::Silent(format!(
@@ -82,14 +84,15 @@ fn is_contended(futex: &Futex) -> bool {
 fn claim(report: &Report, index: usize, futex: &Futex) -> Option<Claim> {
     let (owner, waiter) = (futex.owners.first()?, futex.waiters.first()?);
     let wall_s = report.window.duration_s;
-    let on_path = on_path(report, futex);
+    let on_path = parties::much_on_path(report, futex);
     let lost_s = on_path.as_ref().map_or(waiter.total_s, |(_, wait)| wait.s);
     let own_confidence = if futex.waits_with_owner * 2 >= futex.waits { HOLDER_SEEN } else { HOLDER_INFERRED };
     let kind = futex.kind.as_deref().unwrap_or("lock");
     let lock = format!("{kind} at {}", futex.address);
-    let holder = named("thread", owner.thread.as_deref(), owner.tid);
+    let holder = parties::named("thread", owner.thread.as_deref(), owner.tid);
     let holders = Holders::of(futex, owner, &holder);
-    let mut culprit = subject(report, owner.tid, owner.thread.as_ref(), futex);
+    let process = (Some(futex.pid), futex.process.as_ref());
+    let mut culprit = parties::party(report, process, (owner.tid, owner.thread.as_ref()));
     culprit.ns_tid = Some(owner.ns_tid);
     culprit.lock = Some(lock.clone());
     // What was done during the waits says more than what the holder did over the run.
@@ -112,7 +115,7 @@ fn claim(report: &Report, index: usize, futex: &Futex) -> Option<Claim> {
             Some(format!(" Over the run {holder} {verb} mostly in {function}."))
         })
     });
-    let victims = futex.waiters.iter().take(MAX_VICTIMS).map(|waiter| victim(report, waiter, futex)).collect();
+    let victims = futex.waiters.iter().take(MAX_VICTIMS).map(|waiter| parties::waiter(report, futex, waiter)).collect();
     let others = if futex.threads > 1 { format!(", {} in all", count(futex.threads, "thread")) } else { String::new() };
     let on_file = meanwhile.and_then(|did| did.path.as_ref());
     let under = on_file.map(|path| format!("; under it threads waited for the file {path}")).unwrap_or_default();
@@ -123,8 +126,8 @@ fn claim(report: &Report, index: usize, futex: &Futex) -> Option<Claim> {
         confidence: confidence(report, own_confidence),
         summary: format!(
             "{} of {} waited {} ({} of {}) for the {lock}{called}{others}; {}{under}",
-            named("thread", waiter.thread.as_deref(), waiter.tid),
-            named("process", futex.process.as_deref(), futex.pid),
+            parties::named("thread", waiter.thread.as_deref(), waiter.tid),
+            parties::named("process", futex.process.as_deref(), futex.pid),
             duration(lost_s),
             percent(lost_s / wall_s),
             duration(wall_s),
@@ -159,16 +162,6 @@ fn claim(report: &Report, index: usize, futex: &Futex) -> Option<Claim> {
     Some(Claim { finding, reported })
 }
 
-/// The wait for this lock on the critical path, and where the report holds it; none where it is under the reporting threshold there.
-pub(super) fn on_path<'a>(report: &'a Report, futex: &Futex) -> Option<(usize, &'a PathWait)> {
-    let path = report.critical_path.as_ref()?;
-    let ours = |wait: &PathWait| {
-        wait.state == "futex" && wait.pid == Some(futex.pid) && wait.object.as_ref() == Some(&futex.address)
-    };
-    let found = path.waits.iter().enumerate().find(|(_, wait)| ours(wait));
-    found.filter(|(_, wait)| wait.s >= REPORTED_SHARE * report.window.duration_s)
-}
-
 /// What the seconds lost are.
 fn bound(report: &Report, on_path: bool) -> &'static str {
     if on_path {
@@ -185,7 +178,7 @@ fn bound(report: &Report, on_path: bool) -> &'static str {
 /// What was done while the thread that waited longest waited.
 fn meanwhile_words(did: &Explained) -> String {
     let who = match (&did.thread, did.tid) {
-        (name, Some(tid)) => named("thread", name.as_deref(), tid),
+        (name, Some(tid)) => parties::named("thread", name.as_deref(), tid),
         (_, None) => format!("{} that held it", count(did.threads, "thread")),
     };
     let place = did.functions.first().and_then(|function| functions::words(&function.location));
@@ -298,38 +291,4 @@ fn evidence(
         one(&format!("time that the holder {verb} in {function}"), doing.time.total_s, "s", doing.source.clone(), None)
     }));
     evidence
-}
-
-pub(super) fn victim(report: &Report, waiter: &Waiter, futex: &Futex) -> Subject {
-    let mut victim = subject(report, waiter.tid, waiter.thread.as_ref(), futex);
-    victim.ns_tid = waiter.ns_tid;
-    if let Some(place) = waiter.places.first() {
-        functions::point_at(&mut victim, &place.location);
-    }
-    victim
-}
-
-fn subject(report: &Report, tid: u32, name: Option<&String>, futex: &Futex) -> Subject {
-    let row = report.threads.iter().find_map(|row| match row {
-        Row::Thread(thread) if thread.tid == tid && thread.pid == Some(futex.pid) => Some(thread),
-        _ => None,
-    });
-    let of_row = |field: fn(&Thread) -> Option<String>| row.and_then(|thread| field(thread));
-    Subject {
-        process: futex.process.clone(),
-        pid: Some(futex.pid),
-        ns_pid: row.and_then(|thread| thread.ns_pid),
-        thread: name.cloned(),
-        tid: Some(tid),
-        cgroup: of_row(|thread| thread.cgroup.clone()),
-        container: of_row(|thread| thread.container.clone()),
-        ..Subject::default()
-    }
-}
-
-fn named(noun: &str, name: Option<&str>, id: u32) -> String {
-    match name {
-        Some(name) => format!("{noun} {name} ({id})"),
-        None => format!("{noun} {id}"),
-    }
 }

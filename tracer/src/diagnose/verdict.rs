@@ -1,7 +1,7 @@
 //! The answer in one word. A finding stands even where much was missed; the words "healthy" and "cpu-bound" need that nearly
 //! everything was seen.
 
-use super::{sched_share, unknown_time};
+use super::{parties, sched_share, unknown_time};
 use crate::model::report::{Futex, Report, Row, Severity, Verdict};
 use crate::model::units::{count, duration, percent};
 
@@ -158,8 +158,8 @@ fn stuck(report: &Report) -> Option<String> {
 /// Who holds it and what that thread does.
 fn held_by(report: &Report, futex: &Futex) -> Option<String> {
     let owner = futex.owners.first()?;
-    let name = owner.thread.as_ref().map_or_else(|| owner.tid.to_string(), |name| format!("{name} ({})", owner.tid));
-    let (_, thread) = super::threads(report).find(|(_, row)| row.tid == owner.tid && row.pid == Some(futex.pid))?;
+    let name = parties::named("thread", owner.thread.as_deref(), owner.tid);
+    let (_, thread) = parties::row(report, Some(futex.pid), owner.tid)?;
     let most = thread.states.iter().reduce(|a, b| if b.1 > a.1 { b } else { a });
     let (state, _) = most.filter(|(_, time_s)| **time_s > 0.0)?;
     let functions = match state.as_str() {
@@ -169,8 +169,8 @@ fn held_by(report: &Report, futex: &Futex) -> Option<String> {
     let place = functions.and_then(|function| super::functions::words(&function.location));
     let place = place.map(|place| format!(" in {place}")).unwrap_or_default();
     Some(match state.as_str() {
-        "on_cpu" => format!(": thread {name} holds it and computes{place}"),
-        "timer" => format!(": thread {name} holds it and sleeps{place}"),
-        state => format!(": thread {name} holds it and waits ({state}){place}"),
+        "on_cpu" => format!(": {name} holds it and computes{place}"),
+        "timer" => format!(": {name} holds it and sleeps{place}"),
+        state => format!(": {name} holds it and waits ({state}){place}"),
     })
 }

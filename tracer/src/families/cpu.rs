@@ -13,9 +13,6 @@ use crate::kernel::{host::HostFacts, offsets};
 /// See the module.
 pub struct Cpu;
 
-/// The iterator over threads that wait, which is read once.
-pub const SLEEPERS: &str = "sleeping_threads";
-
 const PROGRAMS: &[Program] = &[
     Program {
         name: "cpu_sample",
@@ -33,7 +30,7 @@ const PROGRAMS: &[Program] = &[
         fallback: Some(Fallback { name: "wait_stack_old", hook: Hook::TpBtf { name: "sched_switch" } }),
     },
     Program {
-        name: SLEEPERS,
+        name: "sleeping_threads",
         hook: Hook::Iterator { over: "task" },
         required: false,
         purpose: "which code threads wait in that waited already when tracing began",

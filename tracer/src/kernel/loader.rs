@@ -23,7 +23,7 @@ use super::{
     ring_sizes::{PAGE_BYTES, RingSizes, SHARD_NAMES},
 };
 use crate::{
-    families::{Family, Hook, Readiness, Ring, Settings},
+    families::{FAMILIES, Family, Hook, Program, Readiness, Ring, Settings},
     model::meta::FamilyRecord,
 };
 
@@ -212,8 +212,7 @@ fn able(plan: &Plan) -> Result<(Vec<&'static dyn Family>, Vec<FamilyRecord>), Lo
         let reason = match family.can_run(plan.host) {
             Readiness::Unavailable { reason, .. } => Some(reason),
             _ => family.builds_on().iter().find(lacks).map(|id| {
-                let name =
-                    crate::families::FAMILIES.iter().find(|other| other.id() == *id).map_or("?", |other| other.name());
+                let name = FAMILIES.iter().find(|other| other.id() == *id).map_or("?", |other| other.name());
                 format!("it builds on family {name}, which does not run: choose both or neither")
             }),
         };
@@ -388,11 +387,14 @@ impl Loaded {
         self.slots.set(tid & self.slot_mask, value, 0).map_err(|error| map_error("SLOTS", &error))
     }
 
-    /// Opens an iterator for reading; `None`: it does not run.
-    pub fn iterate(&mut self, name: &str) -> Result<Option<File>, String> {
-        if self.running.iter().all(|running| running.name != name) {
+    /// Opens the iterator over the kernel's objects of this kind for reading; `None`: none runs.
+    pub fn iterate(&mut self, kind: &str) -> Result<Option<File>, String> {
+        let goes_over_it = |program: &&Program| matches!(program.hook, Hook::Iterator { over } if over == kind);
+        let programs = FAMILIES.iter().flat_map(|family| family.programs()).filter(goes_over_it);
+        let names: Vec<&str> = programs.map(|program| program.name).collect();
+        let Some(name) = self.running.iter().map(|running| running.name).find(|name| names.contains(name)) else {
             return Ok(None);
-        }
+        };
         let Some(program) = self.ebpf.as_mut().and_then(|ebpf| ebpf.program_mut(name)) else { return Ok(None) };
         let program: &mut Iter = program.try_into().map_err(|error| chain(&error))?;
         let link = program.attach().and_then(|link| program.take_link(link)).map_err(|error| chain(&error))?;
@@ -459,7 +461,7 @@ mod tests {
             return;
         }
         check_version(OBJECT).expect("the object of this build");
-        let mut listed: Vec<String> = crate::families::FAMILIES
+        let mut listed: Vec<String> = FAMILIES
             .iter()
             .flat_map(|family| family.programs())
             .flat_map(|program| [Some(program.name), program.fallback.map(|other| other.name)])

@@ -51,7 +51,12 @@ pub fn bytes(count: u64) -> String {
 
 /// A count with its noun: "1 wait", "1,234 waits".
 pub fn count(number: u64, noun: &str) -> String {
-    format!("{} {noun}{}", grouped(number), if number == 1 { "" } else { "s" })
+    let plural = match number {
+        1 => "",
+        _ if noun.ends_with('s') => "es",
+        _ => "s",
+    };
+    format!("{} {noun}{plural}", grouped(number))
 }
 
 /// A whole number with its thousands apart.

@@ -50,11 +50,13 @@ pub(super) fn find(version: Version, runtime: &Range<u64>, head: u64, memory: &m
         }
         _ => return None,
     };
-    let inside = runtime.start <= at && at.checked_add(END)? <= runtime.end;
+    if at < runtime.start || at.checked_add(END)? > runtime.end {
+        return None;
+    }
     let interval_us = word(memory, at)?;
     let locked = word(memory, at + LOCKED)? as u32 as i32;
     let looks_so = (1..=LONGEST_INTERVAL_US).contains(&interval_us) && (-1..=1).contains(&locked);
-    (inside && looks_so).then(|| Gil { wanted: at + CONDITION..at + SWITCH, handed_over: at + SWITCH..at + END })
+    looks_so.then(|| Gil { wanted: at + CONDITION..at + SWITCH, handed_over: at + SWITCH..at + END })
 }
 
 #[cfg(test)]
