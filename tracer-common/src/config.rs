@@ -99,6 +99,27 @@ pub struct Offsets {
     /// `cfs_rq.throttled_clock_self_time`: for how long it was held back before.
     pub cfs_rq_throttled_before: u32,
     pub rq_clock: u32,
+    pub task_maj_flt: u32,
+    /// `mm_struct.rss_stat`: the first counter's sum.
+    pub mm_rss: u32,
+    /// From one of these counters to the next.
+    pub mm_rss_stride: u32,
+    pub folio_flags: u32,
+    pub folio_mapping: u32,
+    /// Pages of a large folio; absent before 5.18.
+    pub folio_pages: u32,
+    /// The bit of `folio_flags` that a large one has.
+    pub folio_large_bit: u32,
+    pub mapping_host: u32,
+    pub inode_sb: u32,
+    pub inode_size: u32,
+    /// `inode.i_dentry.first`.
+    pub inode_dentry: u32,
+    pub sb_dev: u32,
+    /// `dentry.d_u.d_alias`, to which `inode_dentry` points.
+    pub dentry_alias: u32,
+    /// `dentry.d_name.name`.
+    pub dentry_name: u32,
 }
 
 /// Byte offsets in tracefs tracepoint formats, for kernels without BTF.
@@ -171,6 +192,14 @@ pub struct Config {
     pub context_sp_word: u32,
     /// 1: contentions of kernel locks are noted, and switches say for which one a thread waits.
     pub kernel_locks: u32,
+    /// 1: page faults are counted, and a wait in one has the file that it is for.
+    pub faults: u32,
+    /// A stack stands for about so many page faults; 0: none are taken.
+    pub fault_period: u32,
+    /// 1: time in reclaim is measured, and switches say when a thread waits within it.
+    pub stalls: u32,
+    /// 1: pages of files are counted that come into the page cache and leave it.
+    pub cache: u32,
     /// Zero.
     pub reserved: u32,
     /// System calls whose first argument is a file descriptor to be looked at: a bit per number.
@@ -185,9 +214,9 @@ pub struct Config {
     pub formats: Formats,
 }
 
-const _: () = assert!(size_of::<Offsets>() == 59 * 4);
+const _: () = assert!(size_of::<Offsets>() == 73 * 4);
 const _: () = assert!(size_of::<Formats>() == 15 * 4);
-const _: () = assert!(size_of::<Config>() == 14 * 4 + 3 * 8 + 6 * 4 + 64 + 8 + 16 + 59 * 4 + 15 * 4);
+const _: () = assert!(size_of::<Config>() == 14 * 4 + 3 * 8 + 10 * 4 + 64 + 8 + 16 + 73 * 4 + 15 * 4);
 
 impl Offsets {
     /// No offset known.
@@ -251,6 +280,20 @@ impl Offsets {
         cfs_rq_throttled_since: ABSENT,
         cfs_rq_throttled_before: ABSENT,
         rq_clock: ABSENT,
+        task_maj_flt: ABSENT,
+        mm_rss: ABSENT,
+        mm_rss_stride: ABSENT,
+        folio_flags: ABSENT,
+        folio_mapping: ABSENT,
+        folio_pages: ABSENT,
+        folio_large_bit: ABSENT,
+        mapping_host: ABSENT,
+        inode_sb: ABSENT,
+        inode_size: ABSENT,
+        inode_dentry: ABSENT,
+        sb_dev: ABSENT,
+        dentry_alias: ABSENT,
+        dentry_name: ABSENT,
     };
 }
 
@@ -300,6 +343,10 @@ impl Config {
         context_words: 0,
         context_sp_word: 0,
         kernel_locks: 0,
+        faults: 0,
+        fault_period: 0,
+        stalls: 0,
+        cache: 0,
         reserved: 0,
         fd_syscalls: [0; 8],
         futex_syscall: -1,

@@ -10,6 +10,7 @@ pub mod config;
 pub mod futex;
 pub mod lock;
 pub mod loss;
+pub mod memory;
 pub mod python;
 pub mod record;
 pub mod sched;
@@ -30,11 +31,27 @@ pub enum FamilyId {
     Cpu = 2,
     /// Locks of the kernel: who waited for which, how long, and who held it.
     Lock = 3,
+    /// Page faults: how many, of which kind, in which code.
+    Fault = 4,
+    /// Time in which threads freed memory instead of working.
+    Reclaim = 5,
+    /// The page cache: which files were brought in, and thrown out.
+    Cache = 6,
+    /// Processes killed for want of memory.
+    Oom = 7,
 }
 
 impl FamilyId {
     /// Every family that has kernel records, in the order of its number.
-    pub const ALL: [FamilyId; 3] = [FamilyId::Sched, FamilyId::Cpu, FamilyId::Lock];
+    pub const ALL: [FamilyId; 7] = [
+        FamilyId::Sched,
+        FamilyId::Cpu,
+        FamilyId::Lock,
+        FamilyId::Fault,
+        FamilyId::Reclaim,
+        FamilyId::Cache,
+        FamilyId::Oom,
+    ];
 
     /// The family with this number.
     pub const fn from_number(number: u8) -> Option<Self> {
@@ -42,10 +59,14 @@ impl FamilyId {
             1 => Some(FamilyId::Sched),
             2 => Some(FamilyId::Cpu),
             3 => Some(FamilyId::Lock),
+            4 => Some(FamilyId::Fault),
+            5 => Some(FamilyId::Reclaim),
+            6 => Some(FamilyId::Cache),
+            7 => Some(FamilyId::Oom),
             _ => None,
         }
     }
 }
 
 /// Number of slots in arrays indexed by [`FamilyId`].
-pub const FAMILY_SLOTS: usize = 4;
+pub const FAMILY_SLOTS: usize = 8;

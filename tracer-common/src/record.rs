@@ -69,6 +69,30 @@ pub mod lock {
     pub const CONTENDED: u16 = super::kind(3, 1);
 }
 
+/// Kinds of the family that sees page faults; payloads in [`crate::memory`].
+pub mod fault {
+    /// Faults of a thread, counted by kind.
+    pub const FAULTS: u16 = super::kind(4, 1);
+}
+
+/// Kinds of the family that sees reclaim; payloads in [`crate::memory`].
+pub mod reclaim {
+    /// A thread was kept from its work for want of memory.
+    pub const STALLED: u16 = super::kind(5, 1);
+}
+
+/// Kinds of the family that sees the page cache; payloads in [`crate::memory`].
+pub mod cache {
+    /// A file whose pages are counted.
+    pub const FILE: u16 = super::kind(6, 1);
+}
+
+/// Kinds of the family that sees kills for want of memory; payloads in [`crate::memory`].
+pub mod oom {
+    /// A process was chosen to be killed.
+    pub const VICTIM: u16 = super::kind(7, 1);
+}
+
 /// Kinds that user space writes (family 0); payloads are JSON.
 pub mod meta {
     /// Facts about the host; once, first.
@@ -109,4 +133,6 @@ pub mod meta {
     pub const PYTHON: u16 = super::kind(0, 17);
     /// What descriptors refer to on which threads waited: paths, addresses.
     pub const OBJECTS: u16 = super::kind(0, 18);
+    /// What the families that see memory keep in maps: pages in the page cache by file, and at the end what has no record.
+    pub const SUMS: u16 = super::kind(0, 22);
 }

@@ -27,6 +27,9 @@ pub mod origin {
     pub const WAIT: u8 = 2;
     /// The thread had waited since before tracing began. Of these there is no count in the kernel: user space asked for them.
     pub const ATTACHED: u8 = 3;
+    /// The thread touched a page that it did not have: the place is a [`crate::memory::FaultKind`], and the weight is a number of such
+    /// faults.
+    pub const FAULT: u8 = 4;
 }
 
 /// Bits of [`RawStack::flags`].

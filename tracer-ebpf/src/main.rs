@@ -8,6 +8,7 @@
 
 mod access;
 mod emit;
+mod faults;
 mod filter;
 mod locks;
 mod maps;
@@ -17,6 +18,7 @@ mod python;
 mod python_processes;
 mod repeat;
 mod stack;
+mod stalls;
 mod task;
 mod wake;
 

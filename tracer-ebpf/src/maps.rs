@@ -4,7 +4,12 @@ use aya_ebpf::{
     macros::map,
     maps::{Array, HashMap, PerCpuArray, PerCpuHashMap, RingBuf},
 };
-use tracer_common::{lock::Totals, loss::CpuState, python::PythonProcess};
+use tracer_common::{
+    lock::Totals,
+    loss::CpuState,
+    memory::{CACHED_FILES, CacheSums, FaultSums, FileKey, StallSums},
+    python::PythonProcess,
+};
 
 use crate::{locks::Contention, places::Place, stack::Draft};
 
@@ -76,6 +81,22 @@ pub static CONTENTIONS: Array<Contention> = Array::with_max_entries(1, 0);
 /// Sums of contentions too short for a record, by `lock::totals_key`.
 #[map]
 pub static LOCK_TOTALS: PerCpuHashMap<u64, Totals> = PerCpuHashMap::with_max_entries(1, 0);
+
+/// Page faults of which there is no record yet, indexed as `SLOTS`.
+#[map]
+pub static FAULTS: Array<FaultSums> = Array::with_max_entries(1, 0);
+
+/// Where the stack of a page fault is put together. Interrupts are on then, so it is not that of samples.
+#[map]
+pub static FAULT_DRAFTS: PerCpuArray<Draft> = PerCpuArray::with_max_entries(1, 0);
+
+/// Stalls for want of memory of which there is no record yet, indexed as `SLOTS`.
+#[map]
+pub static STALLS: Array<StallSums> = Array::with_max_entries(1, 0);
+
+/// Files whose pages came into the page cache.
+#[map]
+pub static CACHE_FILES: PerCpuHashMap<FileKey, CacheSums> = PerCpuHashMap::with_max_entries(CACHED_FILES, 0);
 
 /// State of one thread. Threads whose ids share their low bits share a slot: the later one takes it.
 #[repr(C)]

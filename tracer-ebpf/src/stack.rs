@@ -170,8 +170,29 @@ pub fn take<const HELPER: bool>(
     context: impl Fn(*mut u64),
 ) {
     let Some(draft) = maps::DRAFTS.get_ptr_mut(0) else { return };
+    // Programs that use it run with interrupts off, so none interrupts another.
+    take_into::<HELPER>(state, draft, ctx, request, side, context);
+}
+
+/// The same of a page fault, whose program other programs may interrupt: it has a draft of its own.
+#[inline(always)]
+pub fn take_of_fault(state: &mut CpuState, ctx: *mut c_void, request: Request) {
+    let Some(draft) = maps::FAULT_DRAFTS.get_ptr_mut(0) else { return };
+    let side = user_side(request.tid, request.tgid);
+    take_into::<true>(state, draft, ctx, request, side, |_| ());
+}
+
+#[inline(always)]
+fn take_into<const HELPER: bool>(
+    state: &mut CpuState,
+    draft: *mut Draft,
+    ctx: *mut c_void,
+    request: Request,
+    side: UserSide,
+    context: impl Fn(*mut u64),
+) {
     emit::see(state, FamilyId::Cpu);
-    // SAFETY: a per-CPU value; the programs that use it run with interrupts off, so none interrupts another.
+    // SAFETY: a per-CPU value that one program at a time uses.
     unsafe {
         write_head(state, draft, &request, &side);
         let head = &raw mut (*draft).head;

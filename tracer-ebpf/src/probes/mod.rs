@@ -1,8 +1,12 @@
 //! The programs, a file per family and hook kind.
 
+mod cache;
 mod cpu;
 mod cpu_attach;
+mod fault;
 mod lock;
+mod oom;
+mod reclaim;
 mod sched;
 mod sched_context;
 mod sched_life;

@@ -17,9 +17,9 @@ use tracer_common::{
 use crate::{
     access::{config, typed, user_words},
     emit::{self, Lane},
-    filter, locks,
+    faults, filter, locks,
     maps::Slot,
-    places,
+    places, stalls,
     task::{self, Registers, Task},
     wake,
 };
@@ -109,7 +109,10 @@ fn switch(state: &mut CpuState, prev: Task, next: Task, prev_state: u32, preempt
         }
         if !matches!(left, Left::Runnable | Left::Dead) {
             registers = left_in(prev, &mut record);
-            record.flags |= locks::waits_for(prev_tid) << flags::LOCK_SHIFT;
+            // Locks that it needs to free memory are part of that.
+            let stall = stalls::waits_for(prev_tid);
+            let waits_for = if stall == 0 { locks::waits_for(prev_tid) } else { stall };
+            record.flags |= waits_for << flags::LOCK_SHIFT;
             if config!(wait_stacks) == 1
                 && let Some(at) = registers
             {
@@ -248,6 +251,12 @@ fn left_in(prev: Task, record: &mut Switch) -> Option<Registers> {
         let (fd_kind, inode) = task::file(prev, at.args[0] as u32);
         record.fd_kind = fd_kind as u8;
         record.object = inode;
+    } else if at.syscall < 0 {
+        let inode = faults::waits_for_file(record.prev_tid);
+        if inode != 0 {
+            // No descriptor: the file is mapped.
+            (record.fd_kind, record.object, record.arg0) = (FdKind::File as u8, inode, u32::MAX);
+        }
     }
     Some(at)
 }

@@ -98,6 +98,7 @@ impl Aggregate {
             knots: opinions.1,
             stacks: writer.stacks.as_ref().map(|stacks| stacks.section(&self.measured(sched))),
             python: self.pythons.section(),
+            paging: self.paging_part(writer.stacks.as_ref()),
             coverage: self.coverage_part(),
             overhead: self.cost.as_ref().map(|cost| overhead(cost, self.startup_cpu_s, self.window_ns())),
         }
@@ -127,6 +128,9 @@ impl Aggregate {
     /// What tells a wait further: its system call, or what stands for it.
     pub(super) fn wait_detail(&self, reason: Reason) -> Option<String> {
         let call = (reason.syscall >= 0).then(|| self.calls.name(reason.syscall));
+        if let Detail::Stall(kind) = reason.detail {
+            return Some(call.map_or_else(|| kind.id().to_owned(), |call| format!("{}, {call}", kind.id())));
+        }
         if let Detail::Lock(kind) = reason.detail {
             return Some(call.map_or_else(|| kind.id().to_owned(), |call| format!("{}, {call}", kind.id())));
         }
@@ -294,6 +298,7 @@ impl Writer<'_> {
             State::Throttled => self.aggregate.tells_throttling || sums.of(*state) > 0,
             // Without the family that sees them they are part of others.
             State::KernelLock => self.aggregate.kernel_locks.is_active(),
+            State::Memory => self.aggregate.paging.stalls.is_active() || sums.of(*state) > 0,
             _ => true,
         };
         State::ALL.into_iter().filter(told).map(|state| (state.id().to_owned(), seconds(sums.of(state)))).collect()

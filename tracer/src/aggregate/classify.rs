@@ -5,6 +5,7 @@
 //! mean nothing; then the system call it sleeps in, and what its file descriptor refers to.
 
 use tracer_common::lock::Kind;
+use tracer_common::memory::{STALL_IN_SWITCH, StallKind};
 use tracer_common::record::Header;
 use tracer_common::sched::{FdKind, Switch, switch_flags};
 use tracer_common::state::{Left, left};
@@ -30,13 +31,14 @@ pub enum State {
     Child,
     Timer,
     Fault,
+    Memory,
     Stopped,
     Other,
     Unknown,
 }
 
 /// Number of [`State`]s.
-pub const STATES: usize = 17;
+pub const STATES: usize = 18;
 
 impl State {
     /// Every state, in the order of its number.
@@ -55,6 +57,7 @@ impl State {
         State::Child,
         State::Timer,
         State::Fault,
+        State::Memory,
         State::Stopped,
         State::Other,
         State::Unknown,
@@ -77,6 +80,7 @@ impl State {
             State::Child => "child",
             State::Timer => "timer",
             State::Fault => "fault",
+            State::Memory => "memory",
             State::Stopped => "stopped",
             State::Other => "other",
             State::Unknown => "unknown",
@@ -98,6 +102,8 @@ pub enum Detail {
     Uninterruptible,
     /// A lock of the kernel, of this kind.
     Lock(Kind),
+    /// Freeing memory, or waiting for others to.
+    Stall(StallKind),
     /// The system call's own name.
     Call,
 }
@@ -211,6 +217,7 @@ impl Calls {
             Detail::Exit => "exit".to_owned(),
             Detail::Uninterruptible => "uninterruptible".to_owned(),
             Detail::Lock(kind) => kind.id().to_owned(),
+            Detail::Stall(kind) => kind.id().to_owned(),
             Detail::Call => self.name(syscall),
         })
     }
@@ -227,7 +234,14 @@ impl Calls {
             Call::Number(switch.syscall)
         };
         let left = left(switch.prev_state, has(switch_flags::PREEMPT));
-        let lock = Kind::from_number(((switch.flags & switch_flags::LOCK_MASK) >> switch_flags::LOCK_SHIFT) as u8);
+        let waits_for = (switch.flags & switch_flags::LOCK_MASK) >> switch_flags::LOCK_SHIFT;
+        if waits_for > STALL_IN_SWITCH && matches!(left, Left::Sleeping | Left::Uninterruptible) {
+            // Whatever it does to free memory, waiting for locks included, is for want of it.
+            let syscall = if let Call::Number(number) = call { number } else { -1 };
+            let stall = StallKind::from_number((waits_for - STALL_IN_SWITCH) as u8);
+            return Departure::Waits(Reason { state: State::Memory, detail: Detail::Stall(stall), syscall });
+        }
+        let lock = Kind::from_number(waits_for as u8);
         if lock != Kind::Unknown && matches!(left, Left::Sleeping | Left::Uninterruptible) {
             // It was seen to wait for that lock: no guess from the call that it is in is as good.
             let syscall = if let Call::Number(number) = call { number } else { -1 };

@@ -136,6 +136,10 @@ const fn family_name(id: FamilyId) -> &'static str {
         FamilyId::Sched => "sched",
         FamilyId::Cpu => "cpu",
         FamilyId::Lock => "lock",
+        FamilyId::Fault => "fault",
+        FamilyId::Reclaim => "reclaim",
+        FamilyId::Cache => "cache",
+        FamilyId::Oom => "oom",
     }
 }
 

@@ -20,6 +20,7 @@ mod locks;
 pub mod names;
 mod objects;
 mod open_waits;
+mod paging;
 pub mod processes;
 mod python;
 mod queue;
@@ -48,6 +49,7 @@ use self::limits::Limits;
 use self::locks::Locks;
 use self::names::{NameId, Names};
 use self::objects::Objects;
+use self::paging::Paging;
 use self::processes::Processes;
 use self::python::Pythons;
 use self::queue::Occupancy;
@@ -109,6 +111,7 @@ pub struct Aggregate {
     objects: Objects,
     /// The records tell threads held back by a quota from others that are ready.
     tells_throttling: bool,
+    paging: Paging,
     pythons: Pythons,
     stacks: Stacks,
     history: History,
@@ -143,6 +146,7 @@ impl Aggregate {
             limits: Limits::default(),
             objects: Objects::default(),
             tells_throttling: false,
+            paging: Paging::default(),
             pythons: Pythons::default(),
             stacks: Stacks::default(),
             history: History::default(),
@@ -204,6 +208,10 @@ impl Aggregate {
             Event::Rename(event) => self.rename(event),
             Event::CgroupMove(event) => self.cgroup_move(event),
             Event::Contended(event) => self.contended(event),
+            Event::Faults(event) => self.paging.faults.record(event, &self.span),
+            Event::Stalled(event) => self.paging.stalls.record(event, &self.span),
+            Event::CachedFile(event) => self.paging.cache.file(event),
+            Event::Victim(event) => self.paging.victim(event, &self.span),
             Event::Sampled(_) | Event::Meta(..) => {}
         }
     }
@@ -227,6 +235,7 @@ impl Aggregate {
                 if family.family == LOCK_FAMILY {
                     self.kernel_locks.family(&family.status);
                 }
+                self.paging.family(family);
                 self.ledger.family(family);
             }
             Meta::Start(start) if self.start.is_none() => {
@@ -249,6 +258,7 @@ impl Aggregate {
             Meta::Attached(attached) => self.stacks.attached = Some(attached.clone()),
             Meta::Python(python) => self.pythons.record(python),
             Meta::Objects(objects) => self.objects.record(objects),
+            Meta::Sums(sums) => self.paging.sums(sums, &self.span),
             Meta::CpuLimits(limits) => self.limits.record(limits, &mut self.names),
             Meta::End(end) => {
                 self.end = Some(end.clone());

@@ -117,6 +117,13 @@ impl Objects {
         self.by_inode.insert(key, Some(object.clone()));
     }
 
+    /// The path of a file that a process had open or mapped, if it lies on this device ("major:minor") or that is not known.
+    pub(super) fn path_of(&self, tgid: u32, inode: u64, device: &str) -> Option<String> {
+        let known = self.known(tgid, inode)?;
+        let fits = known.device.as_ref().is_none_or(|known| known == device);
+        known.path.clone().filter(|_| fits)
+    }
+
     fn known(&self, tgid: u32, inode: u64) -> Option<&ObjectRecord> {
         self.by_inode.get(&(tgid, inode))?.as_ref()
     }
@@ -127,7 +134,7 @@ fn kind(reason: Reason) -> Option<Kind> {
         State::Pipe => Kind::Pipe,
         State::SocketInet | State::SocketUnix => Kind::Socket,
         State::Other if reason.detail == Detail::Socket => Kind::Socket,
-        State::File | State::Poll => Kind::File,
+        State::File | State::Poll | State::Fault => Kind::File,
         State::Other if reason.detail == Detail::Device => Kind::File,
         _ => return None,
     })

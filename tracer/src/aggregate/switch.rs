@@ -160,9 +160,9 @@ impl Aggregate {
         let Some(thread) = self.threads.get_mut(index) else { return };
         thread.enter(Phase::Waiting, &self.span);
         // The object that a call is about is not what a thread waits for in front of a kernel lock.
-        let object = if reason.state == State::KernelLock { 0 } else { object };
+        let object = if matches!(reason.state, State::KernelLock | State::Memory) { 0 } else { object };
         (thread.reason, thread.object, thread.holder, thread.place) = (reason, object, holder, 0);
-        if reason.syscall >= 0 && reason.state != State::KernelLock {
+        if reason.syscall >= 0 && !matches!(reason.state, State::KernelLock | State::Memory) {
             thread.resumable = Some((reason, object));
         }
         thread.slot = thread.detailed.as_mut().map(|detailed| detailed.waits.slot(reason, object));

@@ -137,6 +137,9 @@ pub fn families(args: &FormatArgs) -> Result<u8, Failure> {
                     crate::families::CostClass::Sampled => {
                         "runs at the sampling rate (--sample-hz), and as often for each second that threads wait"
                     }
+                    crate::families::CostClass::PerFault => {
+                        "runs at every page fault of the target, or page of a file that it brings into memory"
+                    }
                     crate::families::CostClass::Rare => "runs rarely",
                 };
                 lines.push(format!("{}: {}", row.family, row.question));

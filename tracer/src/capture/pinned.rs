@@ -25,7 +25,14 @@ impl Pinned {
     pub(super) fn look_at(&mut self, record: &[u8]) {
         let Some(header) = header(record).filter(|header| family_of(header.kind) == 0) else { return };
         match header.kind {
-            meta::TICK | meta::LOSS | meta::COST | meta::LOCKS | meta::NAME | meta::CPU_LIMITS | meta::END => {}
+            meta::TICK
+            | meta::LOSS
+            | meta::COST
+            | meta::LOCKS
+            | meta::NAME
+            | meta::CPU_LIMITS
+            | meta::SUMS
+            | meta::END => {}
             meta::MODULE | meta::FRAME | meta::STACK | meta::SYMBOL | meta::OBJECTS => {}
             meta::SEED => self.keep(record, true),
             _ => self.keep(record, false),

@@ -6,6 +6,7 @@ mod cpu_bound;
 mod cpu_host;
 mod cpu_quota;
 mod deadlock;
+mod fork_copy_on_write;
 mod fsync_stall;
 mod functions;
 mod gc_pauses;
@@ -13,8 +14,12 @@ mod gil_contention;
 mod input_starvation;
 mod kernel_lock_contention;
 mod logging_convoy;
+mod lost;
+mod page_cache;
+mod page_faults;
 mod parties;
 mod process_spawn_storm;
+mod reclaim;
 mod run_queue;
 mod spin_wait;
 mod straggler;
@@ -92,6 +97,14 @@ pub const RULES: &[&dyn Rule] = &[
     &cpu_quota::CpuQuotaThrottling,
     &cpu_host::CpuSteal,
     &cpu_host::IrqLoad,
+    &page_cache::PageCacheThrash,
+    &reclaim::MemoryLimit,
+    &reclaim::DirectReclaim,
+    &reclaim::CompactionStall,
+    &page_cache::ColdFileMapping,
+    &page_faults::AllocationChurn,
+    &page_faults::PageFaultStorm,
+    &fork_copy_on_write::ForkCopyOnWrite,
     &fsync_stall::FsyncStall,
     &logging_convoy::LoggingConvoy,
     &user_lock_contention::UserLockContention,

@@ -6,6 +6,7 @@ use std::io;
 
 use serde::Serialize;
 use tracer_common::lock::Kind;
+use tracer_common::memory::{FaultKind, StallKind};
 use tracer_common::record::Header;
 use tracer_common::sched::{Switch, SwitchFutex};
 
@@ -80,6 +81,44 @@ pub fn write_event(event: &Event, out: &mut impl io::Write) -> io::Result<()> {
             line.number("owner_tgid", event.owner_tgid)?;
             line.value("lock_kind", Kind::from_number(event.kind).id())?;
             line.number("flags", event.flags)?;
+        }
+        Event::Faults(event) => {
+            line.number("tid", event.tid)?;
+            line.number("tgid", event.tgid)?;
+            line.number("since_ts_ns", event.since_ts_ns)?;
+            line.number("anonymous_pages", event.anonymous_pages)?;
+            for (kind, count) in FaultKind::ALL.iter().zip(event.counts) {
+                line.number(kind.id(), count)?;
+            }
+        }
+        Event::Stalled(event) => {
+            line.number("tid", event.tid)?;
+            line.number("tgid", event.tgid)?;
+            line.value("stall", StallKind::from_number(event.kind).id())?;
+            line.number("since_ts_ns", event.since_ts_ns)?;
+            line.number("total_ns", event.total_ns)?;
+            line.number("pages", event.pages)?;
+            line.number("count", event.count)?;
+        }
+        Event::CachedFile(event) => {
+            line.number("tid", event.tid)?;
+            line.number("tgid", event.tgid)?;
+            line.number("inode", event.file.inode)?;
+            line.number("device", event.file.device)?;
+            line.number("size_bytes", event.size_bytes)?;
+            line.text("name", &event.name)?;
+        }
+        Event::Victim(event) => {
+            line.number("tid", event.tid)?;
+            line.number("tgid", event.tgid)?;
+            line.number("by_tid", event.by_tid)?;
+            line.number("by_tgid", event.by_tgid)?;
+            for (name, pages) in
+                ["file_pages", "anonymous_pages", "swapped_pages", "shared_pages"].iter().zip(event.pages)
+            {
+                line.number(name, pages)?;
+            }
+            line.text("comm", &event.comm)?;
         }
         Event::Meta(_, meta) => line.meta(meta)?,
     }
@@ -186,6 +225,7 @@ impl<'a, W: io::Write> Line<'a, W> {
             Meta::Attached(payload) => self.fields(payload),
             Meta::Python(payload) => self.fields(payload),
             Meta::Objects(payload) => self.fields(payload),
+            Meta::Sums(payload) => self.fields(payload),
         }
     }
 

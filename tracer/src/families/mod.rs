@@ -4,16 +4,24 @@
 //! [`FAMILIES`].
 
 use serde::Serialize;
-use tracer_common::{FamilyId, config::Config};
+use tracer_common::{
+    FamilyId,
+    config::{Config, Offsets},
+};
 
-use crate::kernel::host::HostFacts;
+use crate::kernel::{host::HostFacts, offsets};
 
+pub mod cache;
 pub mod cpu;
+pub mod fault;
 pub mod lock;
+pub mod oom;
+pub mod reclaim;
 pub mod sched;
 
 /// Every family, in the order of its number.
-pub const FAMILIES: &[&dyn Family] = &[&sched::Sched, &cpu::Cpu, &lock::Lock];
+pub const FAMILIES: &[&dyn Family] =
+    &[&sched::Sched, &cpu::Cpu, &lock::Lock, &fault::Fault, &reclaim::Reclaim, &cache::Cache, &oom::Oom];
 
 /// Where a program attaches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -70,6 +78,8 @@ pub struct Fallback {
 pub enum CostClass {
     /// Runs once per context switch or more often.
     PerSwitch,
+    /// Runs once per page fault, or page of a file that comes into memory.
+    PerFault,
     /// Runs at the sampling rate, and as often for each second that threads wait.
     Sampled,
     /// Runs rarely.
@@ -157,6 +167,35 @@ pub trait Family: Sync {
     fn can_run(&self, host: &HostFacts) -> Readiness;
     /// Fills in its part of the programs' configuration.
     fn configure(&self, host: &HostFacts, settings: Settings, config: &mut Config);
+}
+
+/// Whether a family that sees memory can run here: it needs type information and its first tracepoint; `lacks` says what is missing of
+/// what it reads.
+fn memory_readiness(
+    host: &HostFacts,
+    tracepoint: &str,
+    remedy: &str,
+    lacks: impl Fn(&Offsets) -> Vec<&'static str>,
+) -> Readiness {
+    if let Err(reason) = host.may_trace() {
+        return Readiness::Unavailable { reason, remedy: "run as root".to_owned() };
+    }
+    let Some((btf, arch)) = host.btf.as_ref().zip(host.known_arch()) else {
+        return Readiness::Unavailable {
+            reason: "this kernel publishes no type information (/sys/kernel/btf/vmlinux)".to_owned(),
+            remedy: "use a kernel built with CONFIG_DEBUG_INFO_BTF".to_owned(),
+        };
+    };
+    if btf.tracepoint_args(tracepoint).is_none() {
+        return Readiness::Unavailable {
+            reason: format!("this kernel has no tracepoint {tracepoint}"),
+            remedy: remedy.to_owned(),
+        };
+    }
+    match lacks(&offsets::resolve(btf, arch)) {
+        lacks if lacks.is_empty() => Readiness::Ready,
+        lacks => Readiness::Degraded { reason: lacks.join("; "), remedy: "none on this kernel".to_owned() },
+    }
 }
 
 /// The family of this name.

@@ -20,6 +20,7 @@ const KIND_PTR: u32 = 2;
 const KIND_ARRAY: u32 = 3;
 const KIND_STRUCT: u32 = 4;
 const KIND_UNION: u32 = 5;
+const KIND_ENUM: u32 = 6;
 const KIND_TYPEDEF: u32 = 8;
 const KIND_FUNC: u32 = 12;
 const KIND_FUNC_PROTO: u32 = 13;
@@ -74,7 +75,7 @@ fn body_bytes(kind: u32, len: usize) -> Option<usize> {
         1 | 14 | 17 => 4,
         KIND_ARRAY => 12,
         KIND_STRUCT | KIND_UNION | KIND_DATASEC | 19 => len * 12,
-        6 | KIND_FUNC_PROTO => len * 8,
+        KIND_ENUM | KIND_FUNC_PROTO => len * 8,
         0 | KIND_PTR | 7..=12 | 16 | 18 => 0,
         _ => return None,
     })
@@ -187,6 +188,15 @@ impl Btf {
             }
         }
         None
+    }
+
+    /// The value of an enumerator, by the name of its enumeration and its own.
+    pub fn enumerator(&self, of: &str, name: &str) -> Option<u32> {
+        let (_, found) = self.named(KIND_ENUM, of).next()?;
+        (0..found.len()).find_map(|index| {
+            let at = found.body + index * 8;
+            self.name_is(word(&self.types, at)?, name).then(|| word(&self.types, at + 4)).flatten()
+        })
     }
 
     /// The id of a function's type.

@@ -240,7 +240,11 @@ impl Drainer {
     fn snapshot(&self, batch: &mut Batch, now_ns: u64) -> io::Result<()> {
         push_meta(batch, now_ns, meta::LOSS, &self.loss(&self.loaded.counters()?));
         push_meta(batch, now_ns, meta::COST, &self.cost(now_ns));
-        self.locks(batch, now_ns)
+        self.locks(batch, now_ns)?;
+        if let Some(record) = self.loaded.memory.cache()? {
+            push_meta(batch, now_ns, meta::SUMS, &record);
+        }
+        Ok(())
     }
 
     /// Writes the sums of short contentions, if they are counted.
@@ -315,6 +319,9 @@ impl Drainer {
                 push_meta(&mut batch, now_ns, meta::LOSS, &self.loss(&cpus));
                 push_meta(&mut batch, now_ns, meta::COST, &self.cost(now_ns));
                 self.locks(&mut batch, now_ns)?;
+                let mut sums = self.loaded.memory.cache()?.unwrap_or_default();
+                self.loaded.memory.rest(&mut sums);
+                push_meta(&mut batch, now_ns, meta::SUMS, &sums);
                 push_meta(&mut batch, now_ns, meta::END, end);
                 return self.send.send(batch).map_err(|_| io::Error::other("nobody takes the last records"));
             }

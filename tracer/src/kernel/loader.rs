@@ -14,12 +14,14 @@ use tracer_common::{
     config::{Config, filter},
     lock::{TOTALS_ENTRIES, Totals, of_totals_key},
     loss::CpuState,
+    memory::CACHED_FILES,
     python::PythonProcess,
 };
 
 use super::{
     attach::{self, chain},
     host::HostFacts,
+    memory_maps::MemoryMaps,
     ring_sizes::{PAGE_BYTES, RingSizes, SHARD_NAMES},
 };
 use crate::{
@@ -138,6 +140,8 @@ pub struct Loaded {
     pub python: Option<HashMap<MapData, u32, PythonProcessValue>>,
     /// Sums of short contentions, if they are counted.
     pub lock_totals: Option<PerCpuHashMap<MapData, u64, TotalsValue>>,
+    /// What the families that see memory keep in maps.
+    pub memory: MemoryMaps,
     /// Bytes of all rings.
     pub ring_bytes: u64,
 }
@@ -276,6 +280,7 @@ pub fn load(plan: &Plan) -> Result<Loaded, LoadError> {
     } else {
         None
     };
+    let memory = MemoryMaps::take(&mut ebpf, &config)?;
     let cpu = PerCpuArray::try_from(take(&mut ebpf, "CPU")?).map_err(|error| map_error("CPU", &error))?;
     let tracked = hash(&mut ebpf, "TRACKED")?;
     let slot_map = Array::try_from(take(&mut ebpf, "SLOTS")?).map_err(|error| map_error("SLOTS", &error))?;
@@ -291,6 +296,7 @@ pub fn load(plan: &Plan) -> Result<Loaded, LoadError> {
         stacks,
         python,
         lock_totals,
+        memory,
         ring_bytes: sizes.total_bytes(),
     })
 }
@@ -312,7 +318,7 @@ fn check_version(bytes: &[u8]) -> Result<(), LoadError> {
     }
 }
 
-fn take(ebpf: &mut Ebpf, name: &'static str) -> Result<aya::maps::Map, LoadError> {
+pub(super) fn take(ebpf: &mut Ebpf, name: &'static str) -> Result<aya::maps::Map, LoadError> {
     ebpf.take_map(name).ok_or(LoadError::Missing(name))
 }
 
@@ -324,7 +330,7 @@ fn hash<V: aya::Pod>(ebpf: &mut Ebpf, name: &'static str) -> Result<HashMap<MapD
     HashMap::try_from(take(ebpf, name)?).map_err(|error| map_error(name, &error))
 }
 
-fn map_error(name: &'static str, error: &dyn std::error::Error) -> LoadError {
+pub(super) fn map_error(name: &'static str, error: &dyn std::error::Error) -> LoadError {
     LoadError::Map(name, chain(error))
 }
 
@@ -354,6 +360,10 @@ fn attempt(
     let with_locks = |entries| if config.kernel_locks == 1 { entries } else { 1 };
     loader.map_max_entries("CONTENTIONS", with_locks(config.slot_mask + 1));
     loader.map_max_entries("LOCK_TOTALS", with_locks(TOTALS_ENTRIES));
+    let per_thread = |on: u32| if on == 1 { config.slot_mask + 1 } else { 1 };
+    loader.map_max_entries("FAULTS", per_thread(config.faults));
+    loader.map_max_entries("STALLS", per_thread(config.stalls));
+    loader.map_max_entries("CACHE_FILES", if config.cache == 1 { CACHED_FILES } else { 1 });
     loader.map_max_entries("PYTHON", if config.python == 1 { PYTHON_PROCESSES } else { 1 });
     let mut ebpf = loader.load(OBJECT).map_err(|error| LoadError::Refused(chain(&error)))?;
     let mut running = Vec::new();

@@ -15,6 +15,8 @@ use crate::model::{meta::ObjectRecord, text::printable};
 
 /// Descriptors of a process that are looked through when the one that it waited on is closed already.
 const MOST_DESCRIPTORS: usize = 256;
+/// Of a list of mappings no more is read.
+const MOST_MAPS_BYTES: u64 = 4 << 20;
 /// Of a list of sockets no more is read.
 const MOST_LIST_BYTES: u64 = 16 << 20;
 
@@ -26,7 +28,41 @@ pub fn object(tid: u32, fd: u32, inode: u64) -> Option<ObjectRecord> {
     }
     let entries = fs::read_dir(format!("/proc/{tid}/fd")).ok()?;
     let others = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
-    others.take(MOST_DESCRIPTORS).filter(|other| *other != fd).find_map(|other| descriptor(tid, other, inode))
+    let other =
+        others.take(MOST_DESCRIPTORS).filter(|other| *other != fd).find_map(|other| descriptor(tid, other, inode));
+    other.or_else(|| mapped(tid, inode))
+}
+
+/// A file that the thread's process has mapped, by its inode.
+fn mapped(tid: u32, inode: u64) -> Option<ObjectRecord> {
+    let mut text = Vec::new();
+    fs::File::open(format!("/proc/{tid}/maps")).ok()?.take(MOST_MAPS_BYTES).read_to_end(&mut text).ok()?;
+    text.split(|byte| *byte == b'\n').find_map(|line| mapping(line, inode)).map(|object| ObjectRecord { tid, ..object })
+}
+
+/// A line of /proc/PID/maps: addresses, rights, offset, device, inode, and behind spaces the path.
+fn mapping(line: &[u8], inode: u64) -> Option<ObjectRecord> {
+    const DELETED: &[u8] = b" (deleted)";
+    let mut fields = line.splitn(6, |byte| *byte == b' ');
+    let device = std::str::from_utf8(fields.nth(3)?).ok()?;
+    let number: u64 = std::str::from_utf8(fields.next()?).ok()?.parse().ok()?;
+    let path = fields.next()?.trim_ascii_start();
+    if number != inode || path.is_empty() {
+        return None;
+    }
+    let part = |text: &str| u32::from_str_radix(text, 16).ok();
+    let (major, minor) = device.split_once(':')?;
+    // The kernel writes a newline in a path as \012, and adds this word to files without a name.
+    let named = path.strip_suffix(DELETED);
+    Some(ObjectRecord {
+        fd: u32::MAX,
+        inode,
+        kind: "file".to_owned(),
+        device: Some(format!("{}:{}", part(major)?, part(minor)?)),
+        path: Some(printable(named.unwrap_or(path))),
+        deleted: named.is_some(),
+        ..ObjectRecord::default()
+    })
 }
 
 fn descriptor(tid: u32, fd: u32, inode: u64) -> Option<ObjectRecord> {
@@ -203,6 +239,20 @@ mod tests {
         assert_eq!(unix(b"ffff: 00000002 00000000 00010000 0001 01 778").map(|socket| socket.path), Some(None));
         assert_eq!(unix(b""), None);
         assert_eq!(inet(b"junk"), None);
+    }
+
+    #[test]
+    fn a_mapped_file_is_found_by_its_inode() {
+        let line =
+            b"7f0000000000-7f0000001000 r--s 00000000 fd:01 4242                       /data/model a.safetensors";
+        let seen = mapping(line, 4242).expect("its inode");
+        assert_eq!((seen.path.as_deref(), seen.device.as_deref()), (Some("/data/model a.safetensors"), Some("253:1")));
+        assert_eq!(mapping(line, 4243), None);
+        let deleted = mapping(b"7f00-7f10 r--s 0 08:02 7    /tmp/x (deleted)", 7).expect("its inode");
+        assert_eq!((deleted.path.as_deref(), deleted.deleted), (Some("/tmp/x"), true));
+        for junk in [&b""[..], b"7f00-7f10 rw-p 0 00:00 0", b"a b c d e f", b"1-2 r 0 zz:1 7 /x"] {
+            assert_eq!(mapping(junk, 7), None, "{junk:?}");
+        }
     }
 
     #[test]

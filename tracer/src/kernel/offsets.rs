@@ -107,6 +107,8 @@ pub fn resolve(btf: &Btf, arch: Arch) -> Offsets {
         found => found,
     };
 
+    memory(btf, &mut offsets);
+
     offsets.bprm_filename = field(find("linux_binprm", &["filename"]), "filename");
     let cgroup = find("cgroup", &["kn", "root", "level"]);
     offsets.cgroup_kn = field(cgroup, "kn");
@@ -116,6 +118,69 @@ pub fn resolve(btf: &Btf, arch: Arch) -> Offsets {
     offsets.cgroup_root_hierarchy = field(find("cgroup_root", &["hierarchy_id"]), "hierarchy_id");
     offsets.kernfs_node_id = field(find("kernfs_node", &["id"]), "id");
     offsets
+}
+
+/// What the families that see memory read.
+fn memory(btf: &Btf, offsets: &mut Offsets) {
+    let find = |name: &str, required: &[&str]| btf.find_struct(name, required);
+    let field = |of: Option<Struct>, path: &str| of.and_then(|of| btf.field(of, path)).unwrap_or(ABSENT);
+    offsets.task_maj_flt = field(find("task_struct", &["pid", "tgid", "comm"]), "maj_flt");
+    // Counters that each CPU has a part of, from 6.2 on; before that plain ones.
+    let rss = field(find("mm_struct", &["start_stack"]), "rss_stat");
+    let plain = find("mm_rss_stat", &["count"]);
+    let counter = find("percpu_counter", &["count", "counters"]);
+    (offsets.mm_rss, offsets.mm_rss_stride) = match (rss, plain, counter) {
+        (ABSENT, ..) | (_, None, None) => (ABSENT, ABSENT),
+        (rss, Some(plain), _) => (rss + field(Some(plain), "count"), 8),
+        (rss, None, Some(counter)) => (rss + field(Some(counter), "count"), counter.size_bytes),
+    };
+    // Before 5.16 the page cache's tracepoints have a page, whose fields lie where a folio's do.
+    let folio = find("folio", &["mapping"]).or_else(|| find("page", &["mapping"]));
+    offsets.folio_flags = field(folio, "flags");
+    offsets.folio_mapping = field(folio, "mapping");
+    offsets.folio_pages = match field(folio, "_nr_pages") {
+        ABSENT => field(folio, "_folio_nr_pages"),
+        found => found,
+    };
+    offsets.folio_large_bit = btf.enumerator("pageflags", "PG_head").unwrap_or(ABSENT);
+    offsets.mapping_host = field(find("address_space", &["host", "i_pages"]), "host");
+    let inode = find("inode", &["i_mode", "i_ino"]);
+    offsets.inode_sb = field(inode, "i_sb");
+    offsets.inode_size = field(inode, "i_size");
+    offsets.inode_dentry = field(inode, "i_dentry");
+    offsets.sb_dev = field(find("super_block", &["s_dev"]), "s_dev");
+    let dentry = find("dentry", &["d_name", "d_parent"]);
+    offsets.dentry_alias = field(dentry, "d_u.d_alias");
+    offsets.dentry_name = field(dentry, "d_name.name");
+}
+
+/// What of page faults cannot be had without the fields that are missing: one sentence each.
+pub fn missing_for_faults(offsets: &Offsets) -> Vec<&'static str> {
+    let mut lacks = Vec::new();
+    if offsets.task_maj_flt == ABSENT {
+        lacks.push(
+            "struct task_struct does not count major faults: files that had to be read are not told from cached ones",
+        );
+    }
+    if offsets.mm_rss == ABSENT || offsets.task_mm == ABSENT {
+        lacks.push("struct mm_struct is not described: huge pages are not told from small ones");
+    }
+    if offsets.mapping_host == ABSENT || offsets.inode_ino == ABSENT {
+        lacks.push("struct address_space is not described: the file that a page fault waits for is unknown");
+    }
+    lacks
+}
+
+/// What the page cache cannot do without: one sentence each.
+pub fn missing_for_cache(offsets: &Offsets) -> Vec<&'static str> {
+    let needed = [offsets.folio_mapping, offsets.mapping_host, offsets.inode_ino, offsets.inode_sb, offsets.sb_dev];
+    if needed.contains(&ABSENT) {
+        return vec!["pages of the page cache are not described: their files are unknown"];
+    }
+    if offsets.folio_pages == ABSENT || offsets.folio_large_bit == ABSENT {
+        return vec!["large folios are not described: each counts as one page"];
+    }
+    Vec::new()
 }
 
 /// Bytes of the user registers, as programs on a clock have them in their context (uapi: asm/ptrace.h): 21 and 34 words.
@@ -234,6 +299,13 @@ mod tests {
         assert_eq!(missing(&offsets), Vec::<&str>::new(), "{offsets:?}");
         assert_eq!(missing_for_stacks(&offsets), Vec::<&str>::new(), "{offsets:?}");
         assert_eq!(missing_for_locks(&offsets), Vec::<&str>::new(), "{offsets:?}");
+        assert_eq!(missing_for_faults(&offsets), Vec::<&str>::new(), "{offsets:?}");
+        assert_eq!(missing_for_cache(&offsets), Vec::<&str>::new(), "{offsets:?}");
+        assert!(
+            ![offsets.inode_size, offsets.inode_dentry, offsets.dentry_alias, offsets.dentry_name].contains(&ABSENT)
+        );
+        assert_eq!(btf.enumerator("pageflags", "PG_locked"), Some(0));
+        assert_eq!(btf.enumerator("pageflags", "no such flag"), None);
         assert_eq!(offsets.regs_sp, stack_pointer_word(Arch::X86_64) * 8, "as in the context of a program on a clock");
         assert!(btf.tracepoint_args("sched_switch").is_some_and(|args| args >= 3));
         assert_eq!(btf.tracepoint_args("no_such_tracepoint"), None);

@@ -2,14 +2,15 @@
 //! what user space wrote is parsed. Large and rare payloads are boxed so that a switch moves few bytes.
 
 use tracer_common::lock::Contended;
-use tracer_common::record::{Header, cpu, lock, meta, sched as kind};
+use tracer_common::memory::{CachedFile, Faults, Stalled, Victim};
+use tracer_common::record::{Header, cache, cpu, fault, lock, meta, oom, reclaim, sched as kind};
 use tracer_common::sched::{CgroupMove, Exec, Exit, Fork, NewTask, Rename, Switch, SwitchFutex};
 use tracer_common::stack::Sampled;
 
 use super::meta::{
     AttachedRecord, CostRecord, CpuLimitsRecord, EndRecord, FamilyRecord, FrameRecord, HostRecord, LocksRecord,
     LossRecord, ModuleRecord, NameRecord, ObjectsRecord, PythonRecord, SeedRecord, StackRecord, StartRecord,
-    SymbolRecord, TargetRecord, TickRecord,
+    SumsRecord, SymbolRecord, TargetRecord, TickRecord,
 };
 
 /// One record, decoded.
@@ -37,6 +38,14 @@ pub enum Event {
     Sampled(Sampled),
     /// A thread waited for a lock of the kernel.
     Contended(Contended),
+    /// A thread had page faults.
+    Faults(Faults),
+    /// A thread was kept from its work for want of memory.
+    Stalled(Stalled),
+    /// A file came into the page cache.
+    CachedFile(Box<CachedFile>),
+    /// A process was chosen to be killed for want of memory.
+    Victim(Box<Victim>),
     /// What user space wrote.
     Meta(Header, Box<Meta>),
 }
@@ -65,6 +74,7 @@ pub enum Meta {
     Attached(AttachedRecord),
     Python(PythonRecord),
     Objects(ObjectsRecord),
+    Sums(SumsRecord),
 }
 
 impl Event {
@@ -82,6 +92,10 @@ impl Event {
             Event::CgroupMove(event) => event.header,
             Event::Sampled(event) => event.header,
             Event::Contended(event) => event.header,
+            Event::Faults(event) => event.header,
+            Event::Stalled(event) => event.header,
+            Event::CachedFile(event) => event.header,
+            Event::Victim(event) => event.header,
             Event::Meta(header, _) => *header,
         }
     }
@@ -101,6 +115,10 @@ pub const fn kind_name(number: u16) -> Option<&'static str> {
         kind::ARRIVED => "arrived",
         cpu::SAMPLED => "sampled",
         lock::CONTENDED => "contended",
+        fault::FAULTS => "faults",
+        reclaim::STALLED => "stalled",
+        cache::FILE => "cached-file",
+        oom::VICTIM => "oom-victim",
         meta::HOST => "host",
         meta::TARGET => "target",
         meta::FAMILIES => "families",
@@ -120,6 +138,7 @@ pub const fn kind_name(number: u16) -> Option<&'static str> {
         meta::ATTACHED => "attached",
         meta::PYTHON => "python",
         meta::OBJECTS => "objects",
+        meta::SUMS => "sums",
         _ => return None,
     })
 }

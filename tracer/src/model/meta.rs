@@ -531,3 +531,58 @@ impl From<std::ops::Range<u64>> for Addresses {
         Addresses { start: range.start, end: range.end }
     }
 }
+
+/// Kind `SUMS`: what the programs keep in maps. Files have everything since tracing began: the last record counts. Faults and stalls
+/// are those that no record of the kernel has, and come once, at the end.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SumsRecord {
+    /// Pages in the page cache, by file.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub files: Vec<CacheRow>,
+    /// Page faults.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub faults: Vec<FaultsRow>,
+    /// Time in reclaim.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub stalls: Vec<StallsRow>,
+}
+
+/// Part of [`SumsRecord`]: see [`CacheSums`](tracer_common::memory::CacheSums).
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+#[expect(missing_docs, reason = "described where the kernel's side has them")]
+pub struct CacheRow {
+    pub device: u32,
+    pub inode: u64,
+    pub added: u64,
+    pub reclaimed_own: u64,
+    pub reclaimed_others: u64,
+    pub dropped: u64,
+}
+
+/// Part of [`SumsRecord`]: see [`Faults`](tracer_common::memory::Faults).
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+#[expect(missing_docs, reason = "described where the kernel's side has them")]
+pub struct FaultsRow {
+    pub tid: u32,
+    pub tgid: u32,
+    pub since_ts_ns: u64,
+    pub counts: Vec<u32>,
+}
+
+/// Part of [`SumsRecord`]: see [`Stalled`](tracer_common::memory::Stalled).
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+#[expect(missing_docs, reason = "described where the kernel's side has them")]
+pub struct StallsRow {
+    pub tid: u32,
+    pub tgid: u32,
+    pub stall: String,
+    pub since_ts_ns: u64,
+    pub until_ts_ns: u64,
+    pub total_ns: u64,
+    pub pages: u64,
+    pub count: u64,
+}

@@ -11,6 +11,7 @@ pub mod locks;
 pub mod meta;
 pub mod objects;
 pub mod opinions;
+pub mod paging;
 pub mod profile;
 pub mod python;
 pub mod report;

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::critical_path::CriticalPath;
 use super::objects::Objects;
 use super::opinions::{Criticality, Knot};
+use super::paging::Paging;
 pub use super::stacks::{FunctionTime, SpunFunction, Stacks};
 
 pub use super::coverage::{Coverage, FamilyCoverage, Overhead, ProgramOverhead};
@@ -75,6 +76,10 @@ pub struct Report {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[serde(default)]
     pub python: Option<Python>,
+    /// Page faults, reclaim, files in the page cache, kills for want of memory; absent without a family that sees any of these.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
+    pub paging: Option<Paging>,
     /// How much of what happened was seen.
     pub coverage: Coverage,
     /// What tracing cost; live runs only, or as far as the capture says.

@@ -317,11 +317,21 @@ pub const PYTHON_GC: &str = "python-gc";
 /// [`Phase::phase`] of time in the kernel below calls that write a file's data to its disk.
 pub const SYNC: &str = "sync";
 
+/// [`Phase::phase`] of time in which the kernel frees memory for the thread, or moves pages.
+pub const RECLAIM: &str = "reclaim";
+
+/// [`Phase::phase`] of time in which the kernel handles a page fault.
+pub const PAGE_FAULT: &str = "page-fault";
+
+/// [`Phase::phase`] of time in which the kernel takes back memory that the thread gives up.
+pub const UNMAP: &str = "unmap";
+
 /// Time on a CPU below one function of a runtime, whatever ran there, by samples.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Phase {
-    /// "python-gc": CPython's collector of cyclic garbage; "sync": fsync and calls like it, in the kernel.
+    /// "python-gc": CPython's collector of cyclic garbage; in the kernel: "sync": fsync and calls like it, "reclaim": freeing memory,
+    /// "page-fault": page faults but for that, "unmap": giving memory back.
     pub phase: String,
     /// How long, as the samples estimate it.
     pub s: f64,

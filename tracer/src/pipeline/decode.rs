@@ -7,7 +7,8 @@
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tracer_common::lock::Contended;
-use tracer_common::record::{HEADER_BYTES, Header, cpu, lock, meta, sched as kind};
+use tracer_common::memory::{CachedFile, Faults, FileKey, Stalled, Victim};
+use tracer_common::record::{HEADER_BYTES, Header, cache, cpu, fault, lock, meta, oom, reclaim, sched as kind};
 use tracer_common::sched::{
     CgroupMove, Exec, Exit, FdKind, Fork, NewTask, Rename, Switch, SwitchFutex, WakeContext, switch_flags as flags,
 };
@@ -57,6 +58,10 @@ pub fn decode(record: &[u8]) -> Result<Event, Undecoded> {
         kind::CGROUP_MOVE => fields.cgroup_move(header).map(Event::CgroupMove),
         cpu::SAMPLED => fields.sampled(header).map(Event::Sampled),
         lock::CONTENDED => fields.contended(header).map(Event::Contended),
+        fault::FAULTS => fields.faults(header).map(Event::Faults),
+        reclaim::STALLED => fields.stalled(header).map(Event::Stalled),
+        cache::FILE => fields.cached_file(header).map(Event::CachedFile),
+        oom::VICTIM => fields.victim(header).map(Event::Victim),
         _ => return decode_meta(header, fields.0),
     };
     match event {
@@ -103,6 +108,9 @@ pub fn newcomer(record: &[u8]) -> Option<u32> {
     }
 }
 
+/// In the place of a descriptor: the file is known by its inode only.
+pub const NO_DESCRIPTOR: u32 = u32::MAX;
+
 /// What a thread waited on through a descriptor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Descriptor {
@@ -124,6 +132,10 @@ pub fn descriptor(record: &[u8]) -> Option<Descriptor> {
                 && switch.object != 0
                 && switch.flags & (flags::PREV_TRACKED | flags::QUEUE_FACTS) == flags::PREV_TRACKED;
             is_one.then_some(Descriptor { tid: switch.prev_tid, fd: switch.arg0, inode: switch.object })
+        }
+        cache::FILE => {
+            let file = Fields(record.get(HEADER_BYTES..)?).cached_file(header)?;
+            Some(Descriptor { tid: file.tid, fd: NO_DESCRIPTOR, inode: file.file.inode })
         }
         meta::SEED => match decode(record).ok()? {
             Event::Meta(_, meta) => match *meta {
@@ -159,6 +171,7 @@ fn decode_meta(header: Header, payload: &[u8]) -> Result<Event, Undecoded> {
         meta::ATTACHED => json(payload).map(Meta::Attached),
         meta::PYTHON => json(payload).map(Meta::Python),
         meta::OBJECTS => json(payload).map(Meta::Objects),
+        meta::SUMS => json(payload).map(Meta::Sums),
         _ => return Err(Undecoded { header: Some(header), cause: Cause::UnknownKind }),
     };
     match meta {
@@ -272,6 +285,55 @@ impl Fields<'_> {
             flags: self.u8()?,
             reserved: self.u16()?,
         })
+    }
+
+    fn faults(&mut self, header: Header) -> Option<Faults> {
+        let mut faults = Faults {
+            header,
+            tid: self.u32()?,
+            tgid: self.u32()?,
+            since_ts_ns: self.u64()?,
+            anonymous_pages: self.u64()?,
+            counts: Default::default(),
+        };
+        for count in &mut faults.counts {
+            *count = self.u32()?;
+        }
+        Some(faults)
+    }
+
+    fn stalled(&mut self, header: Header) -> Option<Stalled> {
+        Some(Stalled {
+            header,
+            tid: self.u32()?,
+            tgid: self.u32()?,
+            since_ts_ns: self.u64()?,
+            total_ns: self.u64()?,
+            pages: self.u64()?,
+            count: self.u32()?,
+            kind: self.u8()?,
+            reserved: self.take()?,
+        })
+    }
+
+    fn cached_file(&mut self, header: Header) -> Option<Box<CachedFile>> {
+        Some(Box::new(CachedFile {
+            header,
+            tid: self.u32()?,
+            tgid: self.u32()?,
+            file: FileKey { inode: self.u64()?, device: self.u32()?, reserved: self.u32()? },
+            size_bytes: self.u64()?,
+            name: self.take()?,
+        }))
+    }
+
+    fn victim(&mut self, header: Header) -> Option<Box<Victim>> {
+        let (tid, tgid, by_tid, by_tgid) = (self.u32()?, self.u32()?, self.u32()?, self.u32()?);
+        let mut pages = [0; tracer_common::memory::rss::KINDS];
+        for count in &mut pages {
+            *count = self.u64()?;
+        }
+        Some(Box::new(Victim { header, tid, tgid, by_tid, by_tgid, pages, comm: self.take()? }))
     }
 
     fn new_task(&mut self, header: Header) -> Option<NewTask> {

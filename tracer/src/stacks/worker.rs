@@ -101,7 +101,7 @@ impl Worker {
         let stack = self.intern(&raw, user, batch);
         self.tell_found(raw.header().ts_ns, batch);
         let place = raw.wait_place();
-        let refreshed = if raw.origin() != origin::ON_CPU { self.refreshed(raw.tgid(), place, stack) } else { 0 };
+        let refreshed = if is_wait(&raw) { self.refreshed(raw.tgid(), place, stack) } else { 0 };
         let header = Header { kind: cpu::SAMPLED, ..raw.header() };
         push_sampled(
             batch,
@@ -193,7 +193,7 @@ impl Worker {
 
     /// Kernel frames. In a wait what comes before the scheduler is this tracer's own doing.
     fn kernel(&mut self, raw: &Raw) -> Vec<FrameKey> {
-        let waits = raw.origin() != origin::ON_CPU;
+        let waits = is_wait(raw);
         let mut addresses: Vec<u64> = raw.kernel().collect();
         if waits {
             self.kernel_sides.complete(raw, &mut addresses);
@@ -416,6 +416,11 @@ fn python_end(end: u8) -> Option<&'static str> {
         walk::TOO_MANY_THREADS => Some("too-many-threads"),
         _ => None,
     }
+}
+
+/// Whether the stack is that of a wait, at a place.
+fn is_wait(raw: &Raw) -> bool {
+    matches!(raw.origin(), origin::WAIT | origin::ATTACHED)
 }
 
 fn push_sampled(batch: &mut Batch, sampled: &Sampled) {

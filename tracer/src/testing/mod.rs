@@ -71,6 +71,34 @@ pub fn bytes(event: &Event) -> Vec<u8> {
             out.extend_from_slice(&[e.kind, e.flags]);
             out.extend_from_slice(&e.reserved.to_le_bytes());
         }
+        Event::Faults(e) => {
+            words(&[e.tid, e.tgid]);
+            out.extend_from_slice(&e.since_ts_ns.to_le_bytes());
+            out.extend_from_slice(&e.anonymous_pages.to_le_bytes());
+            e.counts.iter().for_each(|count| out.extend_from_slice(&count.to_le_bytes()));
+        }
+        Event::Stalled(e) => {
+            words(&[e.tid, e.tgid]);
+            for word in [e.since_ts_ns, e.total_ns, e.pages] {
+                out.extend_from_slice(&word.to_le_bytes());
+            }
+            out.extend_from_slice(&e.count.to_le_bytes());
+            out.push(e.kind);
+            out.extend_from_slice(&e.reserved);
+        }
+        Event::CachedFile(e) => {
+            words(&[e.tid, e.tgid]);
+            out.extend_from_slice(&e.file.inode.to_le_bytes());
+            out.extend_from_slice(&e.file.device.to_le_bytes());
+            out.extend_from_slice(&e.file.reserved.to_le_bytes());
+            out.extend_from_slice(&e.size_bytes.to_le_bytes());
+            out.extend_from_slice(&e.name);
+        }
+        Event::Victim(e) => {
+            words(&[e.tid, e.tgid, e.by_tid, e.by_tgid]);
+            e.pages.iter().for_each(|pages| out.extend_from_slice(&pages.to_le_bytes()));
+            out.extend_from_slice(&e.comm);
+        }
         Event::Meta(_, payload) => out.extend_from_slice(&payload_bytes(payload)),
     }
     out
@@ -109,6 +137,7 @@ fn payload_bytes(meta: &Meta) -> Vec<u8> {
         Meta::Attached(payload) => serde_json::to_vec(payload),
         Meta::Python(payload) => serde_json::to_vec(payload),
         Meta::Objects(payload) => serde_json::to_vec(payload),
+        Meta::Sums(payload) => serde_json::to_vec(payload),
     }
     .expect("plain data")
 }
@@ -156,6 +185,7 @@ pub fn meta_event(ts_ns: u64, payload: Meta) -> Event {
         Meta::Attached(_) => meta::ATTACHED,
         Meta::Python(_) => meta::PYTHON,
         Meta::Objects(_) => meta::OBJECTS,
+        Meta::Sums(_) => meta::SUMS,
     };
     Event::Meta(header(kind, ts_ns, 0), Box::new(payload))
 }

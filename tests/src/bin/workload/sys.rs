@@ -267,7 +267,27 @@ pub fn bytes_in_pipe(fd: BorrowedFd<'_>) -> io::Result<usize> {
     Ok(bytes as usize)
 }
 
-/// Anonymous memory, given back when dropped. Whoever uses its address has to know that.
+/// Throws a file's pages out of memory, those that are on its disk.
+pub fn evict(file: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: no memory is involved.
+    match unsafe { libc::posix_fadvise(file.as_raw_fd(), 0, 0, libc::POSIX_FADV_DONTNEED) } {
+        0 => Ok(()),
+        error => Err(io::Error::from_raw_os_error(error)),
+    }
+}
+
+/// Minor and major page faults of this process.
+pub fn page_faults() -> (u64, u64) {
+    let mut usage = std::mem::MaybeUninit::<libc::rusage>::zeroed();
+    // SAFETY: the structure has room; zeroes are a valid one.
+    let usage = unsafe {
+        libc::getrusage(libc::RUSAGE_SELF, usage.as_mut_ptr());
+        usage.assume_init()
+    };
+    (usage.ru_minflt as u64, usage.ru_majflt as u64)
+}
+
+/// Memory, given back when dropped. Whoever uses its address has to know that.
 pub struct Mapping {
     address: *mut libc::c_void,
     len_bytes: usize,
@@ -292,6 +312,43 @@ impl Mapping {
     pub fn touch(&mut self) {
         // SAFETY: the memory is mapped, writable before `make_read_only`, and nobody else has it.
         unsafe { self.address.cast::<u8>().write_volatile(1) };
+    }
+
+    /// Maps a file, to read; with `random` the kernel is told that nothing is to be read ahead.
+    pub fn of_file(file: BorrowedFd<'_>, len_bytes: usize, random: bool) -> io::Result<Self> {
+        // SAFETY: asks for a new mapping at an address of the kernel's choice.
+        let address = unsafe {
+            libc::mmap(std::ptr::null_mut(), len_bytes, libc::PROT_READ, libc::MAP_SHARED, file.as_raw_fd(), 0)
+        };
+        if address == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        let mapping = Mapping { address, len_bytes };
+        if random {
+            // SAFETY: advice on memory that only this value knows.
+            check(unsafe { libc::madvise(address, len_bytes, libc::MADV_RANDOM) })?;
+        }
+        Ok(mapping)
+    }
+
+    /// Its length.
+    pub fn len_bytes(&self) -> usize {
+        self.len_bytes
+    }
+
+    /// The byte at this position.
+    pub fn byte(&self, at: usize) -> u8 {
+        assert!(at < self.len_bytes);
+        // SAFETY: within the mapping; a file is never shortened while it is mapped.
+        unsafe { self.address.cast::<u8>().add(at).read_volatile() }
+    }
+
+    /// Writes a byte of each page.
+    pub fn touch_pages(&mut self) {
+        for at in (0..self.len_bytes).step_by(4096) {
+            // SAFETY: within the mapping, which is writable and nobody else's.
+            unsafe { self.address.cast::<u8>().add(at).write_volatile(1) };
+        }
     }
 
     /// Makes it read-only.

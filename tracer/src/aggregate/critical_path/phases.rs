@@ -13,7 +13,7 @@ use crate::model::report::seconds;
 use crate::model::stacks::{Phase, Whose};
 
 /// Rows of all phases: threads with most time.
-const MAX_PHASES: usize = 8;
+const MAX_PHASES: usize = 16;
 
 /// One thread's time in one phase.
 #[derive(Default)]

@@ -2,6 +2,7 @@
 //! follow each other without a hole. Which threads there are and what of them is kept is `history`'s.
 
 use tracer_common::lock::Kind;
+use tracer_common::memory::StallKind;
 use tracer_common::sched::WakeContext;
 
 use crate::aggregate::classify::{Detail, Reason, State};
@@ -128,7 +129,7 @@ const RETRY: u8 = 0x80;
 const _: () = assert!(State::ALL.len() <= STATE_BITS as usize + 1);
 
 /// Every detail but locks of the kernel, in the order of its number.
-const DETAILS: [Detail; 9] = [
+const DETAILS: [Detail; 12] = [
     Detail::None,
     Detail::Kernel,
     Detail::Exception,
@@ -138,6 +139,9 @@ const DETAILS: [Detail; 9] = [
     Detail::Exit,
     Detail::Uninterruptible,
     Detail::Call,
+    Detail::Stall(StallKind::MemcgReclaim),
+    Detail::Stall(StallKind::DirectReclaim),
+    Detail::Stall(StallKind::Compaction),
 ];
 
 impl Trail {

@@ -116,6 +116,9 @@ impl Stacks {
         for (stack, _) in self.captures.values().flatten() {
             stacks.extend(self.known(*stack).ok().map(|id| (id, 0)));
         }
+        for (_, _, stack) in self.faults.keys() {
+            stacks.extend(self.known(*stack).ok().map(|id| (id, 0)));
+        }
         let mut indexed = Indexed::default();
         for (index, (id, at)) in stacks.iter_mut().enumerate() {
             *at = index;

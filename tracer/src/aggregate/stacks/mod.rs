@@ -100,6 +100,8 @@ pub struct Stacks {
     pub timeline: Timeline,
     /// Samples and waits over the bounds.
     samples_over: Tally,
+    /// Stacks of page faults by (process, kind, stack): how many were taken, and for how many faults they stand.
+    pub faults: FastMap<(u32, u32, u64), Tally>,
     waits_over: Tally,
     captures_over: u64,
     /// Samples before and behind the window, and records of an unknown origin.
@@ -139,7 +141,22 @@ impl Stacks {
                 }
             }
             origin::WAIT | origin::ATTACHED => self.captured(event),
+            origin::FAULT => self.faulted(event, span),
             _ => self.outside += 1,
+        }
+    }
+
+    fn faulted(&mut self, event: &Sampled, span: &Span) {
+        if event.header.ts_ns < span.start_ns {
+            self.outside += 1;
+            return;
+        }
+        let key = (event.tgid, event.place, event.stack);
+        if self.faults.len() < MAX_KEYS || self.faults.contains_key(&key) {
+            // Not a time: the number of faults.
+            self.faults.entry(key).or_default().add(1, event.weight_ns);
+        } else {
+            self.captures_over += 1;
         }
     }
 
@@ -203,6 +220,11 @@ impl Stacks {
         if self.is_active() && (self.names.len() < MAX_NAMES || self.names.contains_key(&(tgid, tid))) {
             self.names.insert((tgid, tid), (name, process));
         }
+    }
+
+    /// Names of a thread and its process, if they were kept.
+    pub fn name_of(&self, tgid: u32, tid: u32) -> Option<(NameId, NameId)> {
+        self.names.get(&(tgid, tid)).copied()
     }
 
     /// Ends the window: what was held back is counted if it lies within.

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, HashSet};
 
 use super::definitions::Definitions;
 use crate::model::meta::Addresses;
+use crate::model::stacks::{PAGE_FAULT, RECLAIM, SYNC, UNMAP};
 
 /// Stacks in a phase.
 #[derive(Debug, Default)]
@@ -51,15 +52,70 @@ const SYNCS: [&str; 8] = [
     "__arm64_sys_fsync",
 ];
 
-/// Whether a function of the kernel is one of these.
-pub fn is_sync(name: &str) -> bool {
-    SYNCS.contains(&name)
+/// Functions of the kernel below which a thread frees memory, or moves pages to make room for large ones.
+const RECLAIMS: [&str; 5] = [
+    "try_to_free_mem_cgroup_pages",
+    "try_to_free_pages",
+    "do_try_to_free_pages",
+    "try_to_compact_pages",
+    "shrink_lruvec",
+];
+
+/// Those that handle a page fault.
+const FAULTS: [&str; 6] = [
+    "asm_exc_page_fault",
+    "exc_page_fault",
+    "do_user_addr_fault",
+    "handle_mm_fault",
+    "__handle_mm_fault",
+    "do_mem_abort",
+];
+
+/// Those that give memory back.
+const UNMAPS: [&str; 8] = [
+    "__x64_sys_munmap",
+    "__arm64_sys_munmap",
+    "__vm_munmap",
+    "__x64_sys_madvise",
+    "__arm64_sys_madvise",
+    "__x64_sys_brk",
+    "__arm64_sys_brk",
+    "do_vmi_munmap",
+];
+
+/// What a stack does for its thread's memory, or its files, by the names of the kernel's functions in it. Freeing memory is done within
+/// page faults, so it comes first.
+pub fn of_kernel<'a>(functions: impl Iterator<Item = &'a str>) -> Option<&'static str> {
+    let rank = |name: &str| {
+        if SYNCS.contains(&name) {
+            Some((0, SYNC))
+        } else if RECLAIMS.contains(&name) {
+            Some((1, RECLAIM))
+        } else if FAULTS.contains(&name) {
+            Some((2, PAGE_FAULT))
+        } else if UNMAPS.contains(&name) {
+            Some((3, UNMAP))
+        } else {
+            None
+        }
+    };
+    functions.filter_map(rank).min().map(|(_, phase)| phase)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::model::meta::{FrameKind, FrameRecord, StackRecord};
+
+    #[test]
+    fn what_is_most_urgent_in_a_stack_names_its_phase() {
+        let phase = |names: &[&str]| of_kernel(names.iter().copied());
+        assert_eq!(phase(&["clear_page_erms", "handle_mm_fault", "asm_exc_page_fault"]), Some(PAGE_FAULT));
+        assert_eq!(phase(&["shrink_lruvec", "try_to_free_mem_cgroup_pages", "handle_mm_fault"]), Some(RECLAIM));
+        assert_eq!(phase(&["zap_pte_range", "__x64_sys_munmap"]), Some(UNMAP));
+        assert_eq!(phase(&["submit_bio", "do_fsync"]), Some(SYNC));
+        assert_eq!(phase(&["do_syscall_64"]), None);
+    }
 
     #[test]
     fn a_stack_is_collecting_if_any_of_its_frames_lies_in_the_collector_of_that_file() {

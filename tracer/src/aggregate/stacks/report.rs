@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::blame::{FunctionId, Site, Sites};
-use super::phases::{Phases, is_sync};
+use super::phases::{Phases, of_kernel};
 use super::quality::{end, no_stack};
 use super::spin::{Spun, spinning};
 use super::{Stacks, Tally};
@@ -12,7 +12,7 @@ use crate::model::meta::FrameKind;
 use crate::model::profile::{Activity, ESTIMATOR, Entry, NoStack, Profile, Text};
 use crate::model::report::seconds;
 use crate::model::stacks::{
-    AtAttach, CpuFunction, FunctionTime, Location, PYTHON_GC, Phase, SYNC, ShownFrame, ShownStack, SpunFunction,
+    AtAttach, CpuFunction, FunctionTime, Location, PYTHON_GC, Phase, ShownFrame, ShownStack, SpunFunction,
     Stacks as Section, WaitFunction, Whose,
 };
 
@@ -97,12 +97,11 @@ impl<'a> Named<'a> {
         let sites = Sites::of(profile);
         let spins = spinning(profile, &sites);
         let kernel = |site: &Site| sites.functions.get(site.function).filter(|known| known.kind == FrameKind::Kernel);
-        let syncs = |site: &Site| kernel(site).is_some_and(|function| is_sync(&function.label));
         let phase = |(index, stack): (usize, &crate::model::profile::Stack)| {
             if phases.is_collecting(stack.id) {
                 Some(PYTHON_GC)
             } else {
-                sites.in_stack(index).any(|(_, site)| syncs(site)).then_some(SYNC)
+                of_kernel(sites.in_stack(index).filter_map(|(_, site)| kernel(site)).map(|function| &*function.label))
             }
         };
         let phases = profile.stacks.iter().enumerate().map(phase).collect();
@@ -226,6 +225,30 @@ impl<'a> Named<'a> {
             functions: self.times(&by_site),
         };
         phases.into_iter().map(row).collect()
+    }
+
+    /// Time on a CPU that a process spent in a phase.
+    pub fn phase_ns(&self, pid: u32, phase: &str) -> u64 {
+        let own = self.on_cpu.range((pid, 0)..=(pid, u32::MAX)).flat_map(|(_, entries)| entries);
+        let within = |entry: &&&Entry| entry.stack.is_ok_and(|stack| self.phases.get(stack) == Some(&Some(phase)));
+        own.filter(within).fold(0, |sum, entry| sum.saturating_add(entry.ns))
+    }
+
+    /// Functions of stacks that stand for a number each: the sites that they are put down to, most first, with their part of it.
+    pub fn sites_of(&self, counts: &BTreeMap<u64, u64>) -> Vec<(Location, u64)> {
+        let mut by_site = BySite::default();
+        for (stack, count) in counts {
+            let stack = self.by_id.get(stack).copied();
+            if let Some(site) = stack.and_then(|stack| self.blamed(stack)) {
+                by_site.add(site, *count);
+            }
+        }
+        by_site
+            .ranked()
+            .into_iter()
+            .take(MAX_OF_THREAD)
+            .map(|(site, count)| (self.sites.location(site), count))
+            .collect()
     }
 
     /// The phase that a stack is in.

@@ -8,12 +8,14 @@ mod cpu;
 mod crowded;
 mod daemonise;
 mod deadlock;
+mod dirty_writer;
 mod exec_thread;
 mod file_wait;
 mod fork_storm;
 mod idle_pool;
 mod items;
 mod join;
+mod mapped_file;
 mod mmap_lock;
 mod mutex;
 mod never_switch;
@@ -35,8 +37,12 @@ mod stopped;
 mod stopwatch;
 mod straggler;
 mod timer_beside_busy;
+mod touch;
 
+use std::path::Path;
 use std::time::Duration;
+
+use anyhow::Context;
 
 use crate::truth::Run;
 
@@ -66,6 +72,12 @@ macro_rules! roles {
             }
         }
     };
+}
+
+/// Moves this process to the cgroup with this folder.
+pub fn enter_cgroup(folder: &Path) -> anyhow::Result<()> {
+    let procs = folder.join("cgroup.procs");
+    std::fs::write(&procs, "0").with_context(|| format!("cannot write {}", procs.display()))
 }
 
 roles! {
@@ -125,6 +137,12 @@ roles! {
     CgroupMove "cgroup-move" cgroup_move,
     /// Threads fight for the lock of their address space. Healthy: the one that holds it long has its own.
     MmapLock "mmap-lock" mmap_lock,
+    /// Memory is touched for the first time, once or over and over. Healthy: memory that is kept.
+    Touch "touch" touch,
+    /// A mapped file is read in passes, or at random. Healthy: it fits into memory, or is there already.
+    MappedFile "mapped-file" mapped_file,
+    /// A file is written in a cgroup with room for a part of it. Healthy: with room for all.
+    DirtyWriter "dirty-writer" dirty_writer,
     /// Threads fight for a pipe's mutex. Healthy: each has a pipe of its own.
     PipeLock "pipe-lock" pipe_lock,
     /// Threads spin at a barrier, more of them than CPUs. Healthy: one per CPU.

@@ -3,8 +3,6 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::Context;
-
 use crate::truth::Run;
 use crate::{roles, sys};
 
@@ -30,8 +28,7 @@ const ROUND: Duration = Duration::from_millis(20);
 
 impl roles::Options for Options {
     fn run(&self, run: &mut Run) -> anyhow::Result<()> {
-        let procs = self.cgroup.join("cgroup.procs");
-        std::fs::write(&procs, "0").with_context(|| format!("cannot write {}", procs.display()))?;
+        roles::enter_cgroup(&self.cgroup)?;
         if self.pinned {
             let cpus = sys::allowed_cpus();
             let cpu = cpus[run.random.usize(..cpus.len())];

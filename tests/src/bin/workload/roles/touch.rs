@@ -1,0 +1,66 @@
+//! `touch`: memory is mapped and touched for the first time, once (a page fault for each page), or with `--churn` again and again, given
+//! back each time. Healthy: the same work on memory that is kept.
+
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+
+use crate::truth::Run;
+use crate::{roles, sys};
+
+#[derive(clap::Args)]
+pub struct Options {
+    /// MiB that are mapped at a time.
+    #[arg(long, default_value_t = 512)]
+    mib: usize,
+    /// Passes over the memory.
+    #[arg(long, default_value_t = 1)]
+    passes: u64,
+    /// Each pass has memory of its own.
+    #[arg(long)]
+    churn: bool,
+    /// A part of the memory only, all the time: what else is mapped stays untouched.
+    #[arg(long)]
+    healthy: bool,
+    /// Computes for this long before each pass.
+    #[arg(long, value_parser = roles::duration, default_value = "0ms")]
+    compute: Duration,
+}
+
+/// A healthy run works on so much.
+const KEPT_BYTES: usize = 4 << 20;
+
+/// Touches each page.
+#[inline(never)]
+fn touch_pages(mapping: &mut sys::Mapping) {
+    mapping.touch_pages();
+}
+
+impl roles::Options for Options {
+    fn run(&self, run: &mut Run) -> anyhow::Result<()> {
+        let len_bytes = self.mib << 20;
+        let map = |len_bytes| sys::Mapping::new(len_bytes, false).context("cannot map memory");
+        run.ready(&[]);
+        let before = sys::page_faults();
+        let started = Instant::now();
+        let mut kept = map(if self.healthy { KEPT_BYTES } else { len_bytes })?;
+        for _ in 0..self.passes {
+            sys::compute(self.compute);
+            if self.healthy {
+                for _ in 0..len_bytes / KEPT_BYTES {
+                    touch_pages(&mut kept);
+                }
+            } else if self.churn {
+                touch_pages(&mut map(len_bytes)?);
+            } else {
+                touch_pages(&mut kept);
+            }
+        }
+        run.set("took_s", started.elapsed().as_secs_f64());
+        let after = sys::page_faults();
+        run.set("minor_faults", after.0 - before.0);
+        run.set("major_faults", after.1 - before.1);
+        run.set("pages", len_bytes as u64 / 4096);
+        Ok(())
+    }
+}

@@ -1,0 +1,406 @@
+//! Payloads of the families that see memory: page faults, time lost to reclaim, the page cache, kills for want of memory. Also the
+//! per-thread sums in which the programs gather what is too frequent for a record each.
+
+use crate::record::Header;
+
+/// What a page fault did.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[repr(u8)]
+pub enum FaultKind {
+    /// A page of anonymous memory was touched for the first time.
+    Anonymous = 0,
+    /// The same, and a huge page was given.
+    AnonymousHuge = 1,
+    /// A page of a mapped file, from the page cache.
+    File = 2,
+    /// The same, and it had to be read first.
+    FileMajor = 3,
+    /// A page of shared memory (tmpfs, memfd, shared anonymous memory).
+    Shared = 4,
+    /// Written to a page that may not be written: it was copied, or, where nobody shares it any more, made writable.
+    CopyOnWrite = 5,
+    /// A page came back from swap.
+    SwapIn = 6,
+    /// None of these: no page was added (another thread was first, or the access was refused).
+    Other = 7,
+}
+
+/// Number of [`FaultKind`]s.
+pub const FAULT_KINDS: usize = 8;
+
+impl FaultKind {
+    /// Every kind, in the order of its number.
+    pub const ALL: [FaultKind; FAULT_KINDS] = [
+        FaultKind::Anonymous,
+        FaultKind::AnonymousHuge,
+        FaultKind::File,
+        FaultKind::FileMajor,
+        FaultKind::Shared,
+        FaultKind::CopyOnWrite,
+        FaultKind::SwapIn,
+        FaultKind::Other,
+    ];
+
+    /// The kind with this number; a number from a newer tracer is `Other`.
+    pub const fn from_number(number: u32) -> Self {
+        if (number as usize) < FAULT_KINDS { FaultKind::ALL[number as usize] } else { FaultKind::Other }
+    }
+
+    /// The name in reports.
+    pub const fn id(self) -> &'static str {
+        match self {
+            FaultKind::Anonymous => "anonymous",
+            FaultKind::AnonymousHuge => "anonymous_huge",
+            FaultKind::File => "file",
+            FaultKind::FileMajor => "file_major",
+            FaultKind::Shared => "shared",
+            FaultKind::CopyOnWrite => "copy_on_write",
+            FaultKind::SwapIn => "swap_in",
+            FaultKind::Other => "other",
+        }
+    }
+
+    /// Whether it made the process's memory grow.
+    pub const fn grows(self) -> bool {
+        matches!(self, FaultKind::Anonymous | FaultKind::AnonymousHuge | FaultKind::Shared | FaultKind::SwapIn)
+    }
+}
+
+/// Counters of resident memory of an address space, as the kernel numbers them (include/linux/mm_types_task.h).
+pub mod rss {
+    /// Mapped files.
+    pub const FILE: u32 = 0;
+    /// Anonymous memory.
+    pub const ANONYMOUS: u32 = 1;
+    /// Swapped out.
+    pub const SWAP: u32 = 2;
+    /// Shared memory.
+    pub const SHARED: u32 = 3;
+    /// How many there are.
+    pub const KINDS: usize = 4;
+}
+
+/// Bits of the error code with which x86 enters a page fault (arch/x86/include/asm/trap_pf.h).
+pub mod error_code {
+    /// The page was there, and the access is not allowed.
+    pub const PROTECTION: u8 = 1;
+    /// It was a write.
+    pub const WRITE: u8 = 1 << 1;
+}
+
+/// What is known of a fault once the next one begins: the error code with which it was entered, the counters of resident memory that
+/// it changed (a bit each), whether it made a huge page, and whether the thread's count of major faults has risen.
+#[inline(always)]
+pub const fn fault_kind(error: u8, touched: u8, huge: bool, major: bool) -> FaultKind {
+    let copied = error_code::PROTECTION | error_code::WRITE;
+    if touched & 1 << rss::SWAP != 0 {
+        FaultKind::SwapIn
+    } else if error & copied == copied {
+        FaultKind::CopyOnWrite
+    } else if major && touched != 0 {
+        FaultKind::FileMajor
+    } else if touched & 1 << rss::ANONYMOUS != 0 {
+        if huge { FaultKind::AnonymousHuge } else { FaultKind::Anonymous }
+    } else if touched & 1 << rss::SHARED != 0 {
+        FaultKind::Shared
+    } else if touched & 1 << rss::FILE != 0 {
+        FaultKind::File
+    } else if major {
+        FaultKind::FileMajor
+    } else {
+        FaultKind::Other
+    }
+}
+
+/// A record of faults is written after so many of a thread.
+pub const FAULTS_PER_RECORD: u32 = 512;
+/// Or with the next one of every 16 after so long.
+pub const FAULTS_RECORD_NS: u64 = 50_000_000;
+
+/// Faults of a thread since its record before this one.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Faults {
+    /// Kind [`crate::record::fault::FAULTS`].
+    pub header: Header,
+    /// The thread.
+    pub tid: u32,
+    /// Its process.
+    pub tgid: u32,
+    /// When the first of them began.
+    pub since_ts_ns: u64,
+    /// Pages of anonymous memory that the process had when the last of them began, as far as the kernel has summed them up; 0: not known.
+    pub anonymous_pages: u64,
+    /// How many, by [`FaultKind`].
+    pub counts: [u32; FAULT_KINDS],
+}
+
+const _: () = assert!(size_of::<Faults>() == 72);
+
+/// A thread's faults of which there is no record yet, and its last one, whose kind shows when the next begins.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FaultSums {
+    /// Whose; 0: nobody's.
+    pub tid: u32,
+    /// Its process.
+    pub tgid: u32,
+    /// See [`Faults::counts`].
+    pub counts: [u32; FAULT_KINDS],
+    /// See [`Faults::since_ts_ns`].
+    pub since_ts_ns: u64,
+    /// How many all together.
+    pub pending: u32,
+    /// Low half of the thread's count of major faults when the last one began.
+    pub major_before: u32,
+    /// Pages of anonymous memory when it began, as far as the kernel has summed them up.
+    pub pages_before: u64,
+    /// The file of the last fault that did not find its page mapped near by; 0: none.
+    pub inode: u64,
+    /// 1: a fault has begun whose kind is not known yet.
+    pub open: u8,
+    /// Error code of it.
+    pub error: u8,
+    /// Counters that it changed.
+    pub touched: u8,
+    /// 1: it made a huge page.
+    pub huge: u8,
+    /// 1: it was entered from kernel code that accesses user memory.
+    pub from_kernel: u8,
+    /// Zero.
+    pub reserved: [u8; 3],
+    /// Faults that add a page until a stack is taken; 0: not drawn yet.
+    pub until_touch: u32,
+    /// For how many that stack will stand.
+    pub touch_weight: u32,
+    /// The same of those that copy one.
+    pub until_copy: u32,
+    /// See `touch_weight`.
+    pub copy_weight: u32,
+}
+
+const _: () = assert!(size_of::<FaultSums>() == 96);
+
+/// Why a thread could not go on for want of memory.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[repr(u8)]
+pub enum StallKind {
+    /// Not one of these.
+    Unknown = 0,
+    /// It had to free memory of its cgroup, which is at its limit.
+    MemcgReclaim = 1,
+    /// It had to free memory of the host, which has none left.
+    DirectReclaim = 2,
+    /// It had to move pages to make room for a large one.
+    Compaction = 3,
+}
+
+impl StallKind {
+    /// Every kind, in the order of its number.
+    pub const ALL: [StallKind; 4] =
+        [StallKind::Unknown, StallKind::MemcgReclaim, StallKind::DirectReclaim, StallKind::Compaction];
+
+    /// The kind with this number; a number from a newer tracer is `Unknown`.
+    pub const fn from_number(number: u8) -> Self {
+        match number {
+            1 => StallKind::MemcgReclaim,
+            2 => StallKind::DirectReclaim,
+            3 => StallKind::Compaction,
+            _ => StallKind::Unknown,
+        }
+    }
+
+    /// The name in reports.
+    pub const fn id(self) -> &'static str {
+        match self {
+            StallKind::Unknown => "unknown",
+            StallKind::MemcgReclaim => "cgroup reclaim",
+            StallKind::DirectReclaim => "direct reclaim",
+            StallKind::Compaction => "compaction",
+        }
+    }
+}
+
+/// Added to the number of a [`StallKind`] in the bits in which a switch has the kind of a kernel lock: the thread that left waits for
+/// memory.
+pub const STALL_IN_SWITCH: u16 = 12;
+
+/// Stalls of a thread are summed up until they span this.
+pub const STALLS_RECORD_NS: u64 = 10_000_000;
+
+/// A thread was kept from its work for want of memory, once or several times shortly after each other.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stalled {
+    /// Kind [`crate::record::reclaim::STALLED`]; the time is the end of the last one.
+    pub header: Header,
+    /// The thread.
+    pub tid: u32,
+    /// Its process.
+    pub tgid: u32,
+    /// When the first one began.
+    pub since_ts_ns: u64,
+    /// How long all together, waiting included.
+    pub total_ns: u64,
+    /// Pages that it freed.
+    pub pages: u64,
+    /// How many.
+    pub count: u32,
+    /// A [`StallKind`].
+    pub kind: u8,
+    /// Zero.
+    pub reserved: [u8; 3],
+}
+
+const _: () = assert!(size_of::<Stalled>() == 56);
+
+/// A thread's stalls of which there is no record yet, and the one that it is in.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StallSums {
+    /// Whose; 0: nobody's.
+    pub tid: u32,
+    /// Its process.
+    pub tgid: u32,
+    /// Since when it is stalled; meaningful while `open` is set.
+    pub open_ts_ns: u64,
+    /// See [`Stalled::since_ts_ns`].
+    pub since_ts_ns: u64,
+    /// End of the last one.
+    pub last_ts_ns: u64,
+    /// See [`Stalled::total_ns`].
+    pub total_ns: u64,
+    /// See [`Stalled::pages`].
+    pub pages: u64,
+    /// See [`Stalled::count`].
+    pub count: u32,
+    /// The [`StallKind`] of those that have ended.
+    pub kind: u8,
+    /// The one of the one that it is in; 0: none.
+    pub open: u8,
+    /// Stalls within it.
+    pub nested: u8,
+    /// Zero.
+    pub reserved: u8,
+}
+
+const _: () = assert!(size_of::<StallSums>() == 56);
+
+/// Files whose pages are counted at once.
+pub const CACHED_FILES: u32 = 4096;
+
+/// A file, as the kernel knows it.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct FileKey {
+    /// Inode number.
+    pub inode: u64,
+    /// Device, in the kernel's own encoding: 12 bits of major number, 20 of minor.
+    pub device: u32,
+    /// Zero.
+    pub reserved: u32,
+}
+
+const _: () = assert!(size_of::<FileKey>() == 16);
+
+/// What one CPU did with a file's pages in the page cache. In pages.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CacheSums {
+    /// Brought in by traced threads.
+    pub added: u64,
+    /// Reclaimed by a traced thread that was short of memory.
+    pub reclaimed_own: u64,
+    /// Reclaimed by the kernel's own threads, or by others.
+    pub reclaimed_others: u64,
+    /// Given up: the file was cut, deleted, or somebody asked for it.
+    pub dropped: u64,
+}
+
+const _: () = assert!(size_of::<CacheSums>() == 32);
+
+/// The first page of a file that a traced thread brought in since tracing began.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CachedFile {
+    /// Kind [`crate::record::cache::FILE`].
+    pub header: Header,
+    /// Who.
+    pub tid: u32,
+    /// Its process.
+    pub tgid: u32,
+    /// Which.
+    pub file: FileKey,
+    /// Its size.
+    pub size_bytes: u64,
+    /// The last part of its path, as far as it fits, with a terminating zero.
+    pub name: [u8; FILE_NAME_BYTES],
+}
+
+/// Length kept of a file's name.
+pub const FILE_NAME_BYTES: usize = 64;
+
+const _: () = assert!(size_of::<CachedFile>() == 112);
+
+/// The kernel chose a process to kill for want of memory.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Victim {
+    /// Kind [`crate::record::oom::VICTIM`].
+    pub header: Header,
+    /// The thread that was marked.
+    pub tid: u32,
+    /// Its process.
+    pub tgid: u32,
+    /// Who asked for memory and found none.
+    pub by_tid: u32,
+    /// Its process.
+    pub by_tgid: u32,
+    /// Resident pages when it was chosen, as far as the kernel has summed them up, by [`rss`].
+    pub pages: [u64; rss::KINDS],
+    /// The victim's name.
+    pub comm: [u8; crate::sched::COMM_BYTES],
+}
+
+const _: () = assert!(size_of::<Victim>() == 80);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_faults_kind_follows_from_what_it_changed() {
+        let (file, anonymous, swap, shared) = (1, 2, 4, 8);
+        let cases = [
+            (2, anonymous, false, false, FaultKind::Anonymous),
+            (2, anonymous, true, false, FaultKind::AnonymousHuge),
+            (0, file, false, false, FaultKind::File),
+            (0, file, false, true, FaultKind::FileMajor),
+            (2, shared, false, false, FaultKind::Shared),
+            (3, 0, false, false, FaultKind::CopyOnWrite),
+            (3, file | anonymous, false, false, FaultKind::CopyOnWrite),
+            (0, anonymous | swap, false, true, FaultKind::SwapIn),
+            (0, 0, false, false, FaultKind::Other),
+            (1, 0, false, false, FaultKind::Other),
+            (0, 0, false, true, FaultKind::FileMajor),
+        ];
+        for (error, touched, huge, major, kind) in cases {
+            assert_eq!(fault_kind(error, touched, huge, major), kind, "{error} {touched} {huge} {major}");
+        }
+        for kind in FaultKind::ALL {
+            assert_eq!(FaultKind::from_number(kind as u32), kind, "{kind:?} comes back from its number");
+        }
+        for kind in StallKind::ALL {
+            assert_eq!(StallKind::from_number(kind as u8), kind, "{kind:?} comes back from its number");
+        }
+    }
+
+    #[test]
+    fn stalls_fit_beside_the_kinds_of_locks_that_sleep() {
+        let most = crate::sched::switch_flags::LOCK_MASK >> crate::sched::switch_flags::LOCK_SHIFT;
+        let last = STALL_IN_SWITCH + StallKind::ALL.len() as u16 - 1;
+        assert_eq!(last, most, "they fill the field");
+        let locks = crate::lock::Kind::ALL.iter().map(|kind| *kind as u16).max();
+        assert!(locks.is_some_and(|kind| kind < STALL_IN_SWITCH + 1), "no lock has their numbers");
+    }
+}

@@ -1,0 +1,155 @@
+//! Family cache: pages of files that traced threads bring into the page cache, and what becomes of them. Counted by file, since there
+//! are too many for a record each; a file's first page gives a record that says which file it is.
+
+use aya_ebpf::{
+    helpers::{
+        bpf_get_current_pid_tgid, bpf_get_smp_processor_id, bpf_ktime_get_ns, generated::bpf_probe_read_kernel_str,
+    },
+    macros::btf_tracepoint,
+    programs::BtfTracePointContext,
+};
+use tracer_common::{
+    FamilyId,
+    loss::{CpuState, LossReason},
+    memory::{CacheSums, CachedFile, FILE_NAME_BYTES, FileKey},
+    record::cache as kind,
+};
+
+use crate::{
+    access::{config, present, probed, typed},
+    emit::{self, Lane},
+    filter, maps, stalls, task,
+};
+
+const FAMILY: FamilyId = FamilyId::Cache;
+/// BPF_NOEXIST (uapi/linux/bpf.h).
+const NEW: u64 = 1;
+
+/// What is read of pages that come or go.
+#[derive(Clone, Copy)]
+struct Pages {
+    file: FileKey,
+    count: u64,
+    /// `struct inode`; null: they belong to no file.
+    host: *const u8,
+}
+
+#[inline(always)]
+fn pages(folio: *const u8) -> Pages {
+    let mut pages = Pages { file: FileKey::default(), count: 1, host: core::ptr::null() };
+    // SAFETY: `folio` is known to the verifier, and so is what it leads to.
+    unsafe {
+        let mapping = typed::<u64>(folio, config!(offsets.folio_mapping)) as *const u8;
+        if mapping.is_null() {
+            return pages;
+        }
+        let host = typed::<u64>(mapping, config!(offsets.mapping_host)) as *const u8;
+        if host.is_null() {
+            return pages;
+        }
+        pages.host = host;
+        pages.file.inode = typed(host, config!(offsets.inode_ino));
+        let of = typed::<u64>(host, config!(offsets.inode_sb)) as *const u8;
+        if !of.is_null() {
+            pages.file.device = typed(of, config!(offsets.sb_dev));
+        }
+        let large = config!(offsets.folio_large_bit);
+        if present(large) && present(config!(offsets.folio_pages)) {
+            let flags: u64 = typed(folio, config!(offsets.folio_flags));
+            if flags >> (large & 63) & 1 == 1 {
+                pages.count = u64::from(typed::<u32>(folio, config!(offsets.folio_pages)));
+            }
+        }
+    }
+    pages
+}
+
+/// A page of a file comes into the page cache.
+#[btf_tracepoint(function = "mm_filemap_add_to_page_cache")]
+pub fn page_cache_add(ctx: BtfTracePointContext) -> i32 {
+    let ids = bpf_get_current_pid_tgid();
+    let (tid, tgid) = (ids as u32, (ids >> 32) as u32);
+    let Some(state) = emit::cpu_state() else { return 0 };
+    if !filter::tracked(state, tid, tgid) {
+        return 0;
+    }
+    let pages = pages(ctx.arg::<*const u8>(0));
+    if pages.host.is_null() {
+        return 0;
+    }
+    if maps::CACHE_FILES.get_ptr(pages.file).is_none() {
+        first(state, &pages, tid, tgid);
+    }
+    if let Some(sums) = maps::CACHE_FILES.get_ptr_mut(pages.file) {
+        // SAFETY: a per-CPU value.
+        unsafe { (*sums).added += pages.count };
+    }
+    0
+}
+
+/// A file is met.
+#[inline(always)]
+fn first(state: &mut CpuState, pages: &Pages, tid: u32, tgid: u32) {
+    emit::see(state, FAMILY);
+    emit::enter(state);
+    let added = maps::CACHE_FILES.insert(pages.file, CacheSums::default(), NEW).is_ok();
+    emit::leave(state);
+    if !added {
+        emit::lose(state, FAMILY, LossReason::MapFull);
+        return;
+    }
+    // SAFETY: no arguments.
+    let (ts_ns, cpu) = unsafe { (bpf_ktime_get_ns(), bpf_get_smp_processor_id()) };
+    let record = CachedFile {
+        header: emit::header(state, ts_ns, cpu, kind::FILE),
+        tid,
+        tgid,
+        file: pages.file,
+        // SAFETY: `host` is an inode.
+        size_bytes: unsafe { probed(pages.host, config!(offsets.inode_size)) },
+        name: name(pages.host),
+    };
+    emit::submit(state, FAMILY, cpu, Lane::Rare, &record);
+}
+
+/// The last part of a path of the file, by the directory entry that is listed first.
+#[inline(always)]
+fn name(inode: *const u8) -> [u8; FILE_NAME_BYTES] {
+    let mut name = [0u8; FILE_NAME_BYTES];
+    let (alias, at) = (config!(offsets.dentry_alias), config!(offsets.dentry_name));
+    if !present(config!(offsets.inode_dentry)) || !present(alias) || !present(at) {
+        return name;
+    }
+    // SAFETY: probed loads take any address; room for the bytes asked for.
+    unsafe {
+        let listed: u64 = probed(inode, config!(offsets.inode_dentry));
+        if listed != 0 {
+            let text: u64 = probed((listed - u64::from(alias)) as *const u8, at);
+            bpf_probe_read_kernel_str(name.as_mut_ptr().cast(), FILE_NAME_BYTES as u32, text as *const _);
+        }
+    }
+    name
+}
+
+/// A page of a file leaves the page cache.
+#[btf_tracepoint(function = "mm_filemap_delete_from_page_cache")]
+pub fn page_cache_delete(ctx: BtfTracePointContext) -> i32 {
+    let pages = pages(ctx.arg::<*const u8>(0));
+    if pages.host.is_null() {
+        return 0;
+    }
+    if let Some(sums) = maps::CACHE_FILES.get_ptr_mut(pages.file) {
+        let tid = bpf_get_current_pid_tgid() as u32;
+        // SAFETY: a per-CPU value.
+        unsafe {
+            if stalls::waits_for(tid) != 0 {
+                (*sums).reclaimed_own += pages.count;
+            } else if task::is_kernel_thread(task::current()) {
+                (*sums).reclaimed_others += pages.count;
+            } else {
+                (*sums).dropped += pages.count;
+            }
+        }
+    }
+    0
+}

@@ -1,0 +1,200 @@
+//! Family fault: page faults of traced threads. Each is counted by what it did; of some a stack is taken.
+//!
+//! The kernel reports the beginning of a fault, and each change of a process's counters of resident memory. A fault that added a page has
+//! changed one; one that was a write to a page that was there copied it. The end is not reported: the next fault settles the last one.
+
+use aya_ebpf::{
+    EbpfContext,
+    helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_ns},
+    macros::btf_tracepoint,
+    programs::BtfTracePointContext,
+};
+use tracer_common::{
+    loss::CpuState,
+    memory::{FaultKind, FaultSums, error_code, rss},
+    stack::{origin, raw_flags as flags},
+};
+
+use crate::{
+    access::{config, typed},
+    emit, faults, filter,
+    stack::{self, Request},
+    task,
+};
+
+/// Huge pages come in hundreds; other threads' pages meanwhile in tens.
+const HUGE_PAGES: u64 = 256;
+
+/// A page fault in user code.
+#[btf_tracepoint(function = "page_fault_user")]
+pub fn page_fault_user(ctx: BtfTracePointContext) -> i32 {
+    begins(&ctx, ctx.arg::<u64>(2) as u8, 0);
+    0
+}
+
+/// A page fault in kernel code. Those of memory of the process count: a system call accesses its arguments.
+#[btf_tracepoint(function = "page_fault_kernel")]
+pub fn page_fault_kernel(ctx: BtfTracePointContext) -> i32 {
+    let address: u64 = ctx.arg(0);
+    // The upper half of the addresses is the kernel's.
+    if address >> 63 == 0 {
+        begins(&ctx, ctx.arg::<u64>(2) as u8, 1);
+    }
+    0
+}
+
+#[inline(always)]
+fn traced() -> Option<(&'static mut CpuState, u32, u32)> {
+    let ids = bpf_get_current_pid_tgid();
+    let (tid, tgid) = (ids as u32, (ids >> 32) as u32);
+    let state = emit::cpu_state()?;
+    if filter::tracked(state, tid, tgid) { Some((state, tid, tgid)) } else { None }
+}
+
+#[inline(always)]
+fn begins(ctx: &BtfTracePointContext, error: u8, from_kernel: u8) {
+    let Some((state, tid, tgid)) = traced() else { return };
+    let Some(sums) = faults::own(state, tid, tgid) else { return };
+    let task = task::current();
+    faults::settle(state, sums, task);
+    if sums.pending == 0 {
+        // SAFETY: no arguments.
+        sums.since_ts_ns = unsafe { bpf_ktime_get_ns() };
+    }
+    (sums.open, sums.error, sums.from_kernel) = (1, error, from_kernel);
+    (sums.touched, sums.huge, sums.inode) = (0, 0, 0);
+    sums.major_before = faults::major_faults(task);
+    sums.pages_before = faults::anonymous_pages(task::address_space(task));
+    let copies = error_code::PROTECTION | error_code::WRITE;
+    if config!(fault_period) != 0 && error & copies == copies && from_kernel == 0 {
+        copied(ctx, state, sums);
+    }
+}
+
+/// A page is about to be copied.
+#[inline(always)]
+fn copied(ctx: &BtfTracePointContext, state: &mut CpuState, sums: &mut FaultSums) {
+    if sums.until_copy == 0 {
+        sums.until_copy = faults::draw();
+        sums.copy_weight = sums.until_copy;
+    }
+    sums.until_copy -= 1;
+    if sums.until_copy == 0 {
+        take(ctx, state, sums, FaultKind::CopyOnWrite, sums.copy_weight);
+    }
+}
+
+/// A counter of a process's resident memory changes.
+#[btf_tracepoint(function = "rss_stat")]
+pub fn rss_stat(ctx: BtfTracePointContext) -> i32 {
+    let tid = bpf_get_current_pid_tgid() as u32;
+    let Some(sums) = faults::slot(tid) else { return 0 };
+    // An entry that is the thread's own says that it is traced.
+    if sums.tid != tid || sums.open == 0 {
+        return 0;
+    }
+    let space = ctx.arg::<*const u8>(0);
+    let counter = ctx.arg::<u64>(1) as u32;
+    if faults::current_space() != space || counter >= rss::KINDS as u32 {
+        return 0;
+    }
+    // Behind a fault in user code the thread may have gone on and called the kernel, which then changes the counter.
+    if sums.from_kernel == 0 && in_system_call() {
+        return 0;
+    }
+    changed(&ctx, sums, space, counter);
+    0
+}
+
+/// Whether the thread entered the kernel by a system call.
+#[inline(always)]
+fn in_system_call() -> bool {
+    let registers = task::user_registers(task::current());
+    // SAFETY: the kernel's own registers of the task.
+    !registers.is_null() && unsafe { task::syscall(registers) } >= 0
+}
+
+#[inline(always)]
+fn changed(ctx: &BtfTracePointContext, sums: &mut FaultSums, space: *const u8, counter: u32) {
+    let first = sums.touched == 0;
+    sums.touched |= 1 << counter;
+    let mut kind = match counter {
+        rss::ANONYMOUS => FaultKind::Anonymous,
+        rss::SHARED => FaultKind::Shared,
+        rss::FILE => FaultKind::File,
+        _ => FaultKind::SwapIn,
+    };
+    if counter == rss::ANONYMOUS
+        && faults::anonymous_pages(space).wrapping_sub(sums.pages_before) as i64 >= HUGE_PAGES as i64
+    {
+        sums.huge = 1;
+        kind = FaultKind::AnonymousHuge;
+    }
+    if config!(fault_period) == 0 || !first || sums.error & error_code::PROTECTION != 0 {
+        return;
+    }
+    if sums.until_touch == 0 {
+        sums.until_touch = faults::draw();
+        sums.touch_weight = sums.until_touch;
+    }
+    sums.until_touch -= 1;
+    if sums.until_touch == 0
+        && let Some(state) = emit::cpu_state()
+    {
+        take(ctx, state, sums, kind, sums.touch_weight);
+    }
+}
+
+/// Takes the stack of the current thread, which stands for so many faults.
+#[inline(always)]
+fn take(ctx: &BtfTracePointContext, state: &mut CpuState, sums: &FaultSums, kind: FaultKind, weight: u32) {
+    let request = Request {
+        // SAFETY: no arguments.
+        ts_ns: unsafe { bpf_ktime_get_ns() },
+        origin: origin::FAULT,
+        tid: sums.tid,
+        tgid: sums.tgid,
+        weight_ns: u64::from(weight),
+        place: kind as u32,
+        // What called is wanted; where in the kernel is known.
+        flags: flags::NO_KERNEL_FRAMES,
+    };
+    stack::take_of_fault(state, ctx.as_ptr(), request);
+}
+
+/// A page fault of a mapped file did not find its page mapped near by. Which file is kept: the thread may have to wait for it.
+#[btf_tracepoint(function = "mm_filemap_fault")]
+pub fn mm_filemap_fault(ctx: BtfTracePointContext) -> i32 {
+    let tid = bpf_get_current_pid_tgid() as u32;
+    if let Some(sums) = faults::slot(tid)
+        && sums.tid == tid
+        && sums.open == 1
+    {
+        let mapping = ctx.arg::<*const u8>(0);
+        // SAFETY: `mapping` is known to the verifier, and so is the inode that it belongs to.
+        sums.inode = unsafe {
+            let host = typed::<u64>(mapping, config!(offsets.mapping_host)) as *const u8;
+            if host.is_null() { 0 } else { typed(host, config!(offsets.inode_ino)) }
+        };
+    }
+    0
+}
+
+/// A thread ends: what it counted is written.
+#[btf_tracepoint(function = "sched_process_exit")]
+pub fn faults_at_exit(ctx: BtfTracePointContext) -> i32 {
+    let task = ctx.arg::<*const u8>(0);
+    let tid = task::tid(task);
+    let Some(state) = emit::cpu_state() else { return 0 };
+    if let Some(sums) = faults::slot(tid)
+        && sums.tid == tid
+        && tid != 0
+    {
+        faults::settle(state, sums, task);
+        if sums.pending != 0 {
+            faults::write(state, sums);
+        }
+        sums.tid = 0;
+    }
+    0
+}

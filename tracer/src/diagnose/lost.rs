@@ -1,0 +1,163 @@
+//! Time that a cause takes which shows in two ways: as waits, and as computing in a phase. On the critical path where there is one, else
+//! of the thread that lost most. Used by the rules on memory.
+
+use super::evidence;
+use super::threads;
+use crate::model::report::{Evidence, Report, Thread};
+use crate::model::stacks::Phase;
+
+/// A wait, wherever the report tells of one.
+pub(super) struct Waiting<'a> {
+    /// See the thread table.
+    pub state: &'a str,
+    /// The system call, or what tells it further.
+    pub detail: Option<&'a str>,
+    /// What for.
+    pub object: Option<&'a str>,
+    /// Path of that file.
+    pub path: Option<&'a str>,
+}
+
+/// What was lost.
+#[derive(Default)]
+pub(super) struct Lost {
+    /// How long.
+    pub s: f64,
+    /// Of it waiting.
+    pub waited_s: f64,
+    /// In how many pieces, samples included.
+    pub pieces: u64,
+    /// The longest wait; 0: not told.
+    pub longest_s: f64,
+    /// Share of the path's wall time, where it is of the path.
+    pub share: Option<f64>,
+    /// The thread with most of it: process and thread.
+    pub most: Option<(Option<u32>, u32)>,
+    /// Each part: what it is, and where the report holds it.
+    parts: Vec<(&'static str, f64, String)>,
+}
+
+impl Lost {
+    fn add(&mut self, what: &'static str, s: f64, pieces: u64, source: String) {
+        self.s += s;
+        self.pieces += pieces;
+        self.parts.push((what, s, source));
+    }
+
+    /// Each part as evidence, largest first.
+    pub fn evidence(&self) -> Vec<Evidence> {
+        let mut parts: Vec<&(&str, f64, String)> = self.parts.iter().collect();
+        parts.sort_by(|a, b| b.1.total_cmp(&a.1));
+        parts
+            .into_iter()
+            .take(MAX_EVIDENCE)
+            .map(|(what, s, source)| evidence(what, *s, "s", source.clone(), None))
+            .collect()
+    }
+
+    /// Says where these seconds are from.
+    pub fn whose(&self) -> &'static str {
+        if self.share.is_some() {
+            "The seconds lost are those of the critical path; computing in the kernel is estimated from samples."
+        } else {
+            "The seconds lost are those of the thread that lost most, an upper bound; computing in the kernel is estimated from samples."
+        }
+    }
+}
+
+/// Parts that a finding cites.
+const MAX_EVIDENCE: usize = 6;
+
+/// Sums up waits and phases that these conditions pick; of a phase they see its name and its process.
+pub(super) fn lost(
+    report: &Report,
+    waits: impl Fn(&Waiting<'_>) -> bool,
+    phases: impl Fn(&str, Option<u32>) -> bool,
+) -> Lost {
+    if report.critical_path.is_some() { on_path(report, waits, phases) } else { of_threads(report, waits, phases) }
+}
+
+fn on_path(report: &Report, waits: impl Fn(&Waiting<'_>) -> bool, phases: impl Fn(&str, Option<u32>) -> bool) -> Lost {
+    let mut lost = Lost::default();
+    let Some(path) = &report.critical_path else { return lost };
+    let mut most = 0.0;
+    for (index, part) in path.parts.iter().enumerate() {
+        let waiting = Waiting {
+            state: &part.state,
+            detail: part.detail.as_deref(),
+            object: part.object.as_deref(),
+            path: part.path.as_deref(),
+        };
+        if waits(&waiting) {
+            lost.add("waiting on the critical path", part.s, part.pieces, format!("/critical_path/parts/{index}/s"));
+            lost.waited_s += part.s;
+            if let Some(tid) = part.tid.filter(|_| part.s > most) {
+                (most, lost.most) = (part.s, Some((part.pid, tid)));
+            }
+        }
+    }
+    // Without these waits threads would not have left their CPU, nor queued for it.
+    for (index, wait) in path.waits.iter().enumerate().filter(|(_, wait)| wait.queued_s > 0.0) {
+        let waiting = Waiting {
+            state: &wait.state,
+            detail: wait.detail.as_deref(),
+            object: wait.object.as_deref(),
+            path: wait.path.as_deref(),
+        };
+        if waits(&waiting) {
+            let source = format!("/critical_path/waits/{index}/queued_s");
+            lost.add("waiting for a CPU after these waits", wait.queued_s, 0, source);
+        }
+    }
+    for (index, phase) in path.phases.iter().enumerate() {
+        if phases(&phase.what.phase, phase.whose.pid) {
+            let source = format!("/critical_path/phases/{index}/s");
+            lost.add(
+                "computing in the kernel on the critical path, by samples",
+                phase.what.s,
+                phase.what.samples,
+                source,
+            );
+            if let Some(tid) = phase.whose.tid.filter(|_| phase.what.s > most) {
+                (most, lost.most) = (phase.what.s, Some((phase.whose.pid, tid)));
+            }
+        }
+    }
+    lost.share = Some(if path.total_s > 0.0 { lost.s / path.total_s } else { 0.0 });
+    lost
+}
+
+fn of_threads(
+    report: &Report,
+    waits: impl Fn(&Waiting<'_>) -> bool,
+    phases: impl Fn(&str, Option<u32>) -> bool,
+) -> Lost {
+    let of = |(index, thread): (usize, &Thread)| {
+        let mut lost = Lost { most: Some((thread.pid, thread.tid)), ..Lost::default() };
+        for (number, wait) in thread.waits.iter().enumerate() {
+            let waiting = Waiting {
+                state: &wait.state,
+                detail: wait.detail.as_deref(),
+                object: wait.object.as_deref(),
+                path: wait.path.as_deref(),
+            };
+            if waits(&waiting) {
+                lost.add(
+                    "waiting of the thread",
+                    wait.total_s,
+                    wait.count,
+                    format!("/threads/{index}/waits/{number}/total_s"),
+                );
+                lost.waited_s += wait.total_s;
+                lost.longest_s = lost.longest_s.max(wait.max_s);
+            }
+        }
+        let own = |(_, phase): &(usize, &Phase)| phases(&phase.phase, thread.pid);
+        for (number, phase) in thread.phases.iter().enumerate().filter(own) {
+            let source = format!("/threads/{index}/phases/{number}/s");
+            lost.add("computing of the thread in the kernel, by samples", phase.s, phase.samples, source);
+        }
+        lost
+    };
+    threads(report).map(of).filter(|lost| lost.s > 0.0).reduce(|a, b| if b.s > a.s { b } else { a }).unwrap_or_default()
+}

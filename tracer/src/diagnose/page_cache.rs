@@ -1,0 +1,269 @@
+//! `page-cache-thrash` and `cold-file-mapping`: a run waits for pages of a file. Thrash: the same pages were read again, since memory for
+//! them ran short and they were thrown out meanwhile. Cold: a mapped file was read for the first time, page by page as it was touched.
+//! Which of the two a file is, the count of its pages decides: a first read brings in each page once.
+
+use super::lost::{Lost, lost};
+use super::thresholds::{REPORTED_SHARE, is_reported, severity, speedup_bound};
+use super::{Claim, Facts, Outcome, Rule, confidence, evidence, functions, parties, threads};
+use crate::model::paging::CachedFile;
+use crate::model::report::{Evidence, Finding, Report, Subject};
+use crate::model::stacks::RECLAIM;
+use crate::model::units::{bytes, count, duration, percent};
+
+/// The same pages again.
+pub struct PageCacheThrash;
+
+/// Pages for the first time.
+pub struct ColdFileMapping;
+
+/// Pages are counted, waits are measured; that the ones are the other's reason is inferred.
+const COUNTED: f64 = 0.9;
+/// A file's pages came in so many times as it has.
+const REREAD: f64 = 1.5;
+/// A part of them was thrown out for want of memory.
+const RECLAIMED_SHARE: f64 = 0.25;
+/// A smaller file is read again without much ado.
+const LEAST_BYTES: u64 = 16 << 20;
+/// A loss under this share of the wall time is not worth a word.
+const LEAST_SHARE: f64 = 0.01;
+
+/// Whether a file's pages are read again and again, for want of memory.
+fn thrashes(file: &CachedFile) -> bool {
+    let reclaimed = (file.reclaimed_own_bytes + file.reclaimed_others_bytes) as f64;
+    file.size_bytes >= LEAST_BYTES
+        && file.reread_factor.is_some_and(|factor| factor >= REREAD)
+        && reclaimed >= RECLAIMED_SHARE * file.added_bytes as f64
+}
+
+fn files(report: &Report) -> Option<&Vec<CachedFile>> {
+    report.paging.as_ref()?.files.as_ref()
+}
+
+/// Whether a wait is for this file.
+fn is_for(file: &CachedFile, object: Option<&str>, path: Option<&str>) -> bool {
+    let same = |path: &str| file.path.as_deref() == Some(path);
+    path.map_or_else(|| object.is_some_and(|object| object == format!("inode:[{}]", file.inode)), same)
+}
+
+fn reads(state: &str) -> bool {
+    matches!(state, "file" | "fault")
+}
+
+impl Rule for PageCacheThrash {
+    fn class(&self) -> &'static str {
+        "page-cache-thrash"
+    }
+
+    fn check(&self, facts: &Facts<'_>) -> Outcome {
+        let report = facts.report;
+        let Some(files) = files(report) else {
+            return Outcome::CouldNotRun("the family cache did not run, which counts files' pages".to_owned());
+        };
+        let worst: Vec<(usize, &CachedFile)> = files.iter().enumerate().filter(|(_, file)| thrashes(file)).collect();
+        let Some((index, file)) = worst.first().copied() else {
+            let most = files.iter().filter_map(|file| file.reread_factor).fold(0.0, f64::max);
+            return Outcome::Silent(format!(
+                "of no file larger than {} were pages read again after they had been thrown out (most: {most:.2} times its size)",
+                bytes(LEAST_BYTES)
+            ));
+        };
+        let any = |object: Option<&str>, path: Option<&str>| worst.iter().any(|(_, file)| is_for(file, object, path));
+        // Faults that find their page still have to map it: that is the price of a mapping, not of thrash.
+        let lost = lost(
+            report,
+            |wait| wait.state == "memory" || (reads(wait.state) && any(wait.object, wait.path)),
+            |phase, _| phase == RECLAIM,
+        );
+        let claim = Case { report, index, file, others: worst.len() - 1, lost }.thrash();
+        Outcome::Claims(vec![claim])
+    }
+}
+
+impl Rule for ColdFileMapping {
+    fn class(&self) -> &'static str {
+        "cold-file-mapping"
+    }
+
+    fn check(&self, facts: &Facts<'_>) -> Outcome {
+        let report = facts.report;
+        if threads(report).next().is_none() {
+            return Outcome::CouldNotRun("no thread was recorded".to_owned());
+        }
+        let Some(files) = files(report) else {
+            return Outcome::CouldNotRun("the family cache did not run, which counts files' pages".to_owned());
+        };
+        let wall_s = report.window.duration_s;
+        let mut most_s: f64 = 0.0;
+        let mut claims = Vec::new();
+        for (index, file) in files.iter().enumerate().filter(|(_, file)| !thrashes(file)) {
+            let lost = lost(report, |wait| wait.state == "fault" && is_for(file, wait.object, wait.path), |_, _| false);
+            most_s = most_s.max(lost.s);
+            if lost.s >= LEAST_SHARE * wall_s {
+                claims.push(Case { report, index, file, others: 0, lost }.cold());
+            }
+        }
+        if claims.is_empty() {
+            return Outcome::Silent(format!(
+                "waiting for pages of mapped files took {} of {}",
+                duration(most_s),
+                duration(wall_s)
+            ));
+        }
+        Outcome::Claims(claims)
+    }
+}
+
+struct Case<'a> {
+    report: &'a Report,
+    index: usize,
+    file: &'a CachedFile,
+    /// Further files of which the same holds.
+    others: usize,
+    lost: Lost,
+}
+
+impl Case<'_> {
+    fn name(&self) -> String {
+        let path =
+            self.file.path.clone().unwrap_or_else(|| format!("inode {} of {}", self.file.inode, self.file.device));
+        match self.others {
+            0 => path,
+            others => format!("{path} and {} more", count(others as u64, "file")),
+        }
+    }
+
+    /// The thread that waited most, and where in its code.
+    fn culprit(&self) -> Subject {
+        let (pid, tid) = self.lost.most.unwrap_or((self.file.whose.pid, self.file.whose.tid.unwrap_or(0)));
+        let own = (self.file.whose.pid, self.file.whose.tid) == (pid, Some(tid));
+        let (process, thread) = (self.file.whose.process.as_ref(), self.file.whose.thread.as_ref());
+        let mut culprit = parties::party(self.report, (pid, process.filter(|_| own)), (tid, thread.filter(|_| own)));
+        if let Some((_, row)) = parties::row(self.report, pid, tid) {
+            let place = row
+                .waits
+                .iter()
+                .find(|wait| reads(&wait.state) && is_for(self.file, wait.object.as_deref(), wait.path.as_deref()));
+            if let Some(function) = place.and_then(|wait| wait.places.first()) {
+                functions::point_at(&mut culprit, &function.location);
+            }
+        }
+        culprit.path = self.file.path.clone();
+        culprit
+    }
+
+    fn evidence(&self, wall_s: f64) -> Vec<Evidence> {
+        let at = |field: &str| format!("/paging/files/{}/{field}", self.index);
+        let file = self.file;
+        let size = Some(("size of the file", file.size_bytes as f64));
+        let mut list = self.lost.evidence();
+        if let (Some(first), true) = (list.first_mut(), self.lost.s > 0.0) {
+            first.compared_with =
+                evidence("", 0.0, "", String::new(), Some(("reported from", REPORTED_SHARE * wall_s))).compared_with;
+        }
+        list.push(evidence("brought into the page cache", file.added_bytes as f64, "B", at("added_bytes"), size));
+        if let Some(factor) = file.reread_factor {
+            list.push(evidence(
+                "that over the file's size",
+                factor,
+                "1",
+                at("reread_factor"),
+                Some(("thrash from", REREAD)),
+            ));
+        }
+        for (what, count, field) in [
+            ("thrown out by traced threads that were short of memory", file.reclaimed_own_bytes, "reclaimed_own_bytes"),
+            ("thrown out by the kernel's own threads", file.reclaimed_others_bytes, "reclaimed_others_bytes"),
+        ] {
+            if count > 0 {
+                list.push(evidence(what, count as f64, "B", at(field), None));
+            }
+        }
+        list
+    }
+
+    fn claim(&self, class: &str, summary: String, words: [String; 3]) -> Claim {
+        let wall_s = self.report.window.duration_s;
+        let [hypothesis, fix, experiment] = words;
+        let finding = Finding {
+            class: class.to_owned(),
+            rank: 0,
+            severity: severity(self.lost.s, wall_s),
+            confidence: confidence(self.report, COUNTED),
+            summary,
+            lost_s: Some(self.lost.s),
+            share_of_wall: self.lost.share,
+            speedup_bound: speedup_bound(self.lost.s, wall_s),
+            culprit: Some(self.culprit()),
+            victims: Vec::new(),
+            evidence: self.evidence(wall_s),
+            hypothesis,
+            fix,
+            experiment,
+            consequences: Vec::new(),
+        };
+        Claim { finding, reported: is_reported(self.lost.s, wall_s, self.lost.pieces, self.lost.longest_s) }
+    }
+
+    fn thrash(&self) -> Claim {
+        let (file, wall_s) = (self.file, self.report.window.duration_s);
+        let factor = file.reread_factor.unwrap_or(0.0);
+        let culprit = self.culprit();
+        let cgroup = culprit.cgroup.map(|cgroup| format!(" in the cgroup {cgroup}")).unwrap_or_default();
+        let summary = format!(
+            "{} ({}) does not fit into the memory that there is for it{cgroup}: {} of it were read, {factor:.1} times its size, and {} \
+             ({} of {}) were lost to reading it again and to making room",
+            self.name(),
+            bytes(file.size_bytes),
+            bytes(file.added_bytes),
+            duration(self.lost.s),
+            percent(self.lost.s / wall_s.max(f64::MIN_POSITIVE)),
+            duration(wall_s),
+        );
+        let hypothesis = format!(
+            "Pages are thrown out to make room for others of the same file before they are needed again, so that each pass reads it anew. \
+             Counters of the host do not show it when it is a cgroup's limit that is too low. {}",
+            self.lost.whose()
+        );
+        let fix = "Give the cgroup at least the size of the files that are read over and over, plus what the process itself needs; or work on \
+                   less at a time (smaller shards, one pass in blocks), a smaller type (quantised weights), or fewer processes per limit."
+            .to_owned();
+        let experiment = format!(
+            "Run it with the cgroup's memory limit raised above {}: the file must be brought in once ({}), and the wall time must fall, by at \
+             most {}.",
+            bytes(2 * file.size_bytes),
+            bytes(file.size_bytes),
+            duration(self.lost.s)
+        );
+        self.claim(PageCacheThrash.class(), summary, [hypothesis, fix, experiment])
+    }
+
+    fn cold(&self) -> Claim {
+        let (file, wall_s) = (self.file, self.report.window.duration_s);
+        let mean = self.lost.waited_s / self.lost.pieces.max(1) as f64;
+        let summary = format!(
+            "{} ({}) was mapped and read from its disk as it was touched: {} waits of {} on average, {} ({} of {}) in all",
+            self.name(),
+            bytes(file.size_bytes),
+            crate::model::units::grouped(self.lost.pieces),
+            duration(mean),
+            duration(self.lost.s),
+            percent(self.lost.s / wall_s.max(f64::MIN_POSITIVE)),
+            duration(wall_s),
+        );
+        let hypothesis = format!(
+            "Of a mapped file each page that is not in memory is read when it is touched, and the thread waits for that one page (or for the \
+             few around it). {}",
+            self.lost.whose()
+        );
+        let fix = "Read the file ahead in large pieces: MADV_POPULATE_READ or MADV_WILLNEED in windows, a plain sequential read beforehand \
+                   (cat FILE > /dev/null), or a loader that reads instead of mapping (--no-mmap, safetensors' eager loading); drop \
+                   MADV_RANDOM; keep it on faster storage, or warm between runs."
+            .to_owned();
+        let experiment = format!(
+            "Read the file once before the run (cat FILE > /dev/null) and compare: these waits must go to zero, and the wall time must fall by \
+             at most {}.",
+            duration(self.lost.s)
+        );
+        self.claim(ColdFileMapping.class(), summary, [hypothesis, fix, experiment])
+    }
+}

@@ -1,0 +1,76 @@
+//! Family `fault`: how many page faults of which kind did each thread have, in which code, and which files did it wait for in them?
+
+use tracer_common::{
+    FamilyId,
+    config::{ABSENT, Config},
+};
+
+use super::{CostClass, Family, Hook, Program, Readiness, Settings, memory_readiness};
+use crate::kernel::{host::HostFacts, offsets};
+
+/// See the module.
+pub struct Fault;
+
+/// Page faults that a stack stands for in the mean: with pages of 4 KiB, 2 MiB of memory.
+pub const PERIOD: u32 = 512;
+
+const fn program(name: &'static str, hook: &'static str, required: bool, purpose: &'static str) -> Program {
+    Program { name, hook: Hook::TpBtf { name: hook }, required, purpose, fallback: None }
+}
+
+const PROGRAMS: &[Program] = &[
+    program("faults_at_exit", "sched_process_exit", false, "the last page faults of threads that end"),
+    program(
+        "rss_stat",
+        "rss_stat",
+        false,
+        "what page faults did: files, anonymous and shared memory are not told apart",
+    ),
+    program("mm_filemap_fault", "mm_filemap_fault", false, "for which file a thread waits in a page fault"),
+    program("page_fault_kernel", "page_fault_kernel", false, "page faults of system calls that access memory"),
+    program("page_fault_user", "page_fault_user", true, "page faults of user code"),
+];
+
+impl Family for Fault {
+    fn id(&self) -> FamilyId {
+        FamilyId::Fault
+    }
+
+    fn name(&self) -> &'static str {
+        "fault"
+    }
+
+    fn question(&self) -> &'static str {
+        "how many page faults of which kind did each thread have, in which code, and for which files did it wait in them?"
+    }
+
+    fn cost_class(&self) -> CostClass {
+        CostClass::PerFault
+    }
+
+    fn builds_on(&self) -> &'static [FamilyId] {
+        // Its set of traced threads, and its switches, which say how long a thread waited in a page fault.
+        &[FamilyId::Sched]
+    }
+
+    fn programs(&self) -> &'static [Program] {
+        PROGRAMS
+    }
+
+    fn can_run(&self, host: &HostFacts) -> Readiness {
+        memory_readiness(
+            host,
+            "page_fault_user",
+            "use a kernel for x86-64: others do not report page faults",
+            |offsets| offsets::missing_for_faults(offsets),
+        )
+    }
+
+    fn configure(&self, _host: &HostFacts, _settings: Settings, config: &mut Config) {
+        config.faults = 1;
+        // The family that takes stacks is asked before this one.
+        if config.wait_stacks == 1 && config.sample_period_ns != 0 && config.offsets.regs_bytes != ABSENT {
+            config.fault_period = PERIOD;
+        }
+    }
+}

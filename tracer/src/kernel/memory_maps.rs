@@ -1,0 +1,128 @@
+//! What the families that see memory keep in maps and write no record of: pages of the page cache by file, and at the end what threads
+//! that still live had counted since their last record.
+
+use std::{collections::BTreeMap, io};
+
+use aya::{
+    Ebpf,
+    maps::{Array, MapData, PerCpuHashMap},
+};
+use tracer_common::{
+    config::Config,
+    memory::{CacheSums, FaultSums, FileKey, StallKind, StallSums, fault_kind},
+};
+
+use super::{
+    attach::chain,
+    loader::{LoadError, map_error, take},
+    proc,
+};
+use crate::model::meta::{CacheRow, FaultsRow, StallsRow, SumsRecord};
+
+/// Makes plain structs of the binary interface values and keys of maps.
+macro_rules! values {
+    ($($name:ident of $inner:ty),*) => {$(
+        #[doc = concat!("[`", stringify!($inner), "`] in a map.")]
+        #[repr(transparent)]
+        #[derive(Clone, Copy)]
+        pub struct $name(pub $inner);
+
+        // SAFETY: plain numbers without padding (sizes are asserted beside the types), any bit pattern is valid.
+        unsafe impl aya::Pod for $name {}
+    )*};
+}
+
+values!(FaultsValue of FaultSums, StallsValue of StallSums, FileValue of FileKey, CacheValue of CacheSums);
+
+/// See the file's head. A family that does not run has none.
+pub struct MemoryMaps {
+    faults: Option<Array<MapData, FaultsValue>>,
+    stalls: Option<Array<MapData, StallsValue>>,
+    cache: Option<PerCpuHashMap<MapData, FileValue, CacheValue>>,
+    slot_mask: u32,
+}
+
+fn array<V: aya::Pod>(ebpf: &mut Ebpf, name: &'static str, on: u32) -> Result<Option<Array<MapData, V>>, LoadError> {
+    if on != 1 {
+        return Ok(None);
+    }
+    Array::try_from(take(ebpf, name)?).map(Some).map_err(|error| map_error(name, &error))
+}
+
+impl MemoryMaps {
+    /// Takes the maps of the families that run.
+    pub(super) fn take(ebpf: &mut Ebpf, config: &Config) -> Result<Self, LoadError> {
+        let cache = match config.cache {
+            1 => {
+                let map = PerCpuHashMap::try_from(take(ebpf, "CACHE_FILES")?);
+                Some(map.map_err(|error| map_error("CACHE_FILES", &error))?)
+            }
+            _ => None,
+        };
+        Ok(Self {
+            faults: array(ebpf, "FAULTS", config.faults)?,
+            stalls: array(ebpf, "STALLS", config.stalls)?,
+            cache,
+            slot_mask: config.slot_mask,
+        })
+    }
+
+    /// Files with what became of their pages since tracing began. `None`: they are not counted.
+    pub fn cache(&self) -> io::Result<Option<SumsRecord>> {
+        let Some(map) = &self.cache else { return Ok(None) };
+        let mut files = BTreeMap::new();
+        for entry in map.iter() {
+            let (file, values) = entry.map_err(|error| io::Error::other(chain(&error)))?;
+            let row: &mut CacheRow = files.entry(file.0).or_default();
+            (row.device, row.inode) = (file.0.device, file.0.inode);
+            for value in values.iter() {
+                row.added += value.0.added;
+                row.reclaimed_own += value.0.reclaimed_own;
+                row.reclaimed_others += value.0.reclaimed_others;
+                row.dropped += value.0.dropped;
+            }
+        }
+        Ok(Some(SumsRecord { files: files.into_values().collect(), ..SumsRecord::default() }))
+    }
+
+    /// What threads that live have counted since their last record. No program runs any more.
+    pub fn rest(&self, record: &mut SumsRecord) {
+        if self.faults.is_none() && self.stalls.is_none() {
+            return;
+        }
+        for tid in proc::processes().into_iter().flat_map(proc::threads) {
+            let index = tid & self.slot_mask;
+            let faults = self.faults.as_ref().and_then(|map| map.get(&index, 0).ok());
+            record.faults.extend(faults.and_then(|value| faults_of(tid, &value.0)));
+            let stalls = self.stalls.as_ref().and_then(|map| map.get(&index, 0).ok());
+            record.stalls.extend(stalls.and_then(|value| stalls_of(tid, &value.0)));
+        }
+    }
+}
+
+fn faults_of(tid: u32, sums: &FaultSums) -> Option<FaultsRow> {
+    if sums.tid != tid || (sums.pending == 0 && sums.open == 0) {
+        return None;
+    }
+    let mut counts = sums.counts;
+    if sums.open == 1 {
+        // Whether it was a major one shows in a count that was not read again: it counts as a minor one.
+        let kind = fault_kind(sums.error, sums.touched, sums.huge == 1, false);
+        counts[kind as usize] += 1;
+    }
+    Some(FaultsRow { tid, tgid: sums.tgid, since_ts_ns: sums.since_ts_ns, counts: counts.to_vec() })
+}
+
+fn stalls_of(tid: u32, sums: &StallSums) -> Option<StallsRow> {
+    let any = sums.tid == tid && sums.count != 0;
+    any.then(|| StallsRow {
+        tid,
+        tgid: sums.tgid,
+        stall: StallKind::from_number(sums.kind).id().to_owned(),
+        since_ts_ns: sums.since_ts_ns,
+        until_ts_ns: sums.last_ts_ns,
+        total_ns: sums.total_ns,
+        pages: sums.pages,
+        count: u64::from(sums.count),
+    })
+}

@@ -1,0 +1,187 @@
+//! The report's section `paging`: page faults, time lost to reclaim, files in the page cache, kills for want of memory. Plain data.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::stacks::{Location, Whose};
+
+/// Bytes of a page, of which page faults and the page cache count. Both are seen on x86-64 only.
+pub const PAGE_BYTES: u64 = 4096;
+
+/// Memory as the kernel's programs saw it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct Paging {
+    /// Page faults by process, most first; at most 32. Absent without the family `fault`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub faults: Option<Vec<ProcessFaults>>,
+    /// Page faults of processes beyond the bounds (4,096 counted, 32 told).
+    #[serde(skip_serializing_if = "is_zero")]
+    pub faults_of_others: u64,
+    /// Time in which threads freed memory instead of working, most first; at most 32. Absent without the family `reclaim`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stalls: Option<Vec<Stall>>,
+    /// Time of threads beyond the bounds (4,096 counted, 32 told).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stalls_of_others_s: Option<f64>,
+    /// Files that traced threads brought into the page cache, most bytes first; at most 32. Absent without the family `cache`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub files: Option<Vec<CachedFile>>,
+    /// Files beyond the bounds (4,096 counted, 32 told).
+    #[serde(skip_serializing_if = "is_zero")]
+    pub files_over: u64,
+    /// Processes that the kernel killed for want of memory, in the order of time; at most 64. Absent without the family `oom`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kills: Option<Vec<OomKill>>,
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
+/// Page faults of one process.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct ProcessFaults {
+    /// The process.
+    pub pid: u32,
+    /// Its name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub process: Option<String>,
+    /// Its parent, where it was seen to be forked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub parent: Option<u32>,
+    /// All of them. Exact.
+    pub total: u64,
+    /// By kind: "anonymous" and "anonymous_huge" (first touch of a page of 4 KiB, of 2 MiB), "file", "file_major" (had to be read),
+    /// "shared", "copy_on_write", "swap_in", "other". Exact; those that there are.
+    pub kinds: BTreeMap<String, u64>,
+    /// Time between the first and the last.
+    pub duration_s: f64,
+    /// CPU time in which the kernel handled page faults, by samples; absent without stacks.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cpu_s: Option<f64>,
+    /// CPU time in which it took memory back, by samples.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unmap_cpu_s: Option<f64>,
+    /// Anonymous memory when faults were first written down, at most, and last, to some 256 KiB a CPU; absent: not known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub anonymous_first_bytes: Option<u64>,
+    /// See `anonymous_first_bytes`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub anonymous_most_bytes: Option<u64>,
+    /// See `anonymous_first_bytes`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub anonymous_last_bytes: Option<u64>,
+    /// The threads with most of them; at most 4.
+    pub threads: Vec<ThreadFaults>,
+    /// In which functions, most first; at most 4 of each kind. Estimated: a stack stands for 512 faults in the mean.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub functions: Vec<FaultFunction>,
+}
+
+impl ProcessFaults {
+    /// How many of a kind.
+    pub fn of(&self, kind: &str) -> u64 {
+        self.kinds.get(kind).copied().unwrap_or(0)
+    }
+}
+
+/// Page faults of one thread.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct ThreadFaults {
+    /// The thread.
+    pub tid: u32,
+    /// Its name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub thread: Option<String>,
+    /// How many.
+    pub total: u64,
+}
+
+/// Page faults of one kind in one function.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct FaultFunction {
+    /// The kind.
+    pub kind: String,
+    /// The function.
+    #[serde(flatten)]
+    pub location: Location,
+    /// Share of the process's faults of this kind, by stacks.
+    pub share: f64,
+    /// Stacks of this kind that were taken, of all functions.
+    pub stacks: u64,
+}
+
+/// A thread's time in reclaim.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct Stall {
+    /// The thread.
+    #[serde(flatten)]
+    pub whose: Whose,
+    /// "cgroup reclaim": its cgroup is at its limit; "direct reclaim": the host has no memory left; "compaction": a large page is wanted.
+    pub kind: String,
+    /// How often.
+    pub count: u64,
+    /// How long, waiting included. Exact.
+    pub total_s: f64,
+    /// What it freed.
+    pub freed_bytes: u64,
+}
+
+/// A file in the page cache.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct CachedFile {
+    /// Its path, where it could be looked up; else the last part of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+    /// Inode.
+    pub inode: u64,
+    /// Device, "major:minor".
+    pub device: String,
+    /// The thread that brought in its first page.
+    #[serde(flatten)]
+    pub whose: Whose,
+    /// Its size then.
+    pub size_bytes: u64,
+    /// Bytes that traced threads brought in. Exact.
+    pub added_bytes: u64,
+    /// That over the size: above 1 the same pages were read again. Absent for empty files.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reread_factor: Option<f64>,
+    /// Bytes thrown out by traced threads that were short of memory.
+    pub reclaimed_own_bytes: u64,
+    /// Bytes thrown out by the kernel's own threads.
+    pub reclaimed_others_bytes: u64,
+    /// Bytes given up otherwise: the file was cut or deleted, or somebody asked for it.
+    pub dropped_bytes: u64,
+}
+
+/// A kill for want of memory.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct OomKill {
+    /// When, in seconds since the window's start.
+    pub t_s: f64,
+    /// Who was killed.
+    #[serde(flatten)]
+    pub whose: Whose,
+    /// Anonymous memory that it had, to some 256 KiB a CPU.
+    pub anonymous_bytes: u64,
+    /// Memory of mapped files.
+    pub file_bytes: u64,
+    /// Shared memory.
+    pub shared_bytes: u64,
+    /// What was swapped out.
+    pub swapped_bytes: u64,
+    /// The thread that asked for memory and found none.
+    pub by_tid: u32,
+    /// Its process.
+    pub by_pid: u32,
+}
