@@ -2,6 +2,7 @@
 
 pub mod bpf;
 pub mod host;
+pub mod memory;
 pub mod native;
 pub mod process;
 pub mod python;

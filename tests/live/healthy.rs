@@ -2,13 +2,13 @@
 
 use crate::harness::{Report, Traced, Tracer, list, python, workload};
 
-fn repeat() -> usize {
+pub fn repeats() -> usize {
     std::env::var("LIVE_REPEAT").map_or(2, |text| text.parse().expect("LIVE_REPEAT is a number"))
 }
 
 #[track_caller]
 fn assert_silent(what: &str, run: impl Fn() -> Traced) {
-    let repeat = repeat();
+    let repeat = repeats();
     for time in 1..=repeat {
         let traced = run();
         let report: Report = traced.report();

@@ -22,6 +22,7 @@ mod ledger;
 mod locks;
 mod lost_seconds;
 mod namespaces;
+mod paging;
 mod python_runtime;
 mod record;
 mod replay;

@@ -202,6 +202,8 @@ pub struct Config {
     pub cache: u32,
     /// Zero.
     pub reserved: u32,
+    /// System calls that write to files: a bit per number.
+    pub write_syscalls: [u64; 8],
     /// System calls whose first argument is a file descriptor to be looked at: a bit per number.
     pub fd_syscalls: [u64; 8],
     /// Numbers of the futex wait calls that carry address, operation and value as their first arguments; negative: none.
@@ -216,7 +218,7 @@ pub struct Config {
 
 const _: () = assert!(size_of::<Offsets>() == 73 * 4);
 const _: () = assert!(size_of::<Formats>() == 15 * 4);
-const _: () = assert!(size_of::<Config>() == 14 * 4 + 3 * 8 + 10 * 4 + 64 + 8 + 16 + 73 * 4 + 15 * 4);
+const _: () = assert!(size_of::<Config>() == 14 * 4 + 3 * 8 + 10 * 4 + 64 + 64 + 8 + 16 + 73 * 4 + 15 * 4);
 
 impl Offsets {
     /// No offset known.
@@ -348,6 +350,7 @@ impl Config {
         stalls: 0,
         cache: 0,
         reserved: 0,
+        write_syscalls: [0; 8],
         fd_syscalls: [0; 8],
         futex_syscall: -1,
         comm: [0; 16],

@@ -307,17 +307,21 @@ const _: () = assert!(size_of::<FileKey>() == 16);
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CacheSums {
-    /// Brought in by traced threads.
-    pub added: u64,
+    /// Brought in by traced threads that read.
+    pub read: u64,
+    /// Made by traced threads that wrote.
+    pub written: u64,
     /// Reclaimed by a traced thread that was short of memory.
     pub reclaimed_own: u64,
     /// Reclaimed by the kernel's own threads, or by others.
     pub reclaimed_others: u64,
     /// Given up: the file was cut, deleted, or somebody asked for it.
     pub dropped: u64,
+    /// The file's size in bytes when a page came last.
+    pub size_bytes: u64,
 }
 
-const _: () = assert!(size_of::<CacheSums>() == 32);
+const _: () = assert!(size_of::<CacheSums>() == 48);
 
 /// The first page of a file that a traced thread brought in since tracing began.
 #[repr(C)]
@@ -331,7 +335,7 @@ pub struct CachedFile {
     pub tgid: u32,
     /// Which.
     pub file: FileKey,
-    /// Its size.
+    /// Its size then.
     pub size_bytes: u64,
     /// The last part of its path, as far as it fits, with a terminating zero.
     pub name: [u8; FILE_NAME_BYTES],

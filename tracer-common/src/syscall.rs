@@ -195,9 +195,20 @@ pub fn number(arch: Arch, name: &str) -> Option<i16> {
 
 /// A bit for each call whose first argument is a file descriptor to be looked at when a thread waits in it.
 pub fn fd_bitmap(arch: Arch) -> [u64; 8] {
+    bitmap(arch, |call| call.class == Class::Fd)
+}
+
+/// A bit for each call that writes to a file: pages that come into the page cache meanwhile are made, not read.
+pub fn write_bitmap(arch: Arch) -> [u64; 8] {
+    const WRITES: [&str; 9] =
+        ["write", "pwrite64", "writev", "pwritev", "pwritev2", "sendfile", "splice", "copy_file_range", "fallocate"];
+    bitmap(arch, |call| WRITES.contains(&call.name))
+}
+
+fn bitmap(arch: Arch, wanted: impl Fn(&Syscall) -> bool) -> [u64; 8] {
     let mut bits = [0u64; 8];
-    for call in SYSCALLS {
-        if let (Class::Fd, Some(number)) = (call.class, call.number(arch)) {
+    for call in SYSCALLS.iter().filter(|call| wanted(call)) {
+        if let Some(number) = call.number(arch) {
             bits[number as usize / 64] |= 1 << (number as usize % 64);
         }
     }

@@ -276,14 +276,29 @@ pub fn process_is_over(task: Task) -> bool {
 /// Whether the first argument of this call is a descriptor worth a look.
 #[inline(always)]
 pub fn takes_fd(syscall: i16) -> bool {
+    // SAFETY: the configuration lives for ever.
+    unsafe { in_bitmap(syscall, (&raw const (*crate::access::config_pointer()).fd_syscalls).cast()) }
+}
+
+/// Whether this call writes to a file.
+#[inline(always)]
+pub fn is_write(syscall: i16) -> bool {
+    // SAFETY: the configuration lives for ever.
+    unsafe { in_bitmap(syscall, (&raw const (*crate::access::config_pointer()).write_syscalls).cast()) }
+}
+
+/// Whether the bit of this call is set.
+///
+/// # Safety
+/// There are eight words.
+#[inline(always)]
+unsafe fn in_bitmap(syscall: i16, words: *const u64) -> bool {
     if syscall < 0 {
         return false;
     }
     let index = (syscall as usize >> 6) & 7;
-    // SAFETY: the index is below eight, the length of the array.
-    let word = unsafe {
-        core::ptr::read_volatile((&raw const (*crate::access::config_pointer()).fd_syscalls).cast::<u64>().add(index))
-    };
+    // SAFETY: the index is below eight.
+    let word = unsafe { core::ptr::read_volatile(words.add(index)) };
     word >> (syscall as u64 & 63) & 1 == 1
 }
 

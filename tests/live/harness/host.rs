@@ -20,6 +20,14 @@ pub fn stolen_s() -> f64 {
     fields.get(5..8).map_or(0.0, |taken| taken.iter().sum::<f64>() / ticks)
 }
 
+/// Where tracefs is mounted.
+pub fn tracefs() -> Option<PathBuf> {
+    let mounts = std::fs::read_to_string("/proc/self/mounts").expect("/proc is mounted");
+    let fields = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>());
+    let mount = fields.into_iter().find(|fields| fields.get(2) == Some(&"tracefs"))?;
+    Some(PathBuf::from(mount[1]))
+}
+
 /// A cgroup, removed at the end. In the unified hierarchy where there is one, else in one of version 1.
 pub struct Cgroup {
     folder: PathBuf,

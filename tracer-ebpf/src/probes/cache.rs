@@ -81,10 +81,25 @@ pub fn page_cache_add(ctx: BtfTracePointContext) -> i32 {
         first(state, &pages, tid, tgid);
     }
     if let Some(sums) = maps::CACHE_FILES.get_ptr_mut(pages.file) {
-        // SAFETY: a per-CPU value.
-        unsafe { (*sums).added += pages.count };
+        // SAFETY: a per-CPU value; `host` is known to the verifier as an inode.
+        unsafe {
+            if writes() {
+                (*sums).written += pages.count;
+            } else {
+                (*sums).read += pages.count;
+            }
+            (*sums).size_bytes = typed(pages.host, config!(offsets.inode_size));
+        }
     }
     0
+}
+
+/// Whether the current thread is in a system call that writes: then a page that comes is a new one, and not read.
+#[inline(always)]
+fn writes() -> bool {
+    let registers = task::user_registers(task::current());
+    // SAFETY: the kernel's own registers of the task.
+    !registers.is_null() && task::is_write(unsafe { task::syscall(registers) })
 }
 
 /// A file is met.

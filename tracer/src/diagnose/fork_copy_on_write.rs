@@ -39,9 +39,16 @@ impl Rule for ForkCopyOnWrite {
         let Some(all) = report.paging.as_ref().and_then(|paging| paging.faults.as_ref()) else {
             return Outcome::CouldNotRun("the family fault did not run, which counts page faults".to_owned());
         };
+        // What it copied it shared with its parent, which has it still. (A process that writes to pages which nobody shares any more has
+        // such faults too, and copies nothing.)
+        let parents_bytes = |parent: u32| {
+            let parent = all.iter().find(|faults| faults.pid == parent);
+            parent.and_then(|faults| faults.anonymous_most_bytes).unwrap_or(0)
+        };
         let is_copy = |faults: &&ProcessFaults| {
             let held = faults.anonymous_most_bytes.unwrap_or(0) as f64;
-            faults.parent.is_some() && copied(faults) >= LEAST_BYTES && copied(faults) as f64 >= LEAST_SHARE * held
+            let much = copied(faults) >= LEAST_BYTES && copied(faults) as f64 >= LEAST_SHARE * held;
+            much && faults.parent.is_some_and(|parent| parents_bytes(parent) >= copied(faults) / 2)
         };
         let mut parents: Vec<u32> = all.iter().filter(is_copy).filter_map(|faults| faults.parent).collect();
         parents.sort_unstable();

@@ -5,9 +5,9 @@
 use super::lost::{Lost, lost};
 use super::thresholds::{REPORTED_SHARE, is_reported, severity, speedup_bound};
 use super::{Claim, Facts, Outcome, Rule, confidence, evidence, functions, parties, threads};
-use crate::model::paging::CachedFile;
+use crate::model::paging::{CachedFile, ProcessFaults};
 use crate::model::report::{Evidence, Finding, Report, Subject};
-use crate::model::stacks::RECLAIM;
+use crate::model::stacks::{PAGE_FAULT, RECLAIM};
 use crate::model::units::{bytes, count, duration, percent};
 
 /// The same pages again.
@@ -32,7 +32,7 @@ fn thrashes(file: &CachedFile) -> bool {
     let reclaimed = (file.reclaimed_own_bytes + file.reclaimed_others_bytes) as f64;
     file.size_bytes >= LEAST_BYTES
         && file.reread_factor.is_some_and(|factor| factor >= REREAD)
-        && reclaimed >= RECLAIMED_SHARE * file.added_bytes as f64
+        && reclaimed >= RECLAIMED_SHARE * file.read_bytes as f64
 }
 
 fn files(report: &Report) -> Option<&Vec<CachedFile>> {
@@ -45,8 +45,22 @@ fn is_for(file: &CachedFile, object: Option<&str>, path: Option<&str>) -> bool {
     path.map_or_else(|| object.is_some_and(|object| object == format!("inode:[{}]", file.inode)), same)
 }
 
-fn reads(state: &str) -> bool {
-    matches!(state, "file" | "fault")
+/// Whether most page faults of a process were for files.
+fn reads_mapped_files(report: &Report, pid: Option<u32>) -> bool {
+    let all = report.paging.iter().flat_map(|paging| paging.faults.iter().flatten());
+    let of_files = |faults: &ProcessFaults| faults.of("file") + faults.of("file_major");
+    all.into_iter().any(|faults| Some(faults.pid) == pid && of_files(faults) > faults.total / 2)
+}
+
+/// Whether a wait is for data to come, and not for it to reach the disk.
+fn reads(state: &str, detail: Option<&str>) -> bool {
+    match state {
+        "fault" => true,
+        "file" => {
+            detail.is_none_or(|call| matches!(call, "read" | "pread64" | "readv" | "preadv" | "preadv2" | "sendfile"))
+        }
+        _ => false,
+    }
 }
 
 impl Rule for PageCacheThrash {
@@ -71,7 +85,7 @@ impl Rule for PageCacheThrash {
         // Faults that find their page still have to map it: that is the price of a mapping, not of thrash.
         let lost = lost(
             report,
-            |wait| wait.state == "memory" || (reads(wait.state) && any(wait.object, wait.path)),
+            |wait| wait.state == "memory" || (reads(wait.state, wait.detail) && any(wait.object, wait.path)),
             |phase, _| phase == RECLAIM,
         );
         let claim = Case { report, index, file, others: worst.len() - 1, lost }.thrash();
@@ -96,9 +110,14 @@ impl Rule for ColdFileMapping {
         let mut most_s: f64 = 0.0;
         let mut claims = Vec::new();
         for (index, file) in files.iter().enumerate().filter(|(_, file)| !thrashes(file)) {
-            let lost = lost(report, |wait| wait.state == "fault" && is_for(file, wait.object, wait.path), |_, _| false);
-            most_s = most_s.max(lost.s);
-            if lost.s >= LEAST_SHARE * wall_s {
+            // What the kernel computes in these faults is lost with the waits; of a process with other faults it cannot be told apart.
+            let lost = lost(
+                report,
+                |wait| wait.state == "fault" && is_for(file, wait.object, wait.path),
+                |phase, pid| phase == PAGE_FAULT && reads_mapped_files(report, pid),
+            );
+            most_s = most_s.max(lost.waited_s);
+            if lost.waited_s >= LEAST_SHARE * wall_s {
                 claims.push(Case { report, index, file, others: 0, lost }.cold());
             }
         }
@@ -139,10 +158,10 @@ impl Case<'_> {
         let (process, thread) = (self.file.whose.process.as_ref(), self.file.whose.thread.as_ref());
         let mut culprit = parties::party(self.report, (pid, process.filter(|_| own)), (tid, thread.filter(|_| own)));
         if let Some((_, row)) = parties::row(self.report, pid, tid) {
-            let place = row
-                .waits
-                .iter()
-                .find(|wait| reads(&wait.state) && is_for(self.file, wait.object.as_deref(), wait.path.as_deref()));
+            let place = row.waits.iter().find(|wait| {
+                reads(&wait.state, wait.detail.as_deref())
+                    && is_for(self.file, wait.object.as_deref(), wait.path.as_deref())
+            });
             if let Some(function) = place.and_then(|wait| wait.places.first()) {
                 functions::point_at(&mut culprit, &function.location);
             }
@@ -160,7 +179,7 @@ impl Case<'_> {
             first.compared_with =
                 evidence("", 0.0, "", String::new(), Some(("reported from", REPORTED_SHARE * wall_s))).compared_with;
         }
-        list.push(evidence("brought into the page cache", file.added_bytes as f64, "B", at("added_bytes"), size));
+        list.push(evidence("read into the page cache", file.read_bytes as f64, "B", at("read_bytes"), size));
         if let Some(factor) = file.reread_factor {
             list.push(evidence(
                 "that over the file's size",
@@ -214,7 +233,7 @@ impl Case<'_> {
              ({} of {}) were lost to reading it again and to making room",
             self.name(),
             bytes(file.size_bytes),
-            bytes(file.added_bytes),
+            bytes(file.read_bytes),
             duration(self.lost.s),
             percent(self.lost.s / wall_s.max(f64::MIN_POSITIVE)),
             duration(wall_s),

@@ -1,6 +1,6 @@
 //! Family `cache`: which files were brought into the page cache, how often, and who threw them out?
 
-use tracer_common::{FamilyId, config::Config};
+use tracer_common::{FamilyId, config::Config, syscall};
 
 use super::{CostClass, Family, Hook, Program, Readiness, Settings, memory_readiness};
 use crate::kernel::{host::HostFacts, offsets};
@@ -57,7 +57,10 @@ impl Family for Cache {
         })
     }
 
-    fn configure(&self, _host: &HostFacts, _settings: Settings, config: &mut Config) {
+    fn configure(&self, host: &HostFacts, _settings: Settings, config: &mut Config) {
         config.cache = 1;
+        if let Some(arch) = host.known_arch() {
+            config.write_syscalls = syscall::write_bitmap(arch);
+        }
     }
 }

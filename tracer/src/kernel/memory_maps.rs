@@ -76,7 +76,9 @@ impl MemoryMaps {
             let row: &mut CacheRow = files.entry(file.0).or_default();
             (row.device, row.inode) = (file.0.device, file.0.inode);
             for value in values.iter() {
-                row.added += value.0.added;
+                row.read += value.0.read;
+                row.written += value.0.written;
+                row.size_bytes = row.size_bytes.max(value.0.size_bytes);
                 row.reclaimed_own += value.0.reclaimed_own;
                 row.reclaimed_others += value.0.reclaimed_others;
                 row.dropped += value.0.dropped;

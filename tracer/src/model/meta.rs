@@ -555,7 +555,9 @@ pub struct SumsRecord {
 pub struct CacheRow {
     pub device: u32,
     pub inode: u64,
-    pub added: u64,
+    pub read: u64,
+    pub written: u64,
+    pub size_bytes: u64,
     pub reclaimed_own: u64,
     pub reclaimed_others: u64,
     pub dropped: u64,

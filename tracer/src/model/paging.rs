@@ -26,7 +26,7 @@ pub struct Paging {
     /// Time of threads beyond the bounds (4,096 counted, 32 told).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stalls_of_others_s: Option<f64>,
-    /// Files that traced threads brought into the page cache, most bytes first; at most 32. Absent without the family `cache`.
+    /// Files that traced threads brought into the page cache, most bytes read first; at most 32. Absent without the family `cache`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub files: Option<Vec<CachedFile>>,
     /// Files beyond the bounds (4,096 counted, 32 told).
@@ -148,11 +148,13 @@ pub struct CachedFile {
     /// The thread that brought in its first page.
     #[serde(flatten)]
     pub whose: Whose,
-    /// Its size then.
+    /// Its size.
     pub size_bytes: u64,
-    /// Bytes that traced threads brought in. Exact.
-    pub added_bytes: u64,
-    /// That over the size: above 1 the same pages were read again. Absent for empty files.
+    /// Bytes that traced threads read into the page cache, read ahead included. Exact.
+    pub read_bytes: u64,
+    /// Bytes of pages that they made by writing.
+    pub written_bytes: u64,
+    /// What was read over the size: above 1 the same pages were read again. Absent for empty files.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reread_factor: Option<f64>,
     /// Bytes thrown out by traced threads that were short of memory.

@@ -2,7 +2,7 @@
 
 use std::ffi::CString;
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 /// The calling thread's id in its pid namespace.
@@ -276,6 +276,13 @@ pub fn evict(file: BorrowedFd<'_>) -> io::Result<()> {
     }
 }
 
+/// Bytes that this process had read from disks, as the kernel counts them.
+pub fn disk_read_bytes() -> io::Result<u64> {
+    let text = std::fs::read_to_string("/proc/self/io")?;
+    let value = text.lines().find_map(|line| line.strip_prefix("read_bytes:")?.trim().parse().ok());
+    value.ok_or_else(|| io::Error::other("no read_bytes"))
+}
+
 /// Minor and major page faults of this process.
 pub fn page_faults() -> (u64, u64) {
     let mut usage = std::mem::MaybeUninit::<libc::rusage>::zeroed();
@@ -331,16 +338,18 @@ impl Mapping {
         Ok(mapping)
     }
 
-    /// Its length.
-    pub fn len_bytes(&self) -> usize {
-        self.len_bytes
+    /// Its bytes.
+    pub fn bytes(&self) -> &[u8] {
+        // SAFETY: the mapping, which nobody writes to; a file is never shortened while it is mapped.
+        unsafe { std::slice::from_raw_parts(self.address.cast(), self.len_bytes) }
     }
 
-    /// The byte at this position.
-    pub fn byte(&self, at: usize) -> u8 {
-        assert!(at < self.len_bytes);
-        // SAFETY: within the mapping; a file is never shortened while it is mapped.
-        unsafe { self.address.cast::<u8>().add(at).read_volatile() }
+    /// Has the kernel write to all of it.
+    pub fn fill_by_kernel(&mut self) -> io::Result<()> {
+        let zeroes = std::fs::File::open("/dev/zero")?;
+        // SAFETY: the mapping, which is writable and nobody else's.
+        let bytes = unsafe { std::slice::from_raw_parts_mut(self.address.cast::<u8>(), self.len_bytes) };
+        read_full(zeroes.as_fd(), bytes).map(drop)
     }
 
     /// Writes a byte of each page.

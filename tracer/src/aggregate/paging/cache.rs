@@ -13,7 +13,7 @@ const MAX_FILES: usize = 4_096;
 pub struct File {
     /// Who brought in its first page: thread and process.
     pub by: (u32, u32),
-    /// Its size then.
+    /// Its size then; later ones are among its pages' counts.
     pub size_bytes: u64,
     /// The last part of its path; empty: not known.
     pub name: [u8; FILE_NAME_BYTES],

@@ -148,8 +148,9 @@ impl Aggregate {
         if !cache.active && cache.files.is_empty() {
             return;
         }
-        let mut files: Vec<_> = cache.files.iter().filter(|(_, file)| file.pages.added > 0).collect();
-        files.sort_by_key(|(key, file)| (Reverse(file.pages.added), **key));
+        let mut files: Vec<_> =
+            cache.files.iter().filter(|(_, file)| file.pages.read > 0 || file.pages.written > 0).collect();
+        files.sort_by_key(|(key, file)| (Reverse((file.pages.read, file.pages.written)), **key));
         section.files_over = cache.over + files.split_off(files.len().min(MAX_ROWS)).len() as u64;
         section.files = Some(files.into_iter().map(|(key, file)| self.cached_file(*key, file, who)).collect());
     }
@@ -159,15 +160,17 @@ impl Aggregate {
         let device = format!("{}:{}", device >> MINOR_BITS, device & ((1 << MINOR_BITS) - 1));
         let end = file.name.iter().position(|byte| *byte == 0).unwrap_or(file.name.len());
         let name = (end > 0).then(|| printable(&file.name[..end]));
-        let added_bytes = file.pages.added.saturating_mul(PAGE_BYTES);
+        let read_bytes = file.pages.read.saturating_mul(PAGE_BYTES);
+        let size_bytes = file.size_bytes.max(file.pages.size_bytes);
         CachedFile {
             path: self.objects.path_of(tgid, inode, &device).or(name),
             inode,
             device,
             whose: who.thread(tgid, tid),
-            size_bytes: file.size_bytes,
-            added_bytes,
-            reread_factor: (file.size_bytes > 0).then(|| added_bytes as f64 / file.size_bytes as f64),
+            size_bytes,
+            read_bytes,
+            written_bytes: file.pages.written.saturating_mul(PAGE_BYTES),
+            reread_factor: (size_bytes > 0).then(|| read_bytes as f64 / size_bytes as f64),
             reclaimed_own_bytes: file.pages.reclaimed_own.saturating_mul(PAGE_BYTES),
             reclaimed_others_bytes: file.pages.reclaimed_others.saturating_mul(PAGE_BYTES),
             dropped_bytes: file.pages.dropped.saturating_mul(PAGE_BYTES),

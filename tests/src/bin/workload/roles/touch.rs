@@ -1,6 +1,7 @@
 //! `touch`: memory is mapped and touched for the first time, once (a page fault for each page), or with `--churn` again and again, given
 //! back each time. Healthy: the same work on memory that is kept.
 
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
@@ -22,6 +23,12 @@ pub struct Options {
     /// A part of the memory only, all the time: what else is mapped stays untouched.
     #[arg(long)]
     healthy: bool,
+    /// The kernel touches it, in a system call.
+    #[arg(long)]
+    by_kernel: bool,
+    /// The folder of a memory cgroup to go to.
+    #[arg(long)]
+    cgroup: Option<PathBuf>,
     /// Computes for this long before each pass.
     #[arg(long, value_parser = roles::duration, default_value = "0ms")]
     compute: Duration,
@@ -40,6 +47,9 @@ impl roles::Options for Options {
     fn run(&self, run: &mut Run) -> anyhow::Result<()> {
         let len_bytes = self.mib << 20;
         let map = |len_bytes| sys::Mapping::new(len_bytes, false).context("cannot map memory");
+        if let Some(cgroup) = &self.cgroup {
+            roles::enter_cgroup(cgroup)?;
+        }
         run.ready(&[]);
         let before = sys::page_faults();
         let started = Instant::now();
@@ -50,6 +60,8 @@ impl roles::Options for Options {
                 for _ in 0..len_bytes / KEPT_BYTES {
                     touch_pages(&mut kept);
                 }
+            } else if self.by_kernel {
+                kept.fill_by_kernel().context("cannot read zeroes")?;
             } else if self.churn {
                 touch_pages(&mut map(len_bytes)?);
             } else {

@@ -1,0 +1,334 @@
+//! Page faults, reclaim, the page cache and kills: what is counted against what the programs and the kernel count themselves, and the
+//! findings with their healthy twins.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use crate::harness::memory::MemoryCgroup;
+use crate::harness::{self, Report, Traced, Tracer, close, list, number, python, text, whole, workload};
+
+const MIB: u64 = 1 << 20;
+
+/// What these tests need beside the scheduler's switches.
+const FAMILIES: [&str; 2] = ["--family", "cpu,fault,reclaim,cache,oom"];
+
+/// A folder on a disk.
+fn disk() -> String {
+    harness::workspace().join("target").display().to_string()
+}
+
+/// A workload with all families that see memory, and stacks.
+fn traced(arguments: &str) -> Traced {
+    Tracer::run(workload(arguments)).options(&FAMILIES).go().expect_code(0)
+}
+
+/// The row of a process.
+fn faults(report: &Report, pid: u64) -> &Value {
+    let rows = list(&report.0["paging"], "faults");
+    rows.iter().find(|row| row["pid"] == pid).unwrap_or_else(|| panic!("process {pid} has page faults: {rows:?}"))
+}
+
+fn of_kind(row: &Value, kind: &str) -> f64 {
+    row["kinds"][kind].as_f64().unwrap_or(0.0)
+}
+
+/// The one finding of a class.
+#[track_caller]
+fn finding<'a>(report: &'a Report, class: &str) -> &'a Value {
+    let found = report.findings(class);
+    let [finding] = found[..] else {
+        panic!("one {class}, not {found:?}; observed: {}; rules: {}", report.0["observed"], report.0["rules"])
+    };
+    for evidence in list(finding, "evidence") {
+        let at = report.0.pointer(text(evidence, "source")).and_then(Value::as_f64);
+        assert_eq!(at, evidence["value"].as_f64(), "the report has what is cited: {evidence}");
+    }
+    finding
+}
+
+/// None of these classes is reported.
+#[track_caller]
+fn silent(report: &Report, classes: &[&str]) {
+    for class in classes {
+        assert!(report.findings(class).is_empty(), "{class} is silent: {}", report.0["findings"]);
+    }
+}
+
+/// What is not this run's own: others had the CPUs.
+const MEMORY_CLASSES: [&str; 8] = [
+    "page-fault-storm",
+    "allocation-churn",
+    "fork-copy-on-write",
+    "page-cache-thrash",
+    "cold-file-mapping",
+    "memory-limit",
+    "direct-reclaim",
+    "compaction-stall",
+];
+
+#[test]
+fn first_touches_are_counted_exactly_and_their_function_is_named() {
+    let traced = traced("touch --mib 2048");
+    let (truth, report) = (traced.truth(), traced.report());
+    let row = faults(&report, whole(&truth, "pid"));
+    close("first touches", of_kind(row, "anonymous"), number(&truth, "pages"), 0.01, 0.0);
+    let kernels = number(&truth, "minor_faults") + number(&truth, "major_faults");
+    close("page faults, against the kernel's own count", number(row, "total"), kernels, 0.01, 500.0);
+    close("memory held", number(row, "anonymous_most_bytes"), 2048.0 * MIB as f64, 0.01, 4.0 * MIB as f64);
+    let function = list(row, "functions").iter().find(|function| function["kind"] == "anonymous").expect("stacks");
+    assert!(text(function, "function").contains("touch_pages"), "{function}");
+    assert!(number(function, "share") > 0.95, "{function}");
+    let finding = finding(&report, "page-fault-storm");
+    assert_eq!(finding["culprit"]["pid"], truth["pid"], "{finding}");
+    assert!(text(&finding["culprit"], "function").contains("touch_pages"), "{finding}");
+    report.assert_sums();
+    report.assert_path();
+}
+
+#[test]
+fn page_faults_of_the_kernel_for_a_process_are_its_own() {
+    let traced = traced("touch --mib 64 --by-kernel");
+    let (truth, report) = (traced.truth(), traced.report());
+    let row = faults(&report, whole(&truth, "pid"));
+    close("first touches in a system call", of_kind(row, "anonymous"), number(&truth, "pages"), 0.01, 600.0);
+}
+
+#[test]
+fn the_last_page_faults_of_a_process_are_counted() {
+    // Fewer than what makes a record.
+    let traced = traced("touch --mib 1");
+    let (truth, report) = (traced.truth(), traced.report());
+    let row = faults(&report, whole(&truth, "pid"));
+    assert!(of_kind(row, "anonymous") >= number(&truth, "pages"), "all are there: {row}");
+}
+
+#[test]
+fn memory_that_is_kept_is_no_storm() {
+    for _ in 0..crate::healthy::repeats() {
+        let traced = traced("touch --mib 512 --passes 4 --healthy --compute 200ms");
+        silent(&traced.report(), &MEMORY_CLASSES);
+    }
+}
+
+/// A Python program of memory.py.
+fn of_python(arguments: &str) -> (Value, Report) {
+    let traced = Tracer::run(python("memory.py", arguments)).options(&FAMILIES).go().expect_code(0);
+    (traced.truth(), traced.report())
+}
+
+#[test]
+fn an_array_made_anew_in_each_step_is_churn_and_its_line_is_named() {
+    let (truth, report) = of_python("churn");
+    let finding = finding(&report, "allocation-churn");
+    let culprit = &finding["culprit"];
+    assert_eq!(culprit["pid"], truth["pid"], "{finding}");
+    assert_eq!((text(culprit, "function"), culprit["line"].is_number()), ("train_step", true), "{finding}");
+    assert!(text(culprit, "file").ends_with("memory.py"), "{finding}");
+    let row = faults(&report, whole(&truth, "pid"));
+    // 40 steps of 64 MiB; the allocator may keep some of it.
+    assert!(of_kind(row, "anonymous") > 30.0 * 16_384.0, "{row}");
+    assert!(number(finding, "lost_s") <= 1.05 * number(&truth, "took_s"), "{finding}");
+    silent(&report, &["page-fault-storm", "fork-copy-on-write"]);
+}
+
+#[test]
+fn a_buffer_that_is_used_again_is_no_churn() {
+    for _ in 0..crate::healthy::repeats() {
+        let (_, report) = of_python("churn --healthy");
+        silent(&report, &MEMORY_CLASSES);
+    }
+}
+
+#[test]
+fn strings_that_forked_workers_look_at_are_copied_page_by_page() {
+    let (truth, report) = of_python("cow");
+    let finding = finding(&report, "fork-copy-on-write");
+    let workers = list(&truth, "workers");
+    let blamed: Vec<&Value> = list(finding, "victims").iter().map(|victim| &victim["pid"]).collect();
+    assert_eq!(blamed.len(), workers.len(), "both workers and nobody else: {finding}");
+    for worker in workers {
+        assert!(blamed.contains(&&worker["pid"]), "{} is named: {finding}", worker["pid"]);
+        let copied = of_kind(faults(&report, whole(worker, "pid")), "copy_on_write") * 4096.0;
+        close("bytes copied, against Private_Dirty", copied, number(worker, "private_dirty_bytes"), 0.10, 0.0);
+    }
+    assert_eq!(finding["culprit"]["function"], "look_at_samples", "{finding}");
+}
+
+#[test]
+fn numbers_in_an_array_are_shared_with_forked_workers() {
+    for _ in 0..crate::healthy::repeats() {
+        let (_, report) = of_python("cow --healthy");
+        silent(&report, &["fork-copy-on-write", "allocation-churn"]);
+    }
+}
+
+/// The row of a file.
+fn file(report: &Report, path: &str) -> Value {
+    let files = list(&report.0["paging"], "files");
+    files.iter().find(|file| file["path"] == path).unwrap_or_else(|| panic!("{path} is told: {files:?}")).clone()
+}
+
+#[test]
+fn a_mapped_file_that_does_not_fit_its_cgroup_is_read_again_and_again() {
+    let Some(cgroup) = MemoryCgroup::new(256 * MIB) else { return };
+    let arguments = "mapped-file --mib 512 --passes 6";
+    let traced = traced(&format!("{arguments} --folder {} --cgroup {}", disk(), cgroup.folder().display()));
+    let (truth, report) = (traced.truth(), traced.report());
+    let path = text(&truth, "path");
+    let row = file(&report, path);
+    let wanted = number(&truth, "disk_read_bytes") / number(&truth, "size_bytes");
+    close("how often the file was read", number(&row, "reread_factor"), wanted, 0.10, 0.0);
+    assert!(number(&row, "reclaimed_own_bytes") > number(&truth, "size_bytes"), "it threw out its own pages: {row}");
+    let finding = finding(&report, "page-cache-thrash");
+    let culprit = &finding["culprit"];
+    assert_eq!((culprit["path"].as_str(), &culprit["pid"]), (Some(path), &truth["pid"]), "{finding}");
+    assert!(text(culprit, "function").contains("read_in_order"), "{finding}");
+    if !cgroup.is_unified() {
+        assert_eq!(culprit["cgroup"], cgroup.path(), "the cgroup is named: {finding}");
+    }
+    silent(&report, &["memory-limit", "cold-file-mapping"]);
+}
+
+#[test]
+fn a_mapped_file_that_fits_is_no_thrash_on_the_first_pass_either() {
+    for _ in 0..crate::healthy::repeats() {
+        let Some(cgroup) = MemoryCgroup::new(1024 * MIB) else { return };
+        for passes in [1, 6] {
+            let arguments = format!("mapped-file --mib 512 --passes {passes}");
+            let traced = traced(&format!("{arguments} --folder {} --cgroup {}", disk(), cgroup.folder().display()));
+            silent(&traced.report(), &["page-cache-thrash", "memory-limit"]);
+        }
+    }
+}
+
+#[test]
+fn a_cold_mapped_file_is_named_with_the_time_that_its_pages_took() {
+    let traced = traced(&format!("mapped-file --mib 256 --random 24000 --folder {}", disk()));
+    let (truth, report) = (traced.truth(), traced.report());
+    let finding = finding(&report, "cold-file-mapping");
+    let culprit = &finding["culprit"];
+    assert_eq!((&culprit["path"], &culprit["tid"]), (&truth["path"], &truth["pid"]), "{finding}");
+    assert!(text(culprit, "function").contains("read_pages"), "{finding}");
+    let row = faults(&report, whole(&truth, "pid"));
+    close("faults that had to read", of_kind(row, "file_major"), number(&truth, "major_faults"), 0.01, 2.0);
+    close("time in page faults", number(finding, "lost_s"), number(&truth, "in_faults_s"), 0.10, 0.05);
+    silent(&report, &["page-cache-thrash"]);
+}
+
+#[test]
+fn a_warm_mapped_file_is_silent() {
+    for _ in 0..crate::healthy::repeats() {
+        let traced = traced(&format!("mapped-file --mib 256 --random 24000 --warm --folder {}", disk()));
+        silent(&traced.report(), &["page-cache-thrash", "cold-file-mapping"]);
+    }
+}
+
+/// The kernel's own tracing of a process's reclaim, by the files of tracefs.
+struct Reclaims {
+    folder: PathBuf,
+}
+
+impl Reclaims {
+    fn start() -> Option<Self> {
+        let Some(root) = crate::harness::host::tracefs() else {
+            eprintln!("not tested: tracefs is not mounted");
+            return None;
+        };
+        let folder = root.join(format!("instances/live-{}", fastrand::u32(..)));
+        std::fs::create_dir(&folder).expect("an instance of tracefs");
+        let reclaims = Reclaims { folder };
+        reclaims.write("trace_clock", "mono");
+        reclaims.write("buffer_size_kb", "8192");
+        for event in ["mm_vmscan_memcg_reclaim_begin", "mm_vmscan_memcg_reclaim_end"] {
+            reclaims.write(&format!("events/vmscan/{event}/enable"), "1");
+        }
+        Some(reclaims)
+    }
+
+    fn write(&self, file: &str, text: &str) {
+        let path: &Path = &self.folder;
+        std::fs::write(path.join(file), text).unwrap_or_else(|error| panic!("cannot write {file}: {error}"));
+    }
+
+    /// How often a thread reclaimed, and for how long.
+    fn of(&self, tid: u64) -> (f64, f64) {
+        let text = std::fs::read_to_string(self.folder.join("trace")).expect("the trace");
+        let (mut count, mut total_s, mut since) = (0.0, 0.0, None);
+        for line in text.lines().filter(|line| !line.starts_with('#')) {
+            let Some((head, event)) = line.split_once(": mm_vmscan_memcg_reclaim_") else { continue };
+            let mut fields = head.split_whitespace().rev();
+            let (Some(ts), Some(task)) = (fields.next(), head.split_whitespace().next()) else { continue };
+            if task.rsplit('-').next() != Some(&tid.to_string()) {
+                continue;
+            }
+            let ts: f64 = ts.parse().expect("a time");
+            if event.starts_with("begin") {
+                since = Some(ts);
+            } else if let Some(since) = since.take() {
+                count += 1.0;
+                total_s += ts - since;
+            }
+        }
+        (count, total_s)
+    }
+}
+
+impl Drop for Reclaims {
+    fn drop(&mut self) {
+        self.write("events/enable", "0");
+        let _ = std::fs::remove_dir(&self.folder);
+    }
+}
+
+#[test]
+fn a_writer_at_its_cgroups_limit_spends_its_time_in_reclaim() {
+    let Some(cgroup) = MemoryCgroup::new(64 * MIB) else { return };
+    let Some(kernel) = Reclaims::start() else { return };
+    let traced = traced(&format!("dirty-writer --mib 3072 --folder {} --cgroup {}", disk(), cgroup.folder().display()));
+    let (truth, report) = (traced.truth(), traced.report());
+    let pid = whole(&truth, "pid");
+    let (count, total_s) = kernel.of(pid);
+    let stalls = list(&report.0["paging"], "stalls");
+    let own = stalls.iter().find(|stall| stall["tid"] == pid).unwrap_or_else(|| panic!("it has stalls: {stalls:?}"));
+    assert_eq!(number(own, "count"), count, "each is counted: {own}");
+    close("time in reclaim, against the kernel's tracepoints", number(own, "total_s"), total_s, 0.10, 0.0);
+    let finding = finding(&report, "memory-limit");
+    assert_eq!(finding["culprit"]["pid"], truth["pid"], "{finding}");
+    assert!(
+        text(&finding["culprit"], "function").contains("write_shard")
+            || text(&finding["culprit"], "function").contains("dirty_writer"),
+        "{finding}"
+    );
+    if !cgroup.is_unified() {
+        assert_eq!(finding["culprit"]["cgroup"], cgroup.path(), "the cgroup is named: {finding}");
+    }
+    silent(&report, &["page-cache-thrash"]);
+    let thread = report.thread(pid);
+    assert!(harness::report::state(thread, "memory") > 0.0, "it waited within reclaim: {thread}");
+}
+
+#[test]
+fn a_writer_with_room_does_not_reclaim() {
+    for _ in 0..crate::healthy::repeats() {
+        let Some(cgroup) = MemoryCgroup::new(2048 * MIB) else { return };
+        let traced =
+            traced(&format!("dirty-writer --mib 512 --folder {} --cgroup {}", disk(), cgroup.folder().display()));
+        silent(&traced.report(), &["memory-limit", "page-cache-thrash"]);
+        assert!(list(&traced.report().0["paging"], "stalls").is_empty(), "{}", traced.report().0["paging"]);
+    }
+}
+
+#[test]
+fn a_process_that_is_killed_for_want_of_memory_is_told_with_what_it_held() {
+    let Some(cgroup) = MemoryCgroup::new(64 * MIB) else { return };
+    let arguments = format!("touch --mib 256 --cgroup {}", cgroup.folder().display());
+    let killed = Tracer::run(workload(&arguments)).options(&FAMILIES).go().expect_code(137);
+    let report = killed.report();
+    let kills = list(&report.0["paging"], "kills");
+    let [kill] = kills else { panic!("one kill: {kills:?}") };
+    assert_eq!(kill["pid"], report.0["target"]["pids"][0], "{kill}");
+    close("what it held", number(kill, "anonymous_bytes"), 64.0 * MIB as f64, 0.10, 0.0);
+    let others = traced("cpu --duration 200ms");
+    assert!(list(&others.report().0["paging"], "kills").is_empty(), "nobody else is killed");
+}
