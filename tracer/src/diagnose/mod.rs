@@ -41,6 +41,8 @@ mod tests_fsync;
 #[cfg(test)]
 mod tests_kernel_locks;
 #[cfg(test)]
+mod tests_memory;
+#[cfg(test)]
 mod tests_python;
 #[cfg(test)]
 mod tests_spin;

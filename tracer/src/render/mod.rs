@@ -3,6 +3,7 @@
 mod critical_path;
 mod layout;
 mod ledger;
+mod paging;
 mod queues;
 mod stacks;
 pub mod text;

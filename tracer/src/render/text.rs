@@ -2,7 +2,7 @@
 
 use super::layout::{Align, Page, Tint};
 use super::ledger::{coverage, overhead};
-use super::{critical_path, queues, stacks};
+use super::{critical_path, paging, queues, stacks};
 use crate::model::report::{
     Context, Evidence, Finding, Futex, KernelLock, Owner, Report, Row, RuleStatus, Severity, Thread, Verdict, Wait,
     Waker,
@@ -51,6 +51,7 @@ pub fn render(report: &Report, style: Style) -> String {
     waits(&mut page, report);
     locks(&mut page, report);
     kernel_locks(&mut page, report);
+    paging::tables(&mut page, report);
     page.line("");
     stacks::quality(&mut page, report);
     coverage(&mut page, report);
@@ -254,7 +255,8 @@ fn legend(page: &mut Page, shown: &[&Thread]) {
         ("poll", "poll: any of several descriptors"),
         ("child", "child: a child process"),
         ("timer", "timer: a sleep"),
-        ("fault", "fault: memory"),
+        ("fault", "fault: a page of memory"),
+        ("memory", "memory: freeing it for want of it"),
         ("stopped", "stopped: by a signal or debugger"),
     ];
     parts.extend(states.into_iter().filter(|(state, _)| any(state)).map(|(_, text)| text));

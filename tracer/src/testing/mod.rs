@@ -4,7 +4,9 @@ pub mod raw;
 pub mod stacks;
 
 use tracer_common::lock::{Contended, Kind};
+use tracer_common::memory::{CachedFile, Faults, FileKey, Stalled, Victim};
 use tracer_common::record::{Header, meta, sched as kind};
+use tracer_common::record::{cache, fault, oom, reclaim};
 use tracer_common::sched::{
     COMM_BYTES, CgroupMove, Exec, Exit, Fork, NewTask, PATH_BYTES, Rename, Switch, SwitchFutex,
 };
@@ -422,6 +424,43 @@ pub fn one_of_each() -> Vec<Event> {
             Meta::Locks(LocksRecord { short: vec![ShortContentions { tgid: 10, kind: 9, count: 2, ns: 3 }] }),
         ),
         meta_event(19, Meta::CpuLimits(cpu_limits(0))),
+        Event::Faults(Faults {
+            header: header(fault::FAULTS, 19, 0),
+            tid: 11,
+            tgid: 10,
+            since_ts_ns: 5,
+            anonymous_pages: 300,
+            counts: [1, 2, 3, 4, 5, 6, 7, 8],
+        }),
+        Event::Stalled(Stalled {
+            header: header(reclaim::STALLED, 19, 0),
+            tid: 11,
+            tgid: 10,
+            since_ts_ns: 6,
+            total_ns: 7,
+            pages: 8,
+            count: 9,
+            kind: 1,
+            reserved: [0; 3],
+        }),
+        Event::CachedFile(Box::new(CachedFile {
+            header: header(cache::FILE, 19, 0),
+            tid: 11,
+            tgid: 10,
+            file: FileKey { inode: 77, device: 254 << 20, reserved: 0 },
+            size_bytes: 4096,
+            name: [b'x'; 64],
+        })),
+        Event::Victim(Box::new(Victim {
+            header: header(oom::VICTIM, 19, 0),
+            tid: 11,
+            tgid: 10,
+            by_tid: 12,
+            by_tgid: 12,
+            pages: [1, 2, 3, 4],
+            comm: comm("victim"),
+        })),
+        meta_event(19, Meta::Sums(SumsRecord::default())),
     ];
     events.extend(prologue(4));
     events.extend(epilogue(20, 8));

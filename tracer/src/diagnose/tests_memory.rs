@@ -1,0 +1,224 @@
+//! The rules on page faults, reclaim and the page cache, on constructed runs: what tells each from its look-alikes.
+
+use tracer_common::memory::{CachedFile, FAULT_KINDS, FaultKind, Faults, FileKey, STALL_IN_SWITCH, StallKind, Stalled};
+use tracer_common::record::{cache, fault, reclaim};
+use tracer_common::sched::{Switch, switch_flags};
+
+use super::tests::{assert_evidence_resolves, run, status};
+use crate::model::event::{Event, Meta};
+use crate::model::meta::{CacheRow, FamilyRecord, SumsRecord, TargetRecord};
+use crate::model::report::{Finding, Report, RuleStatus};
+use crate::testing::stacks::{cpu_ready, kernel, native, sample, stack, symbol};
+use crate::testing::{Leave, header, meta_event, new_task, switch};
+
+const START: u64 = 1_000_000_000;
+const MS: u64 = 1_000_000;
+/// The stack of a page fault below `touch`, and that of reclaim.
+const FAULTING: u64 = 100;
+const RECLAIMING: u64 = 101;
+/// Length of each run.
+const LONG_MS: u64 = 2_000;
+const FILE: u64 = 77;
+const MIB: u64 = 1 << 20;
+
+fn family(name: &str) -> Event {
+    let record = FamilyRecord { family: name.to_owned(), status: "ready".to_owned(), reason: None };
+    meta_event(START, Meta::Families(record))
+}
+
+/// The main thread (10) computes; half of its samples show this stack.
+fn computing(with: u64) -> Vec<Event> {
+    let target = TargetRecord { mode: "run".to_owned(), pids: vec![10], ..TargetRecord::default() };
+    let mut events = vec![
+        cpu_ready(),
+        family("fault"),
+        family("reclaim"),
+        family("cache"),
+        kernel(1, 0xffff_8000_0000),
+        kernel(2, 0xffff_8000_1000),
+        native(3, 1, 0x1000),
+        symbol(1, &[("handle_mm_fault", None)]),
+        symbol(2, &[("try_to_free_mem_cgroup_pages", None)]),
+        symbol(3, &[("touch", None)]),
+        stack(FAULTING, &[1, 3]),
+        stack(RECLAIMING, &[2, 1, 3]),
+        stack(102, &[3]),
+        meta_event(START, Meta::Target(target)),
+        Event::NewTask(new_task(START, 10, 10, 1, "main")),
+        Event::Switch(switch(START, 0, 0, 10, Leave::Preempted)),
+    ];
+    for at in 0..LONG_MS / 10 {
+        let stack = if at % 2 == 0 { with } else { 102 };
+        events.push(sample(START + (at * 10 + 1) * MS, 10, 10, stack, 10 * MS));
+    }
+    events
+}
+
+fn faults(kind: FaultKind, tgid: u32, count: u32, anonymous_pages: u64) -> Event {
+    let mut counts = [0; FAULT_KINDS];
+    counts[kind as usize] = count;
+    Event::Faults(Faults {
+        header: header(fault::FAULTS, START + LONG_MS / 2 * MS, 0),
+        tid: tgid,
+        tgid,
+        since_ts_ns: START + MS,
+        anonymous_pages,
+        counts,
+    })
+}
+
+fn of_class<'a>(report: &'a Report, class: &str) -> Option<&'a Finding> {
+    report.findings.iter().find(|finding| finding.class == class)
+}
+
+#[test]
+fn memory_that_is_kept_is_a_storm_and_memory_that_is_given_back_is_churn() {
+    let touching = |held: u64| {
+        let mut events = computing(FAULTING);
+        events.push(faults(FaultKind::Anonymous, 10, 262_144, held));
+        run(events, LONG_MS)
+    };
+    let kept = touching(262_000);
+    assert_eq!(status(&kept, "allocation-churn"), RuleStatus::Silent);
+    let storm = of_class(&kept, "page-fault-storm").expect("1 GiB was touched");
+    assert!((storm.lost_s.expect("seconds") - 1.0).abs() < 0.05, "half of the samples: {storm:?}");
+    assert_evidence_resolves(&kept);
+    let given_back = touching(16_384);
+    assert_eq!(status(&given_back, "page-fault-storm"), RuleStatus::Silent);
+    assert!(of_class(&given_back, "allocation-churn").is_some(), "1 GiB though it held 64 MiB: {:?}", given_back.rules);
+    assert_evidence_resolves(&given_back);
+}
+
+#[test]
+fn without_the_size_that_a_process_had_neither_is_claimed() {
+    let mut events = computing(FAULTING);
+    events.push(faults(FaultKind::Anonymous, 10, 262_144, 0));
+    let report = run(events, LONG_MS);
+    for class in ["page-fault-storm", "allocation-churn"] {
+        assert_eq!(status(&report, class), RuleStatus::Silent, "{class}");
+    }
+}
+
+#[test]
+fn pages_are_copied_of_a_parent_that_has_them() {
+    let forked = |parent_pages: u64| {
+        let mut events = computing(102);
+        events.push(Event::NewTask(new_task(START + MS, 20, 20, 10, "worker")));
+        events.push(faults(FaultKind::Anonymous, 10, 100_000, parent_pages));
+        events.push(faults(FaultKind::CopyOnWrite, 20, 60_000, 70_000));
+        run(events, LONG_MS)
+    };
+    let shared = forked(100_000);
+    let finding = of_class(&shared, "fork-copy-on-write").expect("240 MiB were copied");
+    assert_eq!(finding.victims.first().and_then(|victim| victim.pid), Some(20));
+    assert_evidence_resolves(&shared);
+    // A process whose children are gone writes to pages that nobody shares any more; its own parent is a small shell.
+    assert_eq!(status(&forked(500), "fork-copy-on-write"), RuleStatus::Silent);
+}
+
+/// Pages of the file: read, thrown out for want of memory, given up otherwise; in sizes of the file.
+fn cached(read: u64, reclaimed: u64, dropped: u64) -> Vec<Event> {
+    let size_bytes = 256 * MIB;
+    let pages = size_bytes / 4096;
+    let file = FileKey { inode: FILE, device: 254 << 20, reserved: 0 };
+    let mut name = [0; 64];
+    name[..5].copy_from_slice(b"shard");
+    let record = CachedFile { header: header(cache::FILE, START + MS, 0), tid: 10, tgid: 10, file, size_bytes, name };
+    let row = CacheRow {
+        device: 254 << 20,
+        inode: FILE,
+        read: read * pages,
+        reclaimed_own: reclaimed * pages,
+        dropped: dropped * pages,
+        size_bytes,
+        ..CacheRow::default()
+    };
+    let sums = SumsRecord { files: vec![row], ..SumsRecord::default() };
+    vec![Event::CachedFile(Box::new(record)), meta_event(START + LONG_MS * MS, Meta::Sums(sums))]
+}
+
+/// The main thread waits for pages of the file in half of its time.
+fn waiting(rest: Vec<Event>) -> Report {
+    let mut events = computing(102);
+    for round in 0..LONG_MS / 10 {
+        let at = |ms: u64| START + round * 10 * MS + ms * MS;
+        let mut leaves: Switch = switch(at(5), 0, 10, 0, Leave::Fault);
+        (leaves.fd_kind, leaves.object, leaves.arg0) = (1, FILE, u32::MAX);
+        events.push(Event::Switch(leaves));
+        events.push(Event::Switch(switch(at(10), 0, 0, 10, Leave::Preempted)));
+    }
+    events.extend(rest);
+    run(events, LONG_MS)
+}
+
+#[test]
+fn a_file_that_is_read_once_is_cold_and_one_that_is_thrown_out_and_read_again_thrashes() {
+    let once = waiting(cached(1, 0, 0));
+    assert_eq!(status(&once, "page-cache-thrash"), RuleStatus::Silent);
+    let cold = of_class(&once, "cold-file-mapping").expect("it waited for its pages");
+    assert!((cold.lost_s.expect("seconds") - 1.0).abs() < 0.05, "{cold:?}");
+    assert_eq!(cold.culprit.as_ref().and_then(|culprit| culprit.path.as_deref()), Some("shard"));
+    assert_evidence_resolves(&once);
+    let again = waiting(cached(6, 5, 0));
+    assert_eq!(status(&again, "cold-file-mapping"), RuleStatus::Silent);
+    assert!(of_class(&again, "page-cache-thrash").is_some(), "{:?}", again.rules);
+    assert_evidence_resolves(&again);
+    // Somebody gave the pages up on purpose between two reads: no want of memory.
+    let on_purpose = waiting(cached(6, 0, 5));
+    assert_eq!(status(&on_purpose, "page-cache-thrash"), RuleStatus::Silent);
+}
+
+/// The main thread frees memory in half of its time, waiting; each time the kernel tells how long.
+fn stalling(kind: StallKind) -> Vec<Event> {
+    let mut events = computing(102);
+    for round in 0..LONG_MS / 10 {
+        let at = |ms: u64| START + round * 10 * MS + ms * MS;
+        let mut leaves = switch(at(5), 0, 10, 0, Leave::Fault);
+        leaves.flags |= (STALL_IN_SWITCH + kind as u16) << switch_flags::LOCK_SHIFT;
+        events.push(Event::Switch(leaves));
+        events.push(Event::Switch(switch(at(10), 0, 0, 10, Leave::Preempted)));
+        events.push(Event::Stalled(Stalled {
+            header: header(reclaim::STALLED, at(10), 0),
+            tid: 10,
+            tgid: 10,
+            since_ts_ns: at(5),
+            total_ns: 5 * MS,
+            pages: 64,
+            count: 2,
+            kind: kind as u8,
+            reserved: [0; 3],
+        }));
+    }
+    events
+}
+
+#[test]
+fn each_kind_of_stall_is_a_class_of_its_own() {
+    let classes = [
+        (StallKind::MemcgReclaim, "memory-limit"),
+        (StallKind::DirectReclaim, "direct-reclaim"),
+        (StallKind::Compaction, "compaction-stall"),
+    ];
+    for (kind, class) in classes {
+        let report = run(stalling(kind), LONG_MS);
+        let finding = of_class(&report, class).unwrap_or_else(|| panic!("{class}: {:?}", report.rules));
+        assert!((finding.lost_s.expect("seconds") - 1.0).abs() < 0.05, "{class}: {finding:?}");
+        assert_eq!(finding.culprit.as_ref().and_then(|culprit| culprit.tid), Some(10), "{class}");
+        assert_evidence_resolves(&report);
+        for (_, other) in classes.iter().filter(|(_, other)| *other != class) {
+            assert!(of_class(&report, other).is_none(), "{class} is not {other}");
+        }
+        let proven = class == "memory-limit";
+        assert_eq!(status(&report, class) == RuleStatus::Unproven, !proven, "{class}: no test host runs out of memory");
+    }
+}
+
+#[test]
+fn reclaim_that_makes_room_for_a_file_that_does_not_fit_is_thrash_alone() {
+    let mut events = stalling(StallKind::MemcgReclaim);
+    events.extend(cached(6, 5, 0));
+    let report = run(events, LONG_MS);
+    assert!(of_class(&report, "page-cache-thrash").is_some(), "{:?}", report.rules);
+    assert!(of_class(&report, "memory-limit").is_none(), "it is how the other shows");
+    assert!(report.observed.iter().any(|finding| finding.class == "memory-limit"), "but seen");
+}
