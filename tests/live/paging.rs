@@ -328,6 +328,10 @@ fn a_process_that_is_killed_for_want_of_memory_is_told_with_what_it_held() {
     let kills = list(&report.0["paging"], "kills");
     let [kill] = kills else { panic!("one kill: {kills:?}") };
     assert_eq!(kill["pid"], report.0["target"]["pids"][0], "{kill}");
+    let finding = finding(&report, "oom-kill");
+    assert_eq!(finding["culprit"]["pid"], kill["pid"], "{finding}");
+    assert!(text(&finding["culprit"], "function").contains("touch_pages"), "what grew is named: {finding}");
+    assert_eq!(report.0["verdict"], "bottleneck", "{}", report.0["verdict_reason"]);
     close("what it held", number(kill, "anonymous_bytes"), 64.0 * MIB as f64, 0.10, 0.0);
     let others = traced("cpu --duration 200ms");
     assert!(list(&others.report().0["paging"], "kills").is_empty(), "nobody else is killed");

@@ -87,6 +87,23 @@ recorded! {
         "more spinning threads than CPUs, on a crowded host";
     low_priority "low-priority" "./workload crowded --cpu 0 --nice 19 --duration 2s beside one at nice 0, run --family sched"
         "a thread of low priority beside one of a normal one";
+    first_touch "first-touch" "./workload touch --mib 2048, without debug information; run --family sched,cpu,fault,reclaim,cache,oom"
+        "two GiB are touched for the first time";
+    churn "churn" "./workload touch --mib 64 --passes 24 --churn --compute 10ms, likewise; run --family sched,cpu,fault"
+        "memory is mapped, touched and given back over and over";
+    dirty_writer "dirty-writer"
+        "./workload dirty-writer --mib 2600 --folder /srv/models --cgroup CGROUP, likewise, with a limit of 64 MiB; run --family sched,cpu,reclaim,cache"
+        "a writer whose cgroup is at its limit frees memory instead of writing";
+    thrash "thrash"
+        "./workload mapped-file --mib 192 --passes 20 --folder /srv/models --cgroup CGROUP, likewise, with a limit of 128 MiB; run --family sched,cpu,fault,reclaim,cache"
+        "a mapped file that does not fit into its cgroup is read again and again";
+    cold "cold" "./workload mapped-file --mib 96 --random 9000 --folder /srv/models, likewise; run --family sched,cpu,fault,cache"
+        "a mapped file is read as it is touched, page by page";
+    cow "cow" "/usr/bin/python3 memory.py cow, run --family sched,cpu,fault"
+        "forked workers look at the strings of their parent, which copies them";
+    oom_kill "oom-kill"
+        "./workload touch --mib 256 --cgroup CGROUP, without debug information, with a limit of 128 MiB; run --family sched,cpu,fault,oom"
+        "the kernel kills a process for want of memory";
     fsync "fsync" "nice -n -20 ./workload items fsync --items 3300 --loops 20000, run --family sched"
         "each item is synced to a file";
     starved "starved" "nice -n -20 ./workload items producer --items 200 --loops 200000, run --family sched"

@@ -15,6 +15,7 @@ mod input_starvation;
 mod kernel_lock_contention;
 mod logging_convoy;
 mod lost;
+mod oom_kill;
 mod page_cache;
 mod page_faults;
 mod parties;
@@ -96,6 +97,7 @@ pub trait Rule: Sync {
 /// or host, since it makes everything else wait.
 pub const RULES: &[&dyn Rule] = &[
     &deadlock::Deadlock,
+    &oom_kill::OomKill,
     &cpu_quota::CpuQuotaThrottling,
     &cpu_host::CpuSteal,
     &cpu_host::IrqLoad,

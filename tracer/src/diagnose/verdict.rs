@@ -2,7 +2,7 @@
 //! everything was seen.
 
 use super::{parties, sched_share, unknown_time};
-use crate::model::report::{Futex, Report, Row, Severity, Verdict};
+use crate::model::report::{Futex, Report, Row, RuleStatus, Severity, Verdict};
 use crate::model::units::{count, duration, percent};
 
 /// Under this share of events seen nothing is called healthy.
@@ -48,8 +48,13 @@ fn judge(report: &Report) -> (Verdict, String) {
     if let Some(stuck) = stuck(report) {
         return (Verdict::Inconclusive, stuck);
     }
-    let classes: Vec<&str> = report.rules.iter().map(|rule| rule.class.as_str()).collect();
-    let mut reason = format!("nothing that this version looks for limits the run ({})", classes.join(", "));
+    let looked = report.rules.iter().filter(|rule| rule.status != RuleStatus::CouldNotRun);
+    let classes: Vec<&str> = looked.map(|rule| rule.class.as_str()).collect();
+    let mut reason = format!("nothing that was looked for limits the run ({})", classes.join(", "));
+    let blind = report.rules.len() - classes.len();
+    if blind > 0 {
+        reason.push_str(&format!("; {} could not look", count(blind as u64, "rule")));
+    }
     if let Some(queued) = queued(report) {
         reason.push_str("; ");
         reason.push_str(&queued);
