@@ -21,6 +21,7 @@ mod kernel_locks;
 mod ledger;
 mod locks;
 mod lost_seconds;
+mod memory;
 mod namespaces;
 mod paging;
 mod python_runtime;

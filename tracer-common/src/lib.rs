@@ -39,11 +39,13 @@ pub enum FamilyId {
     Cache = 6,
     /// Processes killed for want of memory.
     Oom = 7,
+    /// Sizes of processes and cgroups, which user space reads.
+    Rss = 8,
 }
 
 impl FamilyId {
     /// Every family that has kernel records, in the order of its number.
-    pub const ALL: [FamilyId; 7] = [
+    pub const ALL: [FamilyId; 8] = [
         FamilyId::Sched,
         FamilyId::Cpu,
         FamilyId::Lock,
@@ -51,6 +53,7 @@ impl FamilyId {
         FamilyId::Reclaim,
         FamilyId::Cache,
         FamilyId::Oom,
+        FamilyId::Rss,
     ];
 
     /// The family with this number.
@@ -63,10 +66,11 @@ impl FamilyId {
             5 => Some(FamilyId::Reclaim),
             6 => Some(FamilyId::Cache),
             7 => Some(FamilyId::Oom),
+            8 => Some(FamilyId::Rss),
             _ => None,
         }
     }
 }
 
 /// Number of slots in arrays indexed by [`FamilyId`].
-pub const FAMILY_SLOTS: usize = 8;
+pub const FAMILY_SLOTS: usize = 9;

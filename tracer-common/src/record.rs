@@ -135,4 +135,6 @@ pub mod meta {
     pub const OBJECTS: u16 = super::kind(0, 18);
     /// What the families that see memory keep in maps: pages in the page cache by file, and at the end what has no record.
     pub const SUMS: u16 = super::kind(0, 22);
+    /// Sizes of processes, of their cgroups, and of the host.
+    pub const MEMORY: u16 = super::kind(0, 24);
 }

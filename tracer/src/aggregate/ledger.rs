@@ -140,6 +140,7 @@ const fn family_name(id: FamilyId) -> &'static str {
         FamilyId::Reclaim => "reclaim",
         FamilyId::Cache => "cache",
         FamilyId::Oom => "oom",
+        FamilyId::Rss => "rss",
     }
 }
 

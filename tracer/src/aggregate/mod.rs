@@ -17,6 +17,7 @@ mod lifecycle;
 mod limits;
 pub mod lock_kinds;
 mod locks;
+mod memory;
 pub mod names;
 mod objects;
 mod open_waits;
@@ -47,6 +48,7 @@ use self::kernel_locks::KernelLocks;
 use self::ledger::Ledger;
 use self::limits::Limits;
 use self::locks::Locks;
+use self::memory::Memory;
 use self::names::{NameId, Names};
 use self::objects::Objects;
 use self::paging::Paging;
@@ -112,6 +114,7 @@ pub struct Aggregate {
     /// The records tell threads held back by a quota from others that are ready.
     tells_throttling: bool,
     paging: Paging,
+    memory: Memory,
     pythons: Pythons,
     stacks: Stacks,
     history: History,
@@ -147,6 +150,7 @@ impl Aggregate {
             objects: Objects::default(),
             tells_throttling: false,
             paging: Paging::default(),
+            memory: Memory::default(),
             pythons: Pythons::default(),
             stacks: Stacks::default(),
             history: History::default(),
@@ -259,6 +263,7 @@ impl Aggregate {
             Meta::Python(python) => self.pythons.record(python),
             Meta::Objects(objects) => self.objects.record(objects),
             Meta::Sums(sums) => self.paging.sums(sums, &self.span),
+            Meta::Memory(memory) => self.memory.record(memory, &self.span),
             Meta::CpuLimits(limits) => self.limits.record(limits, &mut self.names),
             Meta::End(end) => {
                 self.end = Some(end.clone());

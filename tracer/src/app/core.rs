@@ -12,7 +12,7 @@ use std::{
 
 use tracer_common::record::meta;
 
-use super::{limits::Limits, objects::Objects, output, strangers::Strangers};
+use super::{limits::Limits, memory::Memory, objects::Objects, output, strangers::Strangers};
 use crate::{
     capture::{Options, Writer},
     kernel::{clock, live::push_meta},
@@ -41,6 +41,7 @@ struct Core {
     loss: Arc<CaptureLoss>,
     strangers: Strangers,
     limits: Limits,
+    memory: Memory,
     objects: Objects,
 }
 
@@ -75,6 +76,7 @@ pub fn spawn(
         loss: Arc::clone(&loss),
         strangers: Strangers::default(),
         limits: Limits::new(),
+        memory: Memory::new(),
         objects: Objects::new(),
     };
     let thread = std::thread::Builder::new().name("tracer-core".to_owned()).spawn(move || {
@@ -104,7 +106,9 @@ impl Core {
             self.pass(&names);
         }
         let mut more = Batch::new();
-        let last = self.limits.look(batch, &mut more) | self.objects.look(batch, &mut more);
+        let last = self.limits.look(batch, &mut more)
+            | self.memory.look(batch, &mut more)
+            | self.objects.look(batch, &mut more);
         if last {
             self.pass(&more);
         }

@@ -32,6 +32,7 @@ impl Pinned {
             | meta::NAME
             | meta::CPU_LIMITS
             | meta::SUMS
+            | meta::MEMORY
             | meta::END => {}
             meta::MODULE | meta::FRAME | meta::STACK | meta::SYMBOL | meta::OBJECTS => {}
             meta::SEED => self.keep(record, true),

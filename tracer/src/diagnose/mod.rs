@@ -15,6 +15,7 @@ mod input_starvation;
 mod kernel_lock_contention;
 mod logging_convoy;
 mod lost;
+mod oom_forecast;
 mod oom_kill;
 mod page_cache;
 mod page_faults;
@@ -98,6 +99,7 @@ pub trait Rule: Sync {
 pub const RULES: &[&dyn Rule] = &[
     &deadlock::Deadlock,
     &oom_kill::OomKill,
+    &oom_forecast::OomForecast,
     &cpu_quota::CpuQuotaThrottling,
     &cpu_host::CpuSteal,
     &cpu_host::IrqLoad,

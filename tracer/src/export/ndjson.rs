@@ -226,6 +226,7 @@ impl<'a, W: io::Write> Line<'a, W> {
             Meta::Python(payload) => self.fields(payload),
             Meta::Objects(payload) => self.fields(payload),
             Meta::Sums(payload) => self.fields(payload),
+            Meta::Memory(payload) => self.fields(payload),
         }
     }
 

@@ -17,11 +17,12 @@ pub mod fault;
 pub mod lock;
 pub mod oom;
 pub mod reclaim;
+pub mod rss;
 pub mod sched;
 
 /// Every family, in the order of its number.
 pub const FAMILIES: &[&dyn Family] =
-    &[&sched::Sched, &cpu::Cpu, &lock::Lock, &fault::Fault, &reclaim::Reclaim, &cache::Cache, &oom::Oom];
+    &[&sched::Sched, &cpu::Cpu, &lock::Lock, &fault::Fault, &reclaim::Reclaim, &cache::Cache, &oom::Oom, &rss::Rss];
 
 /// Where a program attaches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]

@@ -18,42 +18,13 @@ pub struct Controller {
 impl Controller {
     /// The one of this host; none where it is not mounted.
     pub fn find() -> Option<Self> {
-        Self::among(&String::from_utf8_lossy(&proc::read("/proc/self/mountinfo")?))
-    }
-
-    /// The one in a text like /proc/self/mountinfo: of version 1 if there is one, since then the unified hierarchy lacks it.
-    fn among(mountinfo: &str) -> Option<Self> {
-        let mounts = mountinfo.lines().filter_map(|line| {
-            let (mount, kind) = line.split_once(" - ")?;
-            let mut fields = mount.split(' ').skip(3);
-            let (root, folder) = (fields.next()?, fields.next()?);
-            let mut kind = kind.split(' ');
-            let (kind, options) = (kind.next()?, kind.nth(1)?);
-            let unified = match kind {
-                "cgroup" if options.split(',').any(|option| option == "cpu") => false,
-                "cgroup2" => true,
-                _ => return None,
-            };
-            // Blanks in paths are escaped; no host mounts cgroups at such a path.
-            Some(Controller { folder: PathBuf::from(folder), root: root.to_owned(), unified })
-        });
-        mounts.min_by_key(|mount| mount.unified)
+        let (folder, root, unified) = mount_of("cpu")?;
+        Some(Controller { folder, root, unified })
     }
 
     /// The path of a thread's cgroup in this hierarchy.
     pub fn path_of(&self, tid: u32) -> Option<String> {
-        let text = proc::read(&format!("/proc/{tid}/cgroup"))?;
-        self.path_in(&String::from_utf8_lossy(&text)).map(str::to_owned)
-    }
-
-    fn path_in<'a>(&self, cgroups: &'a str) -> Option<&'a str> {
-        cgroups.lines().find_map(|line| {
-            let mut parts = line.splitn(3, ':');
-            let (hierarchy, controllers, path) = (parts.next()?, parts.next()?, parts.next()?);
-            let ours = if self.unified { hierarchy == "0" } else { controllers.split(',').any(|name| name == "cpu") };
-            // A path with `..` lies outside of the tracer's own cgroup namespace.
-            (ours && path.starts_with('/') && !path.split('/').any(|part| part == "..")).then_some(path)
-        })
+        path_of(tid, "cpu", self.unified)
     }
 
     /// The quota of a cgroup with its counters; none where it has no quota.
@@ -79,6 +50,46 @@ impl Controller {
         count(&text("cpu.stat")?, &mut cgroup);
         Some(cgroup)
     }
+}
+
+/// Where the hierarchy with a controller is mounted, the cgroup that the mount shows as its root, and whether it is the unified one.
+pub(super) fn mount_of(controller: &str) -> Option<(PathBuf, String, bool)> {
+    mount_among(&String::from_utf8_lossy(&proc::read("/proc/self/mountinfo")?), controller)
+}
+
+/// The one in a text like /proc/self/mountinfo: of version 1 if there is one, since then the unified hierarchy lacks it.
+fn mount_among(mountinfo: &str, controller: &str) -> Option<(PathBuf, String, bool)> {
+    let mounts = mountinfo.lines().filter_map(|line| {
+        let (mount, kind) = line.split_once(" - ")?;
+        let mut fields = mount.split(' ').skip(3);
+        let (root, folder) = (fields.next()?, fields.next()?);
+        let mut kind = kind.split(' ');
+        let (kind, options) = (kind.next()?, kind.nth(1)?);
+        let unified = match kind {
+            "cgroup" if options.split(',').any(|option| option == controller) => false,
+            "cgroup2" => true,
+            _ => return None,
+        };
+        // Blanks in paths are escaped; no host mounts cgroups at such a path.
+        Some((PathBuf::from(folder), root.to_owned(), unified))
+    });
+    mounts.min_by_key(|(_, _, unified)| *unified)
+}
+
+/// The path of a thread's cgroup in the hierarchy with a controller.
+pub(super) fn path_of(tid: u32, controller: &str, unified: bool) -> Option<String> {
+    let text = proc::read(&format!("/proc/{tid}/cgroup"))?;
+    path_in(&String::from_utf8_lossy(&text), controller, unified).map(str::to_owned)
+}
+
+fn path_in<'a>(cgroups: &'a str, controller: &str, unified: bool) -> Option<&'a str> {
+    cgroups.lines().find_map(|line| {
+        let mut parts = line.splitn(3, ':');
+        let (hierarchy, controllers, path) = (parts.next()?, parts.next()?, parts.next()?);
+        let ours = if unified { hierarchy == "0" } else { controllers.split(',').any(|name| name == controller) };
+        // A path with `..` lies outside of the tracer's own cgroup namespace.
+        (ours && path.starts_with('/') && !path.split('/').any(|part| part == "..")).then_some(path)
+    })
 }
 
 /// Quota and period in microseconds, of version 2's `cpu.max`; none without a limit.
@@ -151,14 +162,15 @@ mod tests {
 
     #[test]
     fn version_1_is_taken_where_it_has_the_controller() {
-        let found = Controller::among(V1).expect("a controller");
-        assert_eq!((found.folder.to_str(), found.unified), (Some("/sys/fs/cgroup/cpu,cpuacct"), false));
-        assert_eq!(found.path_in("3:cpuset:/set\n2:cpu,cpuacct:/job/a:b\n0::/x\n"), Some("/job/a:b"));
-        let unified = Controller::among("30 25 0:26 /pod /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n").expect("version 2");
-        assert_eq!((unified.unified, unified.root.as_str()), (true, "/pod"));
-        assert_eq!(unified.path_in("0::/pod/job\n"), Some("/pod/job"));
-        assert_eq!(unified.path_in("0::/../other\n"), None, "outside of this namespace");
-        assert_eq!(Controller::among("30 25 0:26 / /proc rw - proc proc rw\n"), None);
+        let found = mount_among(V1, "cpu").expect("a controller");
+        assert_eq!((found.0.to_str(), found.2), (Some("/sys/fs/cgroup/cpu,cpuacct"), false));
+        assert_eq!(path_in("3:cpuset:/set\n2:cpu,cpuacct:/job/a:b\n0::/x\n", "cpu", false), Some("/job/a:b"));
+        let unified =
+            mount_among("30 25 0:26 /pod /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n", "cpu").expect("version 2");
+        assert_eq!((unified.2, unified.1.as_str()), (true, "/pod"));
+        assert_eq!(path_in("0::/pod/job\n", "cpu", true), Some("/pod/job"));
+        assert_eq!(path_in("0::/../other\n", "cpu", true), None, "outside of this namespace");
+        assert_eq!(mount_among("30 25 0:26 / /proc rw - proc proc rw\n", "cpu"), None);
     }
 
     #[test]

@@ -9,8 +9,8 @@ use tracer_common::stack::Sampled;
 
 use super::meta::{
     AttachedRecord, CostRecord, CpuLimitsRecord, EndRecord, FamilyRecord, FrameRecord, HostRecord, LocksRecord,
-    LossRecord, ModuleRecord, NameRecord, ObjectsRecord, PythonRecord, SeedRecord, StackRecord, StartRecord,
-    SumsRecord, SymbolRecord, TargetRecord, TickRecord,
+    LossRecord, MemoryRecord, ModuleRecord, NameRecord, ObjectsRecord, PythonRecord, SeedRecord, StackRecord,
+    StartRecord, SumsRecord, SymbolRecord, TargetRecord, TickRecord,
 };
 
 /// One record, decoded.
@@ -75,6 +75,7 @@ pub enum Meta {
     Python(PythonRecord),
     Objects(ObjectsRecord),
     Sums(SumsRecord),
+    Memory(MemoryRecord),
 }
 
 impl Event {
@@ -139,6 +140,7 @@ pub const fn kind_name(number: u16) -> Option<&'static str> {
         meta::PYTHON => "python",
         meta::OBJECTS => "objects",
         meta::SUMS => "sums",
+        meta::MEMORY => "memory",
         _ => return None,
     })
 }

@@ -8,6 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::critical_path::CriticalPath;
+use super::memory::Memory;
 use super::objects::Objects;
 use super::opinions::{Criticality, Knot};
 use super::paging::Paging;
@@ -80,6 +81,10 @@ pub struct Report {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[serde(default)]
     pub paging: Option<Paging>,
+    /// Sizes of processes and cgroups over time, and when they would reach a limit; absent without the family `rss`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
+    pub memory: Option<Memory>,
     /// How much of what happened was seen.
     pub coverage: Coverage,
     /// What tracing cost; live runs only, or as far as the capture says.

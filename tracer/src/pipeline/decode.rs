@@ -111,6 +111,20 @@ pub fn newcomer(record: &[u8]) -> Option<u32> {
 /// In the place of a descriptor: the file is known by its inode only.
 pub const NO_DESCRIPTOR: u32 = u32::MAX;
 
+/// The process that a record tells of: one that existed, that was forked, or that executed a program.
+pub fn process(record: &[u8]) -> Option<u32> {
+    let header = header(record)?;
+    match header.kind {
+        kind::EXEC => Fields(record.get(HEADER_BYTES..)?).u32(),
+        kind::FORK => {
+            let fork = Fields(record.get(HEADER_BYTES..)?).fork(header)?;
+            (fork.child_tid == fork.child_tgid).then_some(fork.child_tgid)
+        }
+        meta::SEED => newcomer(record),
+        _ => None,
+    }
+}
+
 /// What a thread waited on through a descriptor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Descriptor {
@@ -172,6 +186,7 @@ fn decode_meta(header: Header, payload: &[u8]) -> Result<Event, Undecoded> {
         meta::PYTHON => json(payload).map(Meta::Python),
         meta::OBJECTS => json(payload).map(Meta::Objects),
         meta::SUMS => json(payload).map(Meta::Sums),
+        meta::MEMORY => json(payload).map(Meta::Memory),
         _ => return Err(Undecoded { header: Some(header), cause: Cause::UnknownKind }),
     };
     match meta {

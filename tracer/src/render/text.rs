@@ -2,12 +2,12 @@
 
 use super::layout::{Align, Page, Tint};
 use super::ledger::{coverage, overhead};
-use super::{critical_path, paging, queues, stacks};
+use super::{critical_path, memory, paging, queues, stacks};
 use crate::model::report::{
     Context, Evidence, Finding, Futex, KernelLock, Owner, Report, Row, RuleStatus, Severity, Thread, Verdict, Wait,
     Waker,
 };
-use crate::model::units::{count, duration, grouped, percent};
+use crate::model::units::{bytes, count, duration, grouped, percent};
 
 /// How to write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,6 +51,7 @@ pub fn render(report: &Report, style: Style) -> String {
     waits(&mut page, report);
     locks(&mut page, report);
     kernel_locks(&mut page, report);
+    memory::section(&mut page, report);
     paging::tables(&mut page, report);
     page.line("");
     stacks::quality(&mut page, report);
@@ -158,6 +159,7 @@ fn amount(value: f64, unit: &str) -> String {
         "s" => duration(value),
         "1" if value.fract() == 0.0 && (0.0..1e15).contains(&value) => grouped(value as u64),
         "1" => percent(value),
+        "B" if value.fract() == 0.0 && (0.0..1e18).contains(&value) => bytes(value as u64),
         unit => format!("{value} {unit}"),
     }
 }

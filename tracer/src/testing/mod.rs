@@ -140,6 +140,7 @@ fn payload_bytes(meta: &Meta) -> Vec<u8> {
         Meta::Python(payload) => serde_json::to_vec(payload),
         Meta::Objects(payload) => serde_json::to_vec(payload),
         Meta::Sums(payload) => serde_json::to_vec(payload),
+        Meta::Memory(payload) => serde_json::to_vec(payload),
     }
     .expect("plain data")
 }
@@ -188,6 +189,7 @@ pub fn meta_event(ts_ns: u64, payload: Meta) -> Event {
         Meta::Python(_) => meta::PYTHON,
         Meta::Objects(_) => meta::OBJECTS,
         Meta::Sums(_) => meta::SUMS,
+        Meta::Memory(_) => meta::MEMORY,
     };
     Event::Meta(header(kind, ts_ns, 0), Box::new(payload))
 }
@@ -461,6 +463,7 @@ pub fn one_of_each() -> Vec<Event> {
             comm: comm("victim"),
         })),
         meta_event(19, Meta::Sums(SumsRecord::default())),
+        meta_event(19, Meta::Memory(MemoryRecord { at_ns: 18, ..MemoryRecord::default() })),
     ];
     events.extend(prologue(4));
     events.extend(epilogue(20, 8));

@@ -12,6 +12,7 @@ mod dirty_writer;
 mod exec_thread;
 mod file_wait;
 mod fork_storm;
+mod grow;
 mod idle_pool;
 mod items;
 mod join;
@@ -141,6 +142,8 @@ roles! {
     Touch "touch" touch,
     /// A mapped file is read in passes, or at random. Healthy: it fits into memory, or is there already.
     MappedFile "mapped-file" mapped_file,
+    /// Memory grows at a steady pace until a limit ends it. Healthy: it grows, then stays.
+    Grow "grow" grow,
     /// A file is written in a cgroup with room for a part of it. Healthy: with room for all.
     DirtyWriter "dirty-writer" dirty_writer,
     /// Threads fight for a pipe's mutex. Healthy: each has a pipe of its own.

@@ -1,0 +1,142 @@
+//! The report's section `memory`.
+
+use std::cmp::Reverse;
+
+use super::{Cgroup, Process, held, resident};
+use crate::aggregate::Aggregate;
+use crate::model::memory::{CgroupSizes, Forecast, HostSizes, Memory as Section, ProcessSizes, Sizes};
+use crate::model::meta::{PressureTotals, ProcessMemory};
+use crate::model::report::seconds;
+use crate::model::text::printable;
+
+/// Rows of each list.
+const MAX_ROWS: usize = 32;
+/// A cgroup without a limit is told if it grew by this.
+const TOLD_GROWTH_BYTES: u64 = 16 << 20;
+/// Counted by the kernel in pages.
+const PAGE_BYTES: u64 = 4096;
+
+impl Aggregate {
+    /// The section; none where nothing was read.
+    pub(in crate::aggregate) fn memory_part(&self) -> Option<Section> {
+        let memory = &self.memory;
+        if memory.readings == 0 {
+            return None;
+        }
+        let mut processes: Vec<(u32, &Process)> =
+            memory.processes.iter().map(|(pid, process)| (*pid, process)).collect();
+        processes.sort_by_key(|(pid, process)| (Reverse(resident(&process.most.1)), *pid));
+        let over = processes.split_off(processes.len().min(MAX_ROWS)).len() as u64;
+        let names = self.processes.ranked();
+        let name = |pid: u32| {
+            let process = names.iter().find(|process| process.tgid == pid)?;
+            self.names.text(process.name)
+        };
+        let told = |cgroup: &&Cgroup| {
+            let growth = held(&cgroup.last).saturating_sub(held(&cgroup.first));
+            cgroup.last.limit.is_some() || cgroup.last.high.is_some() || growth >= TOLD_GROWTH_BYTES
+        };
+        Some(Section {
+            readings: memory.readings,
+            host: memory.host.as_ref().map(|(first, last, least)| HostSizes {
+                total_bytes: last.total,
+                available_first_bytes: first.available,
+                available_least_bytes: *least,
+                available_last_bytes: last.available,
+                swap_used_bytes: last.swap_total.saturating_sub(last.swap_free),
+                pressure_memory_some_s: between(first.pressure_memory, last.pressure_memory, |total| total.some_us),
+                pressure_memory_full_s: between(first.pressure_memory, last.pressure_memory, |total| total.full_us),
+                pressure_io_some_s: between(first.pressure_io, last.pressure_io, |total| total.some_us),
+                pressure_io_full_s: between(first.pressure_io, last.pressure_io, |total| total.full_us),
+            }),
+            processes: processes
+                .into_iter()
+                .map(|(pid, process)| self.process_sizes(pid, process, name(pid)))
+                .collect(),
+            processes_over: memory.processes_over + over,
+            cgroups: memory
+                .cgroups
+                .values()
+                .filter(told)
+                .take(MAX_ROWS)
+                .map(|cgroup| self.cgroup_sizes(cgroup))
+                .collect(),
+            forecasts: memory.forecasts.iter().map(|made| self.forecast(made)).collect(),
+        })
+    }
+
+    fn t_s(&self, t_ns: u64) -> f64 {
+        seconds(t_ns.saturating_sub(self.span.start_ns))
+    }
+
+    fn series(&self, series: &super::Series) -> Vec<(f64, u64)> {
+        series.all().map(|(t_ns, value)| (self.t_s(t_ns), value)).collect()
+    }
+
+    fn sizes(&self, (t_ns, sizes): &(u64, ProcessMemory)) -> Sizes {
+        Sizes {
+            t_s: self.t_s(*t_ns),
+            anonymous_bytes: sizes.anonymous,
+            file_bytes: sizes.file,
+            shared_bytes: sizes.shared,
+            swapped_bytes: sizes.swapped,
+        }
+    }
+
+    fn process_sizes(&self, pid: u32, process: &Process, name: Option<String>) -> ProcessSizes {
+        ProcessSizes {
+            pid,
+            process: name,
+            cgroup: process.cgroup.as_ref().map(|path| printable(path.as_bytes())),
+            first: self.sizes(&process.first),
+            most: self.sizes(&process.most),
+            last: self.sizes(&process.last),
+            peak_bytes: process.last.1.peak,
+            series: self.series(&process.series),
+        }
+    }
+
+    fn cgroup_sizes(&self, cgroup: &Cgroup) -> CgroupSizes {
+        let (first, last) = (&cgroup.first, &cgroup.last);
+        let since = |first: Option<u64>, last: Option<u64>| Some(last?.saturating_sub(first?));
+        CgroupSizes {
+            path: printable(last.path.as_bytes()),
+            limit_bytes: last.limit,
+            high_bytes: last.high,
+            usage_bytes: last.usage,
+            anonymous_bytes: last.anonymous,
+            file_bytes: last.file,
+            shared_bytes: last.shared,
+            kernel_bytes: last.kernel,
+            dirty_bytes: last.dirty,
+            limit_hits: last.limit_hits.saturating_sub(first.limit_hits),
+            oom_kills: since(first.oom_kills, last.oom_kills),
+            refaulted_bytes: since(first.refaults_file, last.refaults_file)
+                .map(|pages| pages.saturating_mul(PAGE_BYTES)),
+            pressure_full_s: between(first.pressure, last.pressure, |total| total.full_us),
+            series: self.series(&cgroup.series),
+        }
+    }
+
+    fn forecast(&self, made: &super::Made) -> Forecast {
+        Forecast {
+            t_s: self.t_s(made.t_ns),
+            cgroup: printable(made.cgroup.as_bytes()),
+            bytes: made.bytes,
+            limit_bytes: made.limit,
+            bytes_per_s: made.eta.per_s,
+            eta_s: made.eta.s,
+            eta_low_s: made.eta.low_s,
+            eta_high_s: made.eta.high_s,
+        }
+    }
+}
+
+/// Seconds of pressure between two readings.
+fn between(
+    first: Option<PressureTotals>,
+    last: Option<PressureTotals>,
+    total_us: impl Fn(PressureTotals) -> u64,
+) -> Option<f64> {
+    Some(seconds(total_us(last?).saturating_sub(total_us(first?)).saturating_mul(1000)))
+}

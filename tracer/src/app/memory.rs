@@ -1,0 +1,164 @@
+//! Samples how much memory the traced processes, their cgroups and the host have: read a few times a second and written into the stream
+//! as records. Runs if the family `rss` does. Bounded: so many processes, so many cgroups, so many files for a batch; where there are
+//! more processes each is read more seldom.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use tracer_common::record::{meta, sched};
+
+use crate::{
+    kernel::{
+        clock,
+        cpu_limits::with_ancestors,
+        live::push_meta,
+        memory::{self, Controller},
+    },
+    model::{
+        event::{Event, Meta},
+        meta::MemoryRecord,
+    },
+    pipeline::{
+        batch::{Batch, header},
+        decode::{self, decode},
+    },
+};
+
+/// Everything is read this often.
+const PERIOD_NS: u64 = 250_000_000;
+/// Processes watched.
+const MOST_PROCESSES: usize = 1024;
+/// Of these so many are read at a time: some 20 us each.
+const AT_ONCE: usize = 64;
+/// Cgroups watched.
+const MOST_CGROUPS: usize = 64;
+/// A process's cgroup is looked up again after so many readings.
+const LOOK_AGAIN: u32 = 4;
+
+/// A watched process.
+#[derive(Default)]
+struct Process {
+    cgroup: Option<String>,
+    readings: u32,
+}
+
+/// See the file's head.
+pub struct Memory {
+    enabled: bool,
+    started: bool,
+    controller: Option<Controller>,
+    processes: BTreeMap<u32, Process>,
+    /// Whose turn it is next.
+    turns: VecDeque<u32>,
+    cgroups: BTreeSet<String>,
+    next_ns: u64,
+}
+
+impl Memory {
+    /// Nothing known yet.
+    pub fn new() -> Self {
+        Memory {
+            enabled: false,
+            started: false,
+            controller: None,
+            processes: BTreeMap::new(),
+            turns: VecDeque::new(),
+            cgroups: BTreeSet::new(),
+            next_ns: 0,
+        }
+    }
+
+    /// Looks for processes in a batch, and at their memory if it is time for that. The record goes into `records`. True: it belongs
+    /// before the batch, which is the last one.
+    pub fn look(&mut self, batch: &Batch, records: &mut Batch) -> bool {
+        let mut last = false;
+        for record in batch.iter() {
+            match header(record).map(|header| header.kind) {
+                Some(meta::FAMILIES) => self.family(record),
+                Some(meta::START) => self.started = true,
+                Some(meta::END) => last = true,
+                Some(sched::CGROUP_MOVE) => self.moved(record),
+                _ => {}
+            }
+            if self.enabled
+                && let Some(pid) = decode::process(record)
+                && self.processes.len() < MOST_PROCESSES
+                && !self.processes.contains_key(&pid)
+            {
+                self.processes.insert(pid, Process::default());
+                self.turns.push_front(pid);
+            }
+        }
+        if !self.enabled || !self.started {
+            return last;
+        }
+        let now_ns = clock::monotonic_ns();
+        if now_ns >= self.next_ns || last {
+            self.next_ns = now_ns + PERIOD_NS;
+            // The time of what is there already, so that it is not held back behind later records.
+            let ts_ns = batch.iter().next().and_then(header).map_or(0, |header| header.ts_ns);
+            let record = self.read(now_ns);
+            push_meta(records, ts_ns, meta::MEMORY, &record);
+        }
+        last
+    }
+
+    /// A process may be in another cgroup now: that is looked at next.
+    fn moved(&mut self, record: &[u8]) {
+        if let Ok(Event::CgroupMove(event)) = decode(record)
+            && let Some(process) = self.processes.get_mut(&event.tgid)
+        {
+            process.readings = 0;
+            self.next_ns = 0;
+        }
+    }
+
+    fn family(&mut self, record: &[u8]) {
+        if let Ok(Event::Meta(_, meta)) = decode(record)
+            && let Meta::Families(family) = *meta
+            && family.family == crate::families::rss::NAME
+            && family.status != "unavailable"
+        {
+            self.enabled = true;
+            self.controller = Controller::find();
+        }
+    }
+
+    fn read(&mut self, now_ns: u64) -> MemoryRecord {
+        let mut record = MemoryRecord { at_ns: now_ns, host: memory::host(), ..MemoryRecord::default() };
+        for _ in 0..self.turns.len().min(AT_ONCE) {
+            let Some(pid) = self.turns.pop_front() else { break };
+            let Some(mut sizes) = memory::process(pid) else {
+                self.processes.remove(&pid);
+                continue;
+            };
+            self.turns.push_back(pid);
+            sizes.cgroup = self.cgroup(pid);
+            record.processes.push(sizes);
+        }
+        if let Some(controller) = &self.controller {
+            record.cgroups = self.cgroups.iter().filter_map(|path| controller.read(path)).collect();
+        }
+        record
+    }
+
+    /// The cgroup of a process, if it is another one than before.
+    fn cgroup(&mut self, pid: u32) -> Option<String> {
+        let process = self.processes.get_mut(&pid)?;
+        let due = process.readings % LOOK_AGAIN == 0;
+        process.readings = process.readings.wrapping_add(1);
+        if !due {
+            return None;
+        }
+        let path = self.controller.as_ref()?.path_of(pid)?;
+        if process.cgroup.as_ref() == Some(&path) {
+            return None;
+        }
+        for cgroup in with_ancestors(&path) {
+            if self.cgroups.len() < MOST_CGROUPS {
+                self.cgroups.insert(cgroup);
+            }
+        }
+        process.cgroup = Some(path.clone());
+        Some(path)
+    }
+}

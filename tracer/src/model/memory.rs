@@ -1,0 +1,155 @@
+//! The report's section `memory`: how much memory processes, their cgroups and the host had, over time, and when a limit would be
+//! reached. Plain data. Sizes are read some four times a second; between two readings nothing is known.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// Sizes over time. In bytes; times in seconds since the window's start.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct Memory {
+    /// Readings.
+    pub readings: u64,
+    /// The host; absent: not read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub host: Option<HostSizes>,
+    /// Processes that were the largest at some time, largest first; at most 32.
+    pub processes: Vec<ProcessSizes>,
+    /// Processes that were not kept or are not told.
+    pub processes_over: u64,
+    /// Cgroups with a limit or with growth, in the order of their paths; at most 32.
+    pub cgroups: Vec<CgroupSizes>,
+    /// Forecasts that were made on the way, in the order of time; at most 512, evenly thinned out.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub forecasts: Vec<Forecast>,
+}
+
+/// The host.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct HostSizes {
+    /// Physical memory.
+    pub total_bytes: u64,
+    /// Memory that could be had without swapping: at the first reading, the least, and at the last.
+    pub available_first_bytes: u64,
+    /// See `available_first_bytes`.
+    pub available_least_bytes: u64,
+    /// See `available_first_bytes`.
+    pub available_last_bytes: u64,
+    /// Swap in use at the last reading.
+    pub swap_used_bytes: u64,
+    /// Time in which at least one task of the host was stalled for memory; absent: the kernel does not tell.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pressure_memory_some_s: Option<f64>,
+    /// Time in which all were.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pressure_memory_full_s: Option<f64>,
+    /// The same for disks.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pressure_io_some_s: Option<f64>,
+    /// See `pressure_io_some_s`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pressure_io_full_s: Option<f64>,
+}
+
+/// A process's resident memory.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct ProcessSizes {
+    /// The process.
+    pub pid: u32,
+    /// Its name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub process: Option<String>,
+    /// Its memory cgroup.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cgroup: Option<String>,
+    /// The first reading.
+    pub first: Sizes,
+    /// The one with most.
+    pub most: Sizes,
+    /// The last one; a process that ended had it up to a quarter of a second before.
+    pub last: Sizes,
+    /// The most that was ever resident, by the kernel's own count.
+    pub peak_bytes: u64,
+    /// Anonymous and shared memory over time: [seconds, bytes]; at most 256 points, evenly thinned out.
+    pub series: Vec<(f64, u64)>,
+}
+
+/// Resident memory at one moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct Sizes {
+    /// When.
+    pub t_s: f64,
+    /// Anonymous memory: heap, stacks, private pages that were written.
+    pub anonymous_bytes: u64,
+    /// Pages of mapped files, which can be dropped.
+    pub file_bytes: u64,
+    /// Shared memory (tmpfs, memfd).
+    pub shared_bytes: u64,
+    /// Swapped out.
+    pub swapped_bytes: u64,
+}
+
+/// A memory cgroup.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct CgroupSizes {
+    /// Its path in the hierarchy with the memory controller.
+    pub path: String,
+    /// Its own limit; absent: it has none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limit_bytes: Option<u64>,
+    /// From there on it is slowed down.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub high_bytes: Option<u64>,
+    /// What is charged to it at the last reading.
+    pub usage_bytes: u64,
+    /// Of that anonymous memory.
+    pub anonymous_bytes: u64,
+    /// Page cache.
+    pub file_bytes: u64,
+    /// Shared memory.
+    pub shared_bytes: u64,
+    /// The kernel's for it.
+    pub kernel_bytes: u64,
+    /// Not yet written to its disk.
+    pub dirty_bytes: u64,
+    /// How often the limit was reached between the first and the last reading.
+    pub limit_hits: u64,
+    /// Kills for want of memory meanwhile; absent: the kernel does not tell.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub oom_kills: Option<u64>,
+    /// Pages of files that had to be read again meanwhile, in bytes; absent: the kernel does not tell.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub refaulted_bytes: Option<u64>,
+    /// Time in which all of its tasks were stalled for memory; version 2 only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pressure_full_s: Option<f64>,
+    /// Memory that cannot be dropped (anonymous, shared, the kernel's) over time: [seconds, bytes]; at most 256 points, evenly thinned
+    /// out.
+    pub series: Vec<(f64, u64)>,
+}
+
+/// When a cgroup would reach its limit, as it looked at one moment.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct Forecast {
+    /// The moment.
+    pub t_s: f64,
+    /// The cgroup with the limit.
+    pub cgroup: String,
+    /// Memory that cannot be dropped, then.
+    pub bytes: u64,
+    /// The limit.
+    pub limit_bytes: u64,
+    /// Growth, by the median of slopes between pairs of readings of the last minute at most.
+    pub bytes_per_s: f64,
+    /// Time until the limit would be reached.
+    pub eta_s: f64,
+    /// The same by the steeper end of the slopes' interval (95 %).
+    pub eta_low_s: f64,
+    /// The same by the flatter end.
+    pub eta_high_s: f64,
+}

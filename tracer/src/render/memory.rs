@@ -1,0 +1,128 @@
+//! The text report's section on memory: who held what, how it grew, which limits there are. Left out where nothing grew and nothing is near
+//! a limit.
+
+use super::layout::{Align, Page};
+use crate::model::memory::{CgroupSizes, Memory, ProcessSizes, Sizes};
+use crate::model::report::Report;
+use crate::model::units::{bytes, duration};
+
+const MAX_ROWS: usize = 6;
+/// Less growth of a process is not worth a table.
+const LEAST_GROWTH_BYTES: u64 = 64 << 20;
+/// From this part of its limit on a cgroup is near it.
+const NEAR: f64 = 0.8;
+/// Columns of the drawn course.
+const COURSE_CHARS: usize = 24;
+const BLOCKS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
+
+/// All that there is to say.
+pub(super) fn section(page: &mut Page, report: &Report) {
+    let Some(memory) = &report.memory else { return };
+    let killed = report.findings.iter().any(|finding| finding.class.starts_with("oom-"));
+    let grew = memory.processes.iter().any(|process| growth(process) >= LEAST_GROWTH_BYTES);
+    let near = memory.cgroups.iter().any(is_near);
+    if !killed && !grew && !near {
+        return;
+    }
+    page.title("Memory");
+    processes(page, memory);
+    cgroups(page, memory);
+    if let Some(host) = &memory.host {
+        let least =
+            format!("the host had {} of {} left at least", bytes(host.available_least_bytes), bytes(host.total_bytes));
+        let pressure = host.pressure_memory_some_s.filter(|s| *s >= 0.01);
+        let pressure =
+            pressure.map(|s| format!(", and tasks were stalled for memory for {}", duration(s))).unwrap_or_default();
+        page.paragraph("  ", &format!("{least}{pressure}"));
+    }
+}
+
+fn resident(sizes: &Sizes) -> u64 {
+    sizes.anonymous_bytes.saturating_add(sizes.shared_bytes)
+}
+
+fn growth(process: &ProcessSizes) -> u64 {
+    resident(&process.most).saturating_sub(resident(&process.first))
+}
+
+fn is_near(cgroup: &CgroupSizes) -> bool {
+    cgroup.limit_bytes.is_some_and(|limit| cgroup.usage_bytes as f64 >= NEAR * limit as f64)
+}
+
+/// A course over time as a row of blocks, the highest of all its points filling one.
+fn course(series: &[(f64, u64)]) -> String {
+    let (Some(first), Some(last)) = (series.first(), series.last()) else { return String::new() };
+    let most = series.iter().map(|(_, value)| *value).max().unwrap_or(0);
+    if most == 0 || last.0 <= first.0 {
+        return String::new();
+    }
+    let mut columns = [0u64; COURSE_CHARS];
+    for (t_s, value) in series {
+        let place = ((t_s - first.0) / (last.0 - first.0) * (COURSE_CHARS - 1) as f64).round() as usize;
+        if let Some(column) = columns.get_mut(place) {
+            *column = (*column).max(*value);
+        }
+    }
+    // A moment without a reading is as the one before.
+    let mut before = 0;
+    let block = |value: u64| {
+        before = if value == 0 { before } else { value };
+        let level = before as f64 / most as f64 * (BLOCKS.len() - 1) as f64;
+        BLOCKS[(level.round() as usize).min(BLOCKS.len() - 1)]
+    };
+    columns.into_iter().map(block).collect()
+}
+
+fn processes(page: &mut Page, memory: &Memory) {
+    let shown: Vec<&ProcessSizes> = memory.processes.iter().take(MAX_ROWS).collect();
+    if shown.is_empty() {
+        return;
+    }
+    let heading = [
+        ("process", Align::Left),
+        ("anonymous", Align::Right),
+        ("files", Align::Right),
+        ("shared", Align::Right),
+        ("grew by", Align::Right),
+        ("anonymous and shared over time", Align::Left),
+    ];
+    let row = |process: &&ProcessSizes| {
+        vec![
+            format!("{} ({})", process.process.as_deref().unwrap_or("?"), process.pid),
+            bytes(process.most.anonymous_bytes),
+            bytes(process.most.file_bytes),
+            bytes(process.most.shared_bytes),
+            bytes(growth(process)),
+            course(&process.series),
+        ]
+    };
+    page.table(&heading, &shown.iter().map(row).collect::<Vec<_>>());
+}
+
+fn cgroups(page: &mut Page, memory: &Memory) {
+    let shown: Vec<&CgroupSizes> =
+        memory.cgroups.iter().filter(|cgroup| cgroup.limit_bytes.is_some()).take(MAX_ROWS).collect();
+    if shown.is_empty() {
+        return;
+    }
+    let heading = [
+        ("cgroup", Align::Left),
+        ("limit", Align::Right),
+        ("used", Align::Right),
+        ("not droppable", Align::Right),
+        ("hit", Align::Right),
+        ("not droppable over time", Align::Left),
+    ];
+    let row = |cgroup: &&CgroupSizes| {
+        let held = cgroup.anonymous_bytes.saturating_add(cgroup.shared_bytes).saturating_add(cgroup.kernel_bytes);
+        vec![
+            cgroup.path.clone(),
+            cgroup.limit_bytes.map(bytes).unwrap_or_default(),
+            bytes(cgroup.usage_bytes),
+            bytes(held),
+            crate::model::units::grouped(cgroup.limit_hits),
+            course(&cgroup.series),
+        ]
+    };
+    page.table(&heading, &shown.iter().map(row).collect::<Vec<_>>());
+}
