@@ -104,6 +104,9 @@ recorded! {
     oom_kill "oom-kill"
         "./workload touch --mib 256 --cgroup CGROUP, without debug information, with a limit of 128 MiB; run --family sched,cpu,fault,oom"
         "the kernel kills a process for want of memory";
+    growth "growth"
+        "./workload grow --rate 40 --mib 1024 --cgroup CGROUP, likewise, with a limit of 1 GiB; record --pid for 5 s, --family sched,cpu,fault,rss"
+        "memory of a cgroup grows towards its limit";
     fsync "fsync" "nice -n -20 ./workload items fsync --items 3300 --loops 20000, run --family sched"
         "each item is synced to a file";
     starved "starved" "nice -n -20 ./workload items producer --items 200 --loops 200000, run --family sched"
