@@ -136,5 +136,5 @@ pub mod meta {
     /// What the families that see memory keep in maps: pages in the page cache by file, and at the end what has no record.
     pub const SUMS: u16 = super::kind(0, 22);
     /// Sizes of processes, of their cgroups, and of the host.
-    pub const MEMORY: u16 = super::kind(0, 24);
+    pub const MEMORY: u16 = super::kind(0, 25);
 }
