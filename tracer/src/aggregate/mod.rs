@@ -40,6 +40,7 @@ use tracer_common::syscall::Arch;
 
 use self::classify::Calls;
 use self::critical_path::history::{History, Life};
+use self::critical_path::steps::Steps;
 use self::departed::{Departed, Ended};
 use self::hash::FastMap;
 use self::kernel_locks::KernelLocks;
@@ -112,6 +113,7 @@ pub struct Aggregate {
     pythons: Pythons,
     stacks: Stacks,
     history: History,
+    steps: Steps,
     ledger: Ledger,
     departed: Departed,
     /// CMD's thread while the tracer holds it back before its exec; 0: none.
@@ -146,6 +148,7 @@ impl Aggregate {
             pythons: Pythons::default(),
             stacks: Stacks::default(),
             history: History::default(),
+            steps: Steps::default(),
             ledger: Ledger::default(),
             departed: Departed::default(),
             held: 0,
@@ -204,6 +207,7 @@ impl Aggregate {
             Event::Rename(event) => self.rename(event),
             Event::CgroupMove(event) => self.cgroup_move(event),
             Event::Contended(event) => self.contended(event),
+            Event::Step(event) => self.step(event),
             Event::Sampled(_) | Event::Meta(..) => {}
         }
     }
@@ -215,7 +219,7 @@ impl Aggregate {
                 self.host = Some(host.clone());
             }
             Meta::Target(target) => {
-                if target.mode != "run" && target.focus.is_none() {
+                if target.mode != "run" && target.focus.is_none() && target.step.is_none() {
                     self.history = History::new(History::ATTACHED_BOUND_BYTES);
                 }
                 self.target = Some(target.clone());
@@ -249,6 +253,7 @@ impl Aggregate {
             Meta::Attached(attached) => self.stacks.attached = Some(attached.clone()),
             Meta::Python(python) => self.pythons.record(python),
             Meta::Objects(objects) => self.objects.record(objects),
+            Meta::Steps(steps) => self.steps.watched(steps, header.ts_ns),
             Meta::CpuLimits(limits) => self.limits.record(limits, &mut self.names),
             Meta::End(end) => {
                 self.end = Some(end.clone());

@@ -61,6 +61,10 @@ pub fn write_event(event: &Event, out: &mut impl io::Write) -> io::Result<()> {
             line.number("moved_itself", event.moved_itself)?;
             line.text("path", &event.path)?;
         }
+        Event::Step(event) => {
+            line.number("tid", event.tid)?;
+            line.number("tgid", event.tgid)?;
+        }
         Event::Sampled(event) => {
             line.number("tid", event.tid)?;
             line.number("tgid", event.tgid)?;
@@ -186,6 +190,7 @@ impl<'a, W: io::Write> Line<'a, W> {
             Meta::Attached(payload) => self.fields(payload),
             Meta::Python(payload) => self.fields(payload),
             Meta::Objects(payload) => self.fields(payload),
+            Meta::Steps(payload) => self.fields(payload),
         }
     }
 

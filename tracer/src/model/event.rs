@@ -3,13 +3,13 @@
 
 use tracer_common::lock::Contended;
 use tracer_common::record::{Header, cpu, lock, meta, sched as kind};
-use tracer_common::sched::{CgroupMove, Exec, Exit, Fork, NewTask, Rename, Switch, SwitchFutex};
+use tracer_common::sched::{CgroupMove, Exec, Exit, Fork, NewTask, Rename, Step, Switch, SwitchFutex};
 use tracer_common::stack::Sampled;
 
 use super::meta::{
     AttachedRecord, CostRecord, CpuLimitsRecord, EndRecord, FamilyRecord, FrameRecord, HostRecord, LocksRecord,
     LossRecord, ModuleRecord, NameRecord, ObjectsRecord, PythonRecord, SeedRecord, StackRecord, StartRecord,
-    SymbolRecord, TargetRecord, TickRecord,
+    StepsRecord, SymbolRecord, TargetRecord, TickRecord,
 };
 
 /// One record, decoded.
@@ -33,6 +33,8 @@ pub enum Event {
     Rename(Rename),
     /// A task moved to another cgroup.
     CgroupMove(Box<CgroupMove>),
+    /// A thread begins a step.
+    Step(Step),
     /// A stack was taken.
     Sampled(Sampled),
     /// A thread waited for a lock of the kernel.
@@ -65,6 +67,7 @@ pub enum Meta {
     Attached(AttachedRecord),
     Python(PythonRecord),
     Objects(ObjectsRecord),
+    Steps(StepsRecord),
 }
 
 impl Event {
@@ -80,6 +83,7 @@ impl Event {
             Event::Exit(event) => event.header,
             Event::Rename(event) => event.header,
             Event::CgroupMove(event) => event.header,
+            Event::Step(event) => event.header,
             Event::Sampled(event) => event.header,
             Event::Contended(event) => event.header,
             Event::Meta(header, _) => *header,
@@ -99,6 +103,7 @@ pub const fn kind_name(number: u16) -> Option<&'static str> {
         kind::RENAME => "rename",
         kind::CGROUP_MOVE => "cgroup-move",
         kind::ARRIVED => "arrived",
+        kind::STEP => "step",
         cpu::SAMPLED => "sampled",
         lock::CONTENDED => "contended",
         meta::HOST => "host",
@@ -120,6 +125,7 @@ pub const fn kind_name(number: u16) -> Option<&'static str> {
         meta::ATTACHED => "attached",
         meta::PYTHON => "python",
         meta::OBJECTS => "objects",
+        meta::STEPS => "steps",
         _ => return None,
     })
 }
