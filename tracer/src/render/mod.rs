@@ -5,6 +5,7 @@ mod layout;
 mod ledger;
 mod queues;
 mod stacks;
+mod steps;
 pub mod text;
 
 #[cfg(test)]
