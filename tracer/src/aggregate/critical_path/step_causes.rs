@@ -141,14 +141,21 @@ pub fn spread(times: &[u64], count: u64) -> Spread {
     }
 }
 
-/// Every how many steps a slow one comes, if most come so: the numbers of a thread's slow steps, in order.
+/// Every how many steps a slow one comes, if most come so and few are missing: from the numbers of each thread's slow steps, in order.
 pub fn every(numbers: &[Vec<u64>]) -> Option<u64> {
-    /// Fewer distances than these tell nothing.
-    const LEAST: usize = 3;
-    let mut distances: Vec<u64> =
-        numbers.iter().flat_map(|numbers| numbers.windows(2).map(|pair| pair[1].saturating_sub(pair[0]))).collect();
-    distances.sort_unstable();
-    let median = *distances.get(distances.len() / 2)?;
-    let same = distances.iter().filter(|distance| **distance == median).count();
-    (distances.len() >= LEAST && median > 1 && same * 4 >= distances.len() * 3).then_some(median)
+    /// Fewer steps than these tell nothing.
+    const LEAST: usize = 4;
+    /// Distances that are tried.
+    const MAX_TRIED: usize = 64;
+    let slow = numbers.iter().max_by_key(|numbers| numbers.len())?;
+    let distances: BTreeSet<u64> = slow.windows(2).map(|pair| pair[1].saturating_sub(pair[0])).collect();
+    let fits = |period: u64| {
+        let mut in_step: BTreeMap<u64, Vec<u64>> = BTreeMap::new();
+        slow.iter().for_each(|number| in_step.entry(number % period).or_default().push(*number));
+        let most = in_step.into_values().max_by_key(Vec::len)?;
+        let wanted = (most.last()? - most.first()?) / period + 1;
+        let is_most = |all: usize| most.len() * 4 >= all * 3;
+        (most.len() >= LEAST && is_most(slow.len()) && is_most(wanted as usize)).then_some((most.len(), period))
+    };
+    distances.into_iter().filter(|period| *period > 1).take(MAX_TRIED).filter_map(fits).max().map(|(_, period)| period)
 }
