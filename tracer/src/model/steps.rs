@@ -30,8 +30,7 @@ pub struct Steps {
     pub forgotten: u64,
     /// Entries a second while there were any.
     pub rate_hz: f64,
-    /// More than 20,000 a second (of a Python function 5,000): seeing them slows the program down, so steps should be begun by a
-    /// function that is called less often.
+    /// More than 5,000 a second: seeing them slows the program down, so steps should be begun by a function that is called less often.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub too_fine: bool,
     /// Wall time of all steps.

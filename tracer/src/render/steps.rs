@@ -13,7 +13,7 @@ const MAX_MORE: usize = 3;
 /// A cause with less of the time is not shown.
 const LEAST_SHARE: f64 = 0.01;
 /// Columns of the table but for the function.
-const OTHER_COLUMNS: usize = 80;
+const OTHER_COLUMNS: usize = 90;
 const LEAST_FUNCTION: usize = 14;
 /// Room for a function in a sentence.
 const IN_SENTENCE: usize = 48;
@@ -47,7 +47,7 @@ pub(super) fn section(page: &mut Page, report: &Report) {
 /// What slow steps spend more on: the line that says most.
 fn slow(page: &mut Page, steps: &Steps) {
     let Some(slow) = &steps.slow else { return };
-    let every = slow.every.map(|every| format!(", every {every}th")).unwrap_or_default();
+    let every = slow.every.map(|every| format!(", one every {every} steps")).unwrap_or_default();
     let mut said = format!(
         "{} of {} took {} or longer{every}: {} more each",
         slow.count,

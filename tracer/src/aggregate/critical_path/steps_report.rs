@@ -19,9 +19,8 @@ const MAX_CAUSES: usize = 24;
 const MAX_MORE: usize = 8;
 const MAX_OF_STEP: usize = 8;
 
-/// More entries a second slow the program down, each by about a microsecond; by ten where a debug register sees them.
-const MOST_HZ: f64 = 20_000.0;
-const MOST_WATCHED_HZ: f64 = 5_000.0;
+/// More entries a second slow the program down: each costs about ten microseconds on a virtual machine, a twentieth of the time then.
+const MOST_HZ: f64 = 5_000.0;
 
 /// What slow steps take longer than ordinary ones, of the time of all steps, before it is worth a word.
 const LEAST_MORE: f64 = 0.01;
@@ -46,7 +45,6 @@ impl Aggregate {
         let entered_s = seconds(self.steps.last_ns.saturating_sub(self.steps.first_ns));
         let entries = self.steps.entries();
         let rate_hz = if entered_s > 0.0 { entries.saturating_sub(1) as f64 / entered_s } else { 0.0 };
-        let most_hz = if self.steps.watched.is_empty() { MOST_HZ } else { MOST_WATCHED_HZ };
         let told = Told { aggregate: self, stacks, reader: &reader, walked: &walked };
         let (causes, others_ns) = told.causes();
         Some(Steps {
@@ -59,14 +57,14 @@ impl Aggregate {
             not_walked: count.saturating_sub(walked.slow + walked.ordinary),
             forgotten: self.steps.forgotten,
             rate_hz,
-            too_fine: rate_hz > most_hz,
+            too_fine: rate_hz > MOST_HZ,
             total_s: over_all(Row::total_ns),
             before_s: over_all(|row| row.before_ns),
             after_s: over_all(|row| row.after_ns),
             duration: spread(&times, count),
             causes,
             others_s: seconds(others_ns),
-            slow: told.slow(&rows, from_ns),
+            slow: told.slow(&rows, median_ns),
             slowest: walked.longest.iter().map(|(span, path)| told.one(span, path)).collect(),
             watched: self.watched(),
         })
@@ -122,7 +120,8 @@ impl<'a> Told<'a> {
     }
 
     /// What slow steps spend more on; none where they do not matter.
-    fn slow(&self, rows: &BTreeMap<u32, Row>, from_ns: u64) -> Option<SlowSteps> {
+    fn slow(&self, rows: &BTreeMap<u32, Row>, median_ns: u64) -> Option<SlowSteps> {
+        let from_ns = slow_from_ns(median_ns);
         let walked = self.walked;
         let of_slow: u64 = walked.in_slow.values().sum();
         let of_ordinary = walked.total_ns.saturating_sub(of_slow);
@@ -132,10 +131,11 @@ impl<'a> Told<'a> {
         if !enough || total_more_ns == 0 || (total_more_ns as f64) < LEAST_MORE * walked.total_ns as f64 {
             return None;
         }
-        let numbers: Vec<Vec<u64>> = rows
-            .values()
-            .map(|row| row.spans.iter().filter(|span| span.ns() >= from_ns).map(|span| span.number).collect())
-            .collect();
+        // A rhythm is that of the steps that make the difference, which on a busy machine others are slow beside.
+        let from_most_ns = from_ns.max(median_ns.saturating_add(more_ns / 2));
+        let is_most = |span: &&Span| span.ns() >= from_most_ns;
+        let numbers = |row: &Row| row.spans.iter().filter(is_most).map(|span| span.number).collect();
+        let numbers: Vec<Vec<u64>> = rows.values().map(numbers).collect();
         Some(SlowSteps {
             from_s: seconds(from_ns),
             count: walked.slow,
