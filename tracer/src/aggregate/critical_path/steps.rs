@@ -15,16 +15,24 @@ use crate::model::meta::StepsRecord;
 
 /// Entries kept: 16 MiB.
 const MAX_ENTRIES: usize = 1 << 20;
+/// The interpreter writes to a function's first instruction a few times while it gets to know it, just after it has read it, and the
+/// debug register tells reading from writing as little as the kernel: so much later it is another call.
+const ONE_CALL_NS: u64 = 50_000;
 /// Functions of processes that are told of.
 const MAX_WATCHED: usize = 64;
+
+/// Whether a function is seen by a debug register.
+fn is_watched(spec: &str) -> bool {
+    spec.starts_with("py:")
+}
 
 /// See the file's head.
 #[derive(Default)]
 pub struct Steps {
     /// Serial number of the thread, and when; in the order in which they came.
     entries: VecDeque<(u32, u64)>,
-    /// Entries of each thread, those that were forgotten among them.
-    counts: FastMap<u32, u64>,
+    /// Entries of each thread, those that were forgotten among them, and when the last one came.
+    counts: FastMap<u32, (u64, u64)>,
     /// Entries that are not kept.
     pub(super) forgotten: u64,
     /// When the first and the last one came.
@@ -73,10 +81,14 @@ impl Row {
 }
 
 impl Steps {
-    fn enter(&mut self, serial: u32, ts_ns: u64) {
+    pub(super) fn enter(&mut self, serial: u32, ts_ns: u64, apart_ns: u64) {
+        let (count, last_ns) = self.counts.entry(serial).or_default();
+        if *count > 0 && ts_ns.saturating_sub(*last_ns) < apart_ns {
+            return;
+        }
+        (*count, *last_ns) = (*count + 1, ts_ns.max(*last_ns));
         self.first_ns = if self.first_ns == 0 { ts_ns } else { self.first_ns.min(ts_ns) };
         self.last_ns = self.last_ns.max(ts_ns);
-        *self.counts.entry(serial).or_default() += 1;
         self.entries.push_back((serial, ts_ns));
         if self.entries.len() > MAX_ENTRIES {
             self.entries.pop_front();
@@ -104,7 +116,7 @@ impl Steps {
         }
         let row = |(serial, mut entries): (u32, Vec<u64>)| {
             let life = history.life(serial).filter(|life| life.tid != 0)?;
-            let forgotten = self.counts.get(&serial).map_or(0, |count| count.saturating_sub(entries.len() as u64));
+            let forgotten = self.counts.get(&serial).map_or(0, |(count, _)| count.saturating_sub(entries.len() as u64));
             // What lies outside of what is known of the thread is outside of the window.
             entries.retain(|ts_ns| (life.start_ns..=life.end_ns).contains(ts_ns));
             entries.sort_unstable();
@@ -142,7 +154,8 @@ impl Aggregate {
         let thread = self.threads.find(event.tid).and_then(|index| self.threads.get(index));
         // One that the table had no room for has no history either.
         if let Some(serial) = thread.map(|thread| thread.serial) {
-            self.steps.enter(serial, ts_ns);
+            let is_watched = self.target.as_ref().and_then(|target| target.step.as_deref()).is_some_and(is_watched);
+            self.steps.enter(serial, ts_ns, if is_watched { ONE_CALL_NS } else { 0 });
         }
     }
 }

@@ -61,6 +61,16 @@ fn entries_of_one_thread_make_no_steps_of_another() {
 }
 
 #[test]
+fn what_the_interpreter_writes_to_a_function_is_no_call() {
+    let mut steps = Steps::default();
+    for at_ns in [10 * MS, 10 * MS + 9_000, 30 * MS, 60 * MS, 60 * MS + 60_000] {
+        steps.enter(1, at_ns, 50_000);
+    }
+    let spans: Vec<u64> = steps.rows(&life(100 * MS))[&1].spans.iter().map(|span| span.ns()).collect();
+    assert_eq!(spans, [20 * MS, 30 * MS, 60_000]);
+}
+
+#[test]
 fn each_step_has_what_was_done_within_it() {
     // Two steps of 50 ms; in the second one it waits 30 ms for a thread that sleeps.
     let main = Made::new(1, 0).runs(70 * MS).waits(30 * MS, State::Futex, 9, by_task(2)).runs(MS);
