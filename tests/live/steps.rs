@@ -171,6 +171,17 @@ fn steps_of_a_python_function_that_are_all_alike_have_no_slow_cause() {
     assert!(waits.is_empty(), "nothing waits: {waits:?}");
 }
 
+#[test]
+fn a_python_function_is_watched_in_threads_that_come_later_and_in_forked_children() {
+    let traced = traced(harness::python("steps_threads.py", ""), "py:train_step");
+    let report = traced.report();
+    let steps = steps(&report);
+    assert_eq!((whole(steps, "threads"), whole(steps, "incomplete")), (4, 4), "{steps}");
+    let entries = whole(steps, "entries");
+    assert!((60..=80).contains(&entries), "{entries} of 80 calls: {steps}");
+    assert_eq!(list(steps, "watched").len(), 2, "a process and its child: {steps}");
+}
+
 /// Starts `run` with a step that is nowhere; gives what it says.
 #[track_caller]
 fn refused(step: &str) -> String {

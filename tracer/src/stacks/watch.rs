@@ -15,6 +15,8 @@ use crate::python::{Interpreter, ProcessMemory, PyName, PythonFunction, entry};
 
 /// Code objects, of all processes.
 const MAX_CODES: usize = 64;
+/// The list of a process's threads is read until there is no new one, but not more often.
+const MAX_LOOKS: usize = 4;
 /// Threads, of all of them.
 const MAX_EVENTS: usize = 1024;
 
@@ -64,28 +66,40 @@ impl Watch {
         });
     }
 
-    /// Watches an address in all threads that there are; those that they make are watched like them. Says what failed.
+    /// Watches an address in all threads that there are; those that they make are watched like them. One that is made meanwhile may
+    /// be watched twice: both read at the same moment, which counts once. Says what failed.
     fn watch(&mut self, pid: u32, address: u64) -> Option<String> {
-        let threads = proc::threads(pid);
+        let mut seen = HashSet::new();
         let (mut failed, mut first_error) = (0, None);
-        for tid in &threads {
-            let event = if self.events.len() < MAX_EVENTS {
-                step_points::watch(self.program.as_fd(), *tid, address).map_err(|error| match error.raw_os_error() {
-                    Some(libc::ENOSPC) => "all debug registers are in use".to_owned(),
-                    _ => error.to_string(),
-                })
-            } else {
-                Err(format!("more than {MAX_EVENTS} threads"))
-            };
-            match event {
-                Ok(event) => self.events.push(event),
-                Err(error) => {
+        for _ in 0..MAX_LOOKS {
+            let new: Vec<u32> = proc::threads(pid).into_iter().filter(|tid| seen.insert(*tid)).collect();
+            if new.is_empty() {
+                break;
+            }
+            for tid in new {
+                if let Err(error) = self.watch_thread(tid, address) {
                     failed += 1;
                     first_error.get_or_insert(error);
                 }
             }
         }
-        first_error.map(|error| format!("{failed} of its {} threads are not watched: {error}", threads.len()))
+        first_error.map(|error| format!("{failed} of its {} threads are not watched: {error}", seen.len()))
+    }
+
+    fn watch_thread(&mut self, tid: u32, address: u64) -> Result<(), String> {
+        if self.events.len() >= MAX_EVENTS {
+            return Err(format!("there are more than {MAX_EVENTS}"));
+        }
+        match step_points::watch(self.program.as_fd(), tid, address) {
+            Ok(event) => self.events.push(event),
+            // It has ended.
+            Err(error) if error.raw_os_error() == Some(libc::ESRCH) => {}
+            Err(error) if error.raw_os_error() == Some(libc::ENOSPC) => {
+                return Err("all debug registers are in use".to_owned());
+            }
+            Err(error) => return Err(error.to_string()),
+        }
+        Ok(())
     }
 
     /// What was found since the last time.

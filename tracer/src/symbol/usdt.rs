@@ -57,11 +57,11 @@ fn first(notes: &[u8], base: Option<u64>) -> Option<(Probe<'_>, &[u8])> {
 }
 
 #[cfg(test)]
-pub mod tests {
+mod tests {
     use super::*;
 
     /// A note as assemblers write it.
-    pub fn note(name: &str, address: u64, base: u64, semaphore: u64) -> Vec<u8> {
+    fn note(name: &str, address: u64, base: u64, semaphore: u64) -> Vec<u8> {
         let mut text: Vec<u8> = [address, base, semaphore].iter().flat_map(|word| word.to_le_bytes()).collect();
         text.extend(format!("python\0{name}\0-4@%eax\0").bytes());
         let mut note: Vec<u8> = [8, text.len() as u32, 3].iter().flat_map(|word| word.to_le_bytes()).collect();
