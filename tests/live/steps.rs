@@ -196,7 +196,7 @@ fn refused(step: &str) -> String {
 fn what_is_nowhere_is_refused_in_a_sentence_before_the_command_runs() {
     let workload = workload_bin().display().to_string();
     for (step, said) in [
-        ("/nowhere/program:step".to_owned(), "there is no file /nowhere/program"),
+        ("/nowhere/program:step".to_owned(), "/nowhere/program cannot be opened: No such file"),
         ("no-such-library.so:step".to_owned(), "no file no-such-library.so is found in PATH"),
         (format!("{workload}:workload_train_stop"), "is `workload_train_step` meant?"),
         (format!("{workload}:pthread_mutex_lock"), "it calls `pthread_mutex_lock`, which is in another file"),

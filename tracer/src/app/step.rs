@@ -74,21 +74,22 @@ fn open(path: &Path) -> io::Result<File> {
     OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path)
 }
 
-/// A path is a path: here, or in a process's root. A mere name is looked for among what the processes have mapped, then as the shell
+/// An absolute path is first one in the root of a process that runs, which may be another one than ours. A mere name is looked for among what the processes have mapped, then as the shell
 /// looks for programs and the loader for libraries.
 fn find_file(name: &str, running: impl IntoIterator<Item = u32>) -> Result<(PathBuf, File), String> {
     let failed = |path: &Path, error: io::Error| {
         format!("{} cannot be opened: {error}", crate::model::text::printable(path.as_os_str().as_encoded_bytes()))
     };
     let own = PathBuf::from(name);
-    if name.contains('/') {
-        if own.exists() {
-            return open(&own).map(|file| (own.clone(), file)).map_err(|error| failed(&own, error));
-        }
-        let relative = name.trim_start_matches('/');
+    if let Some(relative) = name.strip_prefix('/') {
         let within = |pid: u32| open(&Path::new(&format!("/proc/{pid}/root")).join(relative)).ok();
-        let found = running.into_iter().find_map(within).map(|file| (own, file));
-        return found.ok_or_else(|| format!("there is no file {}", crate::model::text::printable(name.as_bytes())));
+        if let Some(file) = running.into_iter().find_map(within) {
+            return Ok((own, file));
+        }
+        return open(&own).map(|file| (own.clone(), file)).map_err(|error| failed(&own, error));
+    }
+    if name.contains('/') {
+        return open(&own).map(|file| (own.clone(), file)).map_err(|error| failed(&own, error));
     }
     if let Some(found) = running.into_iter().find_map(|pid| mapped(pid, name)) {
         return Ok(found);

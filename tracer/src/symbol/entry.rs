@@ -181,7 +181,9 @@ impl Seen {
                 "it is stripped, and `{wanted}` is none of the {} functions that it exports: build it with symbols, or name an exported one",
                 self.functions
             ),
-            (false, false) => format!("it has no function `{wanted}`"),
+            (false, false) => {
+                format!("it has no function `{wanted}`, or the compiler has put it into those that call it")
+            }
         };
         let near: Vec<String> = self.near.iter().map(|(_, name)| format!("`{name}`")).collect();
         if !near.is_empty() {

@@ -148,7 +148,8 @@ impl Aggregate {
     /// A thread begins a step.
     pub(in crate::aggregate) fn step(&mut self, event: &Step) {
         let ts_ns = event.header.ts_ns;
-        if !self.span.is_open() || ts_ns < self.span.start_ns {
+        // Until CMD's exec its thread runs the tracer's own code.
+        if !self.span.is_open() || ts_ns < self.span.start_ns || event.tid == self.held {
             return;
         }
         let thread = self.threads.find(event.tid).and_then(|index| self.threads.get(index));

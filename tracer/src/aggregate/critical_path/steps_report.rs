@@ -19,7 +19,7 @@ const MAX_CAUSES: usize = 24;
 const MAX_MORE: usize = 8;
 const MAX_OF_STEP: usize = 8;
 
-/// More entries a second slow the program down: each costs about ten microseconds on a virtual machine, a twentieth of the time then.
+/// More entries a second slow the program down: each costs up to ten microseconds on a virtual machine, a twentieth of the time then.
 const MOST_HZ: f64 = 5_000.0;
 
 /// What slow steps take longer than ordinary ones, of the time of all steps, before it is worth a word.
