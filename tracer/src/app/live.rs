@@ -261,9 +261,11 @@ pub fn say_if_without_steps(report: &Report, args: &TraceArgs) {
     if steps.is_some_and(|steps| steps.entries > 0) {
         return;
     }
-    let why = match &step.what {
-        StepSpec::Python(_) => "was not seen in any stack, or not called again after that",
-        _ => "was not entered by any traced thread",
+    let failed = steps.and_then(|steps| steps.watched.iter().find_map(|watched| watched.failed.clone()));
+    let why = match (&step.what, failed) {
+        (StepSpec::Python(_), Some(failed)) => format!("was found, but {failed}"),
+        (StepSpec::Python(_), None) => "was not seen in any stack, or not called again after that".to_owned(),
+        _ => "was not entered by any traced thread".to_owned(),
     };
     eprintln!(
         "tracer: --step {}: it {why}: the report has no steps",

@@ -115,6 +115,9 @@ fn notes(page: &mut Page, steps: &Steps) {
         duration(steps.before_s),
         duration(steps.after_s)
     )];
+    if steps.forgotten > 0 {
+        notes.push(format!("the times of the oldest {} were forgotten", count(steps.forgotten, "step")));
+    }
     if steps.not_walked > 0 {
         notes.push(format!("of {} only the time is known", count(steps.not_walked, "step")));
     }

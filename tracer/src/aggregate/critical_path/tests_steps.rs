@@ -61,6 +61,16 @@ fn entries_of_one_thread_make_no_steps_of_another() {
 }
 
 #[test]
+fn over_the_bound_the_oldest_entries_are_forgotten_and_counted() {
+    let mut steps = Steps::default();
+    const ENTRIES: u64 = (1 << 20) + 10;
+    (1..=ENTRIES).for_each(|at_ns| steps.enter(1, at_ns, 0));
+    let row = &steps.rows(&life(2 * ENTRIES))[&1];
+    assert_eq!((steps.entries(), steps.forgotten, row.spans.len()), (ENTRIES, 10, (1 << 20) - 1));
+    assert_eq!((row.spans[0].number, row.before_ns), (11, 11), "numbers go on where those that are forgotten ended");
+}
+
+#[test]
 fn what_the_interpreter_writes_to_a_function_is_no_call() {
     let mut steps = Steps::default();
     for at_ns in [10 * MS, 10 * MS + 9_000, 30 * MS, 60 * MS, 60 * MS + 60_000] {
