@@ -5,7 +5,7 @@ use super::layout::{Align, Page};
 use super::stacks::thread;
 use crate::model::critical_path::PathPart;
 use crate::model::report::Report;
-use crate::model::steps::{StepCause, Steps};
+use crate::model::steps::{StepCause, Steps, Watched};
 use crate::model::units::{count, duration, percent};
 
 const MAX_CAUSES: usize = 6;
@@ -22,7 +22,10 @@ const IN_SENTENCE: usize = 48;
 pub(super) fn section(page: &mut Page, report: &Report) {
     let Some(steps) = report.critical_path.as_ref().and_then(|path| path.steps.as_ref()) else { return };
     if steps.entries == 0 {
-        page.title(&format!("Steps: none, {} was not entered", steps.spec));
+        page.title(&format!("Steps: none of {}", steps.spec));
+        let failed = failed(steps);
+        let why = if failed.is_empty() { "no entry was seen".to_owned() } else { failed.join("; ") };
+        page.paragraph("  ", &why);
         return;
     }
     let threads = if steps.threads > 1 { format!(" of {}", count(steps.threads, "thread")) } else { String::new() };
@@ -127,9 +130,15 @@ fn notes(page: &mut Page, steps: &Steps) {
             steps.rate_hz
         ));
     }
-    for watched in steps.watched.iter().filter(|watched| watched.failed.is_some()) {
-        let failed = watched.failed.as_deref().unwrap_or_default();
-        notes.push(format!("{} of process {}: {failed}", watched.function, watched.pid));
-    }
+    notes.extend(failed(steps));
     page.paragraph("  ", &notes.join("; "));
+}
+
+/// Python functions whose entries are not seen, and why.
+fn failed(steps: &Steps) -> Vec<String> {
+    let said = |watched: &Watched| {
+        let failed = watched.failed.as_ref()?;
+        Some(format!("{} of process {}: {failed}", watched.function, watched.pid))
+    };
+    steps.watched.iter().filter_map(said).collect()
 }
