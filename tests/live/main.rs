@@ -36,6 +36,7 @@ mod stacks_bad_input;
 mod stacks_python;
 mod starvation;
 mod states;
+mod steps;
 mod storm;
 mod threads;
 mod users;

@@ -123,6 +123,14 @@ recorded! {
         "threads wait for one arena of malloc, on one CPU";
     gil "gil" "/usr/bin/python3 gil_requests.py thread 120, on both CPUs; run --family sched,cpu"
         "a Python thread computes while main wants the interpreter lock for each request; a stripped interpreter";
+    steps "steps"
+        "./workload steps --steps 41, without debug information; run --family sched,cpu --step ./workload:workload_train_step"
+        "each tenth step waits for a lock whose holder sleeps";
+    steps_healthy "steps-healthy"
+        "./workload steps --healthy --steps 41, without debug information; run --family sched,cpu and --step as above"
+        "its healthy twin: all steps are alike";
+    steps_python "steps-python" "/usr/bin/python3 steps.py slow 41; run --family sched,cpu --step py:train_step"
+        "steps of a Python function, seen from its third call on";
     gc "gc" "/usr/bin/python3 gc_steps.py 300000 20, on both CPUs; run --family sched,cpu"
         "Python's collector of garbage looks at many objects over and over, in a stripped interpreter";
 }

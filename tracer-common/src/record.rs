@@ -53,6 +53,8 @@ pub mod sched {
     /// [`Switch`](crate::sched::Switch): a thread that leaves its CPU had got it in a switch that the kernel did not report. The
     /// header's time is that of leaving; `next_tid` and what belongs to it are as in a switch, `object` is for how long it ran.
     pub const ARRIVED: u16 = super::kind(1, 9);
+    /// A thread begins a step: it entered the function that was asked for.
+    pub const STEP: u16 = super::kind(1, 12);
 }
 
 /// Kinds of the family that takes stacks; payloads in [`crate::stack`].
@@ -137,4 +139,6 @@ pub mod meta {
     pub const SUMS: u16 = super::kind(0, 22);
     /// Sizes of processes, of their cgroups, and of the host.
     pub const MEMORY: u16 = super::kind(0, 25);
+    /// Where the entries of a Python function are watched, whose steps were asked for.
+    pub const STEPS: u16 = super::kind(0, 24);
 }

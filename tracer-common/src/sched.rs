@@ -310,3 +310,17 @@ pub struct CgroupMove {
 }
 
 const _: () = assert!(size_of::<CgroupMove>() == 160);
+
+/// A thread begins a step.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Step {
+    /// Kind [`crate::record::sched::STEP`].
+    pub header: Header,
+    /// The thread.
+    pub tid: u32,
+    /// Its process.
+    pub tgid: u32,
+}
+
+const _: () = assert!(size_of::<Step>() == 24);

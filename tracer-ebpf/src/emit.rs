@@ -123,6 +123,51 @@ pub fn submit<T: Copy + 'static>(state: &mut CpuState, family: FamilyId, cpu: u3
     }
 }
 
+/// Adds to a counter of this CPU in one instruction, so that a program that runs in the middle of the caller's loses nothing. In
+/// assembly: the library has no atomic additions for this target, since its first version cannot give the sum back.
+#[inline(always)]
+fn add(counter: *mut u64, by: u64) {
+    #[cfg(target_arch = "bpf")]
+    // SAFETY: the caller's counter is an aligned word that lives.
+    unsafe {
+        core::arch::asm!("lock *(u64 *)({counter} + 0) += {by}", counter = in(reg) counter, by = in(reg) by, options(nostack));
+    }
+    #[cfg(not(target_arch = "bpf"))]
+    let _ = (counter, by);
+}
+
+/// The same for half a word.
+#[inline(always)]
+fn add_half(counter: *mut u32, by: u32) {
+    #[cfg(target_arch = "bpf")]
+    // SAFETY: as above.
+    unsafe {
+        core::arch::asm!("lock *(u32 *)({counter} + 0) += {by}", counter = in(reg) counter, by = in(reg) u64::from(by), options(nostack));
+    }
+    #[cfg(not(target_arch = "bpf"))]
+    let _ = (counter, by);
+}
+
+/// Counts, and writes a record or counts its loss, for a program that may lose its CPU at any point; the others of this CPU may run
+/// meanwhile. One helper call copies the record, so that a reader hardly ever finds it unfinished.
+#[inline(always)]
+pub fn submit_preemptible<T: Copy + 'static>(state: &mut CpuState, family: FamilyId, cpu: u32, record: &T) {
+    add(&raw mut state.families[family as usize].seen, 1);
+    add(&raw mut state.since_wakeup, 1);
+    // SAFETY: points into `state`.
+    let count = unsafe { (&raw const state.since_wakeup).read_volatile() };
+    let wake = count & u64::from(config!(wakeup_mask)) == 0;
+    add_half(&raw mut state.in_ours, 1);
+    let written = shard(cpu).output::<T>(record, if wake { FORCE_WAKEUP } else { NO_WAKEUP }).is_ok();
+    add_half(&raw mut state.in_ours, u32::MAX);
+    if written {
+        add(&raw mut state.families[family as usize].submitted, 1);
+    } else {
+        add(&raw mut state.families[family as usize].lost[LossReason::RingFull as usize], 1);
+        add(&raw mut state.lost_total, 1);
+    }
+}
+
 /// A record of a stack in the making: [`RawStack`] with room for this many bytes of stack behind it.
 #[derive(Clone, Copy)]
 pub struct StackEntry {

@@ -44,6 +44,21 @@ pub fn tracked(state: &mut CpuState, tid: u32, tgid: u32) -> bool {
     slot.tracked == 1
 }
 
+/// The same for programs that may lose their CPU in the middle: changes nothing.
+#[inline(always)]
+pub fn is_tracked(tid: u32, tgid: u32) -> bool {
+    if tid == 0 || tgid == config!(self_tgid) {
+        return false;
+    }
+    if config!(filter) == filter::ALL {
+        return true;
+    }
+    match slot(tid) {
+        Some(slot) if slot.tid == tid => slot.tracked == 1,
+        _ => maps::TRACKED.get_ptr(tid).is_some(),
+    }
+}
+
 /// Gives the slot to this thread.
 #[inline(always)]
 pub fn take(slot: &mut Slot, tid: u32, traced: u8) {

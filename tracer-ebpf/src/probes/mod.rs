@@ -11,3 +11,4 @@ mod sched;
 mod sched_context;
 mod sched_life;
 mod sched_tracefs;
+mod step;

@@ -174,6 +174,7 @@ impl Aggregate {
             comm: target.comm.as_ref().map(safe),
             all: Some(target.all),
             user: target.user.as_ref().map(safe),
+            step: target.step.as_ref().map(safe),
         }
     }
 

@@ -42,6 +42,7 @@ use tracer_common::syscall::Arch;
 
 use self::classify::Calls;
 use self::critical_path::history::{History, Life};
+use self::critical_path::steps::Steps;
 use self::departed::{Departed, Ended};
 use self::hash::FastMap;
 use self::kernel_locks::KernelLocks;
@@ -118,6 +119,7 @@ pub struct Aggregate {
     pythons: Pythons,
     stacks: Stacks,
     history: History,
+    steps: Steps,
     ledger: Ledger,
     departed: Departed,
     /// CMD's thread while the tracer holds it back before its exec; 0: none.
@@ -154,6 +156,7 @@ impl Aggregate {
             pythons: Pythons::default(),
             stacks: Stacks::default(),
             history: History::default(),
+            steps: Steps::default(),
             ledger: Ledger::default(),
             departed: Departed::default(),
             held: 0,
@@ -216,6 +219,7 @@ impl Aggregate {
             Event::Stalled(event) => self.paging.stalls.record(event, &self.span),
             Event::CachedFile(event) => self.paging.cache.file(event),
             Event::Victim(event) => self.paging.victim(event, &self.span),
+            Event::Step(event) => self.step(event),
             Event::Sampled(_) | Event::Meta(..) => {}
         }
     }
@@ -227,7 +231,7 @@ impl Aggregate {
                 self.host = Some(host.clone());
             }
             Meta::Target(target) => {
-                if target.mode != "run" && target.focus.is_none() {
+                if target.mode != "run" && target.focus.is_none() && target.step.is_none() {
                     self.history = History::new(History::ATTACHED_BOUND_BYTES);
                 }
                 self.target = Some(target.clone());
@@ -264,6 +268,7 @@ impl Aggregate {
             Meta::Objects(objects) => self.objects.record(objects),
             Meta::Sums(sums) => self.paging.sums(sums, &self.span),
             Meta::Memory(memory) => self.memory.record(memory, &self.span),
+            Meta::Steps(steps) => self.steps.watched(steps, header.ts_ns),
             Meta::CpuLimits(limits) => self.limits.record(limits, &mut self.names),
             Meta::End(end) => {
                 self.end = Some(end.clone());

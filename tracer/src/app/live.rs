@@ -8,7 +8,7 @@ use tracer_common::record::meta;
 use super::{Failure, core, output};
 use crate::{
     capture::Writer,
-    cli::{Format, OutputArgs, TraceArgs},
+    cli::{Format, OutputArgs, TraceArgs, step::StepSpec},
     families::{self, FAMILIES, Family, Ring},
     kernel::{
         clock,
@@ -18,6 +18,7 @@ use crate::{
         loader::{self, Filter, Loaded, Plan},
         proc::Switches,
         sleepers::{self, Sleepers},
+        step_points::Points,
     },
     model::{
         finding::Severity,
@@ -26,7 +27,7 @@ use crate::{
     },
     pipeline::batch::Batch,
     render::text::{self, Style},
-    stacks::Progress,
+    stacks::{Progress, Watch},
 };
 
 /// A family by name, or the sentence that lists those that exist.
@@ -76,6 +77,8 @@ pub struct Prepared {
     pub host: HostFacts,
     /// Threads that wait, whose stacks are to be taken; `None`: none are, since CMD does not run yet or no family takes any.
     pub sleepers: Option<Sleepers>,
+    /// Looks for the Python function whose entries begin steps.
+    watch: Option<Watch>,
     started: Instant,
     /// Finds the addresses of the kernel's scheduler.
     scheduler: Option<std::thread::JoinHandle<Option<std::ops::Range<u64>>>>,
@@ -86,6 +89,7 @@ pub fn prepare(
     args: &TraceArgs,
     filter: Filter,
     target: &TargetRecord,
+    steps: Option<&Points>,
     mut host: HostFacts,
 ) -> Result<Prepared, String> {
     let started = Instant::now();
@@ -96,6 +100,7 @@ pub fn prepare(
         filter,
         ring_bytes: args.ring_size,
         sample_hz: args.sample_hz,
+        steps,
         host: &host,
     };
     // Meanwhile the kernel's symbols are looked through: either takes its tenths of a second.
@@ -107,11 +112,16 @@ pub fn prepare(
     let mut first = Batch::new();
     let now_ns = clock::monotonic_ns();
     push_meta(&mut first, now_ns, meta::HOST, &host.record());
-    push_meta(&mut first, now_ns, meta::TARGET, &TargetRecord { focus: args.focus.clone(), ..target.clone() });
+    let step = args.step.as_ref().map(|step| crate::model::text::printable(step.text.as_bytes()));
+    push_meta(&mut first, now_ns, meta::TARGET, &TargetRecord { focus: args.focus.clone(), step, ..target.clone() });
     for family in &loaded.families {
         push_meta(&mut first, now_ns, meta::FAMILIES, family);
     }
-    Ok(Prepared { loaded, first, host, sleepers: None, started, scheduler })
+    let watch = match args.step.as_ref().map(|step| &step.what) {
+        Some(StepSpec::Python(function)) => loaded.step_watch().map(|program| Watch::new(function.clone(), program)),
+        _ => None,
+    };
+    Ok(Prepared { loaded, first, host, sleepers: None, watch, started, scheduler })
 }
 
 impl Prepared {
@@ -140,7 +150,8 @@ impl Prepared {
     pub fn spawn(self, capture: Option<Writer>, progress: Progress) -> Result<Session, String> {
         let error = |error: std::io::Error| format!("cannot start to read events: {error}");
         let scheduler = self.scheduler.and_then(|found| found.join().ok().flatten());
-        let (live, batches, give_back) = live::spawn(self.loaded, scheduler, self.sleepers, progress).map_err(error)?;
+        let (live, batches, give_back) =
+            live::spawn(self.loaded, scheduler, self.sleepers, self.watch, progress).map_err(error)?;
         let core = core::spawn(capture, self.first, batches, give_back).map_err(error)?;
         Ok(Session { live, core })
     }
@@ -241,6 +252,25 @@ pub fn say_if_unfocused(report: &Report, args: &TraceArgs) {
             crate::model::text::printable(focus.as_bytes())
         );
     }
+}
+
+/// Says that there are no steps.
+pub fn say_if_without_steps(report: &Report, args: &TraceArgs) {
+    let Some(step) = &args.step else { return };
+    let steps = report.critical_path.as_ref().and_then(|path| path.steps.as_ref());
+    if steps.is_some_and(|steps| steps.entries > 0) {
+        return;
+    }
+    let failed = steps.and_then(|steps| steps.watched.iter().find_map(|watched| watched.failed.clone()));
+    let why = match (&step.what, failed) {
+        (StepSpec::Python(_), Some(failed)) => format!("was found, but {failed}"),
+        (StepSpec::Python(_), None) => "was not seen in any stack, or not called again after that".to_owned(),
+        _ => "was not entered by any traced thread".to_owned(),
+    };
+    eprintln!(
+        "tracer: --step {}: it {why}: the report has no steps",
+        crate::model::text::printable(step.text.as_bytes())
+    );
 }
 
 /// Whether a finding matches what `--fail-on` named.

@@ -16,6 +16,7 @@ mod progress;
 mod record;
 mod replay;
 mod run;
+mod step;
 mod strangers;
 mod tables;
 mod target;

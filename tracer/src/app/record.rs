@@ -8,7 +8,7 @@ use super::{
     FAILED, Failure, core,
     live::{self, Session, Signals},
     output::{self, Named},
-    progress,
+    progress, step,
     target::Target,
 };
 use crate::{
@@ -18,6 +18,7 @@ use crate::{
         host::HostFacts,
         live::push_meta,
         proc::{self, Scanner},
+        step_points::Points,
     },
 };
 
@@ -41,7 +42,8 @@ pub fn record(args: &RecordArgs) -> Result<u8, Failure> {
     // A signal that comes while attaching ends the recording once it has begun.
     let runtime = live::runtime().map_err(failure)?;
     let mut signals = Signals::listen(&runtime).map_err(failure)?;
-    let session = attach(args, &target, host)?;
+    let steps = step::points(&args.trace, target.processes()).map_err(failure)?;
+    let session = attach(args, &target, steps.as_ref(), host)?;
     let reason = runtime.block_on(wait(args, &target, &mut signals));
     let ended = session.end(reason, None).map_err(failure)?;
     let report = &ended.report;
@@ -49,6 +51,7 @@ pub fn record(args: &RecordArgs) -> Result<u8, Failure> {
         eprintln!("tracer: events kept in {0} (`tracer report {0}`)", args.capture.display());
     }
     live::say_if_unfocused(report, &args.trace);
+    live::say_if_without_steps(report, &args.trace);
     let to_terminal = output::colour(&std::io::stdout()) && destination.is_none();
     let bytes = live::render(report, args.output.format, to_terminal).map_err(failure)?;
     match &mut destination {
@@ -62,8 +65,9 @@ pub fn record(args: &RecordArgs) -> Result<u8, Failure> {
 }
 
 /// Attaches, then reads what exists: what changes in between is seen by the probes.
-fn attach(args: &RecordArgs, target: &Target, host: HostFacts) -> Result<Session, Failure> {
-    let mut prepared = live::prepare(&args.trace, target.filter.clone(), &target.record, host).map_err(failure)?;
+fn attach(args: &RecordArgs, target: &Target, steps: Option<&Points>, host: HostFacts) -> Result<Session, Failure> {
+    let mut prepared =
+        live::prepare(&args.trace, target.filter.clone(), &target.record, steps, host).map_err(failure)?;
     prepared.start();
     let threads = target.track(&mut prepared.loaded).map_err(failure)?;
     let mut scanner = Scanner::new(prepared.host.known_arch());

@@ -15,7 +15,7 @@ use super::{
     Failure, RUN_FAILED, core,
     live::{self, Ended, Session, Signals},
     output::{self, Named},
-    progress,
+    progress, step,
 };
 use crate::{
     cli::{Format, RunArgs},
@@ -25,6 +25,7 @@ use crate::{
         live::push_meta,
         loader::Filter,
         proc::Scanner,
+        step_points::Points,
     },
     model::meta::TargetRecord,
 };
@@ -59,6 +60,7 @@ pub fn run(args: &RunArgs) -> Result<u8, Failure> {
             crate::model::text::printable(user.name.as_bytes())
         );
     }
+    let steps = step::points(&args.trace, []).map_err(failure)?;
     // Before any thread exists and before any descriptor that the command must not have.
     let held = launch::hold(&args.command, user.as_ref()).map_err(|error| launch_failure(&error))?;
     let mut destination = args.output.output.as_deref().map(Named::open).transpose().map_err(failure)?;
@@ -73,10 +75,11 @@ pub fn run(args: &RunArgs) -> Result<u8, Failure> {
         user: user.as_ref().map(|user| user.name.clone()),
         ..TargetRecord::default()
     };
-    let session = attach(args, held, &target, pretend)?;
+    let session = attach(args, held, &target, steps.as_ref(), pretend)?;
     let (status, ended) = wait(args, session, pid, &runtime, signals)?;
     let report = &ended.report;
     live::say_if_unfocused(report, &args.trace);
+    live::say_if_without_steps(report, &args.trace);
     let to_terminal = output::colour(&std::io::stderr()) && destination.is_none();
     let bytes = live::render(report, args.output.format, to_terminal).map_err(failure)?;
     match &mut destination {
@@ -107,11 +110,12 @@ fn attach(
     args: &RunArgs,
     held: Held,
     target: &TargetRecord,
+    steps: Option<&Points>,
     pretend: crate::kernel::host::Pretend,
 ) -> Result<Session, Failure> {
     let pid = held.pid;
     let host = HostFacts::gather(pretend);
-    let mut prepared = live::prepare(&args.trace, Filter::default(), target, host).map_err(failure)?;
+    let mut prepared = live::prepare(&args.trace, Filter::default(), target, steps, host).map_err(failure)?;
     prepared.loaded.track(pid).map_err(failure)?;
     let capture = args
         .capture

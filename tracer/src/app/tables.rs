@@ -176,6 +176,8 @@ fn hook(hook: Hook) -> String {
         Hook::TpBtf { name } => format!("tp_btf {name}"),
         Hook::Tracepoint { category, name } => format!("tracepoint {category}:{name}"),
         Hook::PerfEvent => "perf_event cpu-clock".to_owned(),
+        Hook::StepEntry => "uprobe, with --step".to_owned(),
+        Hook::StepWatch => "perf_event breakpoint, with --step".to_owned(),
         Hook::Iterator { over } => format!("iter {over}"),
     }
 }

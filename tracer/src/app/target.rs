@@ -106,7 +106,7 @@ impl Target {
     }
 
     /// The processes that are meant, with their descendants.
-    fn processes(&self) -> BTreeSet<u32> {
+    pub fn processes(&self) -> BTreeSet<u32> {
         let chosen: BTreeSet<u32> = match &self.selection {
             Selection::All => return proc::processes().into_iter().collect(),
             Selection::Pids(pids) => pids.iter().copied().collect(),

@@ -5,6 +5,7 @@ use std::{ffi::OsString, path::PathBuf, time::Duration};
 
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 
+pub mod step;
 pub mod units;
 
 /// Why is my workload slow? Where do its threads spend their time, and who makes them wait?
@@ -35,7 +36,9 @@ pub enum Command {
 Examples:
   sudo tracer run -- python3 train.py
   sudo tracer run --capture train.trc --format json -o report.json -- ./train.sh --epochs 1
-  sudo tracer run --fail-on user-lock-contention -- make bench")]
+  sudo tracer run --fail-on user-lock-contention -- make bench
+  sudo tracer run --step py:train_step -- python3 train.py
+  sudo tracer run --step ./server:handle_request -- ./server")]
     Run(RunArgs),
     /// Attach to what runs, with its descendants; report at the duration, at Ctrl-C or when the targets are gone
     #[command(after_help = "\
@@ -43,7 +46,8 @@ Examples:
   sudo tracer record --pid 4711 --duration 30s
   sudo tracer record --cgroup /sys/fs/cgroup/training.slice --capture training.trc
   sudo tracer record --container 3f2a90 --duration 1m
-  sudo tracer record --comm pt_data_worker --duration 10s")]
+  sudo tracer record --comm pt_data_worker --duration 10s
+  sudo tracer record --pid 4711 --step py:train_step --duration 1m")]
     Record(RecordArgs),
     /// Diagnose a capture again, without root, on any machine
     Report(ReportArgs),
@@ -155,6 +159,11 @@ pub struct TraceArgs {
     /// main thread without this, `record` none
     #[arg(long, value_name = "THREAD")]
     pub focus: Option<String>,
+    /// The function whose entries begin steps, as of a training loop: the report tells what steps went to, and what slow ones spend
+    /// more on. FILE:SYMBOL (`./server:handle_request`, `libfoo.so:step`), usdt:FILE:PROVIDER:NAME, py:FUNCTION or
+    /// py:FILE.py:FUNCTION (`py:train_step`). `record` then shows the critical path of the thread that has the steps
+    #[arg(long, value_name = "SPEC")]
+    pub step: Option<step::AskedStep>,
     /// Stop after this time
     #[arg(long, value_name = "TIME", value_parser = units::duration)]
     pub duration: Option<Duration>,

@@ -62,6 +62,10 @@ pub fn write_event(event: &Event, out: &mut impl io::Write) -> io::Result<()> {
             line.number("moved_itself", event.moved_itself)?;
             line.text("path", &event.path)?;
         }
+        Event::Step(event) => {
+            line.number("tid", event.tid)?;
+            line.number("tgid", event.tgid)?;
+        }
         Event::Sampled(event) => {
             line.number("tid", event.tid)?;
             line.number("tgid", event.tgid)?;
@@ -227,6 +231,7 @@ impl<'a, W: io::Write> Line<'a, W> {
             Meta::Objects(payload) => self.fields(payload),
             Meta::Sums(payload) => self.fields(payload),
             Meta::Memory(payload) => self.fields(payload),
+            Meta::Steps(payload) => self.fields(payload),
         }
     }
 

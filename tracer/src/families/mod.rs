@@ -42,11 +42,22 @@ pub enum Hook {
     },
     /// The clock of each CPU, at the sampling rate.
     PerfEvent,
+    /// The entry of the native function that `--step` names; without that option the program is not loaded.
+    StepEntry,
+    /// A debug register on the first instruction of the Python function that `--step` names; likewise.
+    StepWatch,
     /// An iterator: runs when it is read, once for each object of this kind that there is.
     Iterator {
         /// The kind.
         over: &'static str,
     },
+}
+
+impl Hook {
+    /// Whether only an option of the command line says where it attaches.
+    pub fn is_for_steps(self) -> bool {
+        matches!(self, Hook::StepEntry | Hook::StepWatch)
+    }
 }
 
 /// One program.

@@ -63,6 +63,20 @@ const PROGRAMS: &[Program] = &[
         tracefs("tp_task_rename", "task", "task_rename"),
         "names that threads give themselves",
     ),
+    Program {
+        name: "step_entry",
+        hook: Hook::StepEntry,
+        required: false,
+        purpose: "when steps begin, by entries of a native function",
+        fallback: None,
+    },
+    Program {
+        name: "step_watched",
+        hook: Hook::StepWatch,
+        required: false,
+        purpose: "when steps begin, by entries of a Python function",
+        fallback: None,
+    },
     program("cgroup_attach_task", false, None, "moves between cgroups"),
     program("softirq_entry", false, None, "wake-ups by network, block device or timer, told from wake-ups by tasks"),
     // Before the start: a start without its end would stay for ever.

@@ -3,6 +3,7 @@
 
 use std::{
     collections::HashMap,
+    os::fd::{AsFd, OwnedFd},
     sync::{Mutex, PoisonError},
     thread,
     time::{Duration, Instant},
@@ -11,13 +12,14 @@ use std::{
 use aya::{
     Ebpf,
     programs::{
-        BtfTracePoint, Iter, PerfEvent, Program as AyaProgram, TracePoint,
+        BtfTracePoint, Iter, PerfEvent, Program as AyaProgram, TracePoint, UProbe,
         perf_event::{PerfEventConfig, PerfEventScope, SamplePolicy, SoftwareEvent},
     },
 };
 use tracer_common::config::Config;
 
 use super::loader::{LoadError, Plan, Running};
+use super::step_points::Points;
 use crate::{
     families::{Family, Hook, Program},
     model::meta::FamilyRecord,
@@ -33,11 +35,20 @@ pub struct Programs<'a> {
     ebpf: &'a mut Ebpf,
     btf: Option<&'a aya::Btf>,
     loaded: HashMap<&'static str, Result<(), String>>,
+    /// Where steps begin, if they were asked for.
+    steps: Option<&'a Points>,
+    /// What keeps programs attached there.
+    pub links: Vec<OwnedFd>,
 }
 
 impl<'a> Programs<'a> {
     /// Loads these programs, several at once: what the kernel's verifier takes for them is most of the time until tracing starts.
-    pub fn load(ebpf: &'a mut Ebpf, btf: Option<&'a aya::Btf>, wanted: &[(&'static str, Hook)]) -> Self {
+    pub fn load(
+        ebpf: &'a mut Ebpf,
+        btf: Option<&'a aya::Btf>,
+        wanted: &[(&'static str, Hook)],
+        steps: Option<&'a Points>,
+    ) -> Self {
         let hooks: HashMap<&str, (&'static str, Hook)> =
             wanted.iter().map(|(name, hook)| (*name, (*name, *hook))).collect();
         // The last families' programs are the longest, and are taken first.
@@ -62,7 +73,7 @@ impl<'a> Programs<'a> {
             work();
         });
         let loaded = loaded.into_inner().unwrap_or_else(PoisonError::into_inner);
-        Self { ebpf, btf, loaded }
+        Self { ebpf, btf, loaded, steps, links: Vec::new() }
     }
 
     /// Attaches a program; loads it before, if that was not tried yet. Where it attaches in part, the reasons say what is missing.
@@ -75,7 +86,12 @@ impl<'a> Programs<'a> {
     ) -> Result<aya::programs::ProgramFd, String> {
         let program = self.ebpf.program_mut(name).ok_or_else(|| format!("the object has no program {name}"))?;
         self.loaded.entry(name).or_insert_with(|| load(program, name, hook, self.btf)).clone()?;
-        reasons.extend(attach(program, name, hook, config)?);
+        if let Some(steps) = self.steps.filter(|_| hook.is_for_steps()) {
+            let fd = program.fd().map_err(|error| text(name, &error))?.as_fd();
+            self.links.extend(steps.attach(fd)?);
+        } else {
+            reasons.extend(attach(program, name, hook, config)?);
+        }
         program.fd().map_err(|error| text(name, &error))?.try_clone().map_err(|error| error.to_string())
     }
 }
@@ -92,7 +108,7 @@ pub fn family(
     let mut reasons: Vec<String> = readiness.reason().map(str::to_owned).into_iter().collect();
     // Whatever writes records about threads must be there before the switches that mention them: rare programs first.
     let (first, last): (Vec<&Program>, Vec<&Program>) = family.programs().iter().partition(|program| !program.required);
-    for program in first.into_iter().chain(last) {
+    for program in first.into_iter().chain(last).filter(|program| plan.wants(program.hook)) {
         if plan.without.iter().any(|name| name == program.name) {
             reasons.push(format!("{} is switched off", program.name));
             continue;
@@ -112,6 +128,7 @@ pub fn family(
         }
         match outcome {
             Ok(fd) => running.push(Running { name, family: family.name(), fd }),
+            Err(reason) if program.hook.is_for_steps() => return Err(LoadError::Steps(reason)),
             Err(reason) if program.required => {
                 return Err(LoadError::Unavailable {
                     family: family.name().to_owned(),
@@ -145,7 +162,8 @@ fn load(program: &mut AyaProgram, name: &str, hook: Hook, btf: Option<&aya::Btf>
             <&mut BtfTracePoint>::try_from(&mut *program).and_then(|program| program.load(tracepoint, btf))
         }
         Hook::Tracepoint { .. } => <&mut TracePoint>::try_from(&mut *program).and_then(TracePoint::load),
-        Hook::PerfEvent => <&mut PerfEvent>::try_from(&mut *program).and_then(PerfEvent::load),
+        Hook::PerfEvent | Hook::StepWatch => <&mut PerfEvent>::try_from(&mut *program).and_then(PerfEvent::load),
+        Hook::StepEntry => <&mut UProbe>::try_from(&mut *program).and_then(UProbe::load),
         Hook::Iterator { over } => {
             let btf = btf.ok_or_else(|| "the kernel has no BTF".to_owned())?;
             <&mut Iter>::try_from(&mut *program).and_then(|program| program.load(over, btf))
@@ -169,6 +187,8 @@ fn attach(program: &mut AyaProgram, name: &str, hook: Hook, config: &Config) -> 
             let program: &mut PerfEvent = program.try_into().map_err(|error| text(name, &error))?;
             return attach_clocks(program, config.sample_period_ns);
         }
+        // Where is not known here.
+        Hook::StepEntry | Hook::StepWatch => Ok(()),
         // What reads it attaches it (`Loaded::iterate`); that it can be is shown here.
         Hook::Iterator { .. } => <&mut Iter>::try_from(program).and_then(|program| {
             let link = program.attach()?;

@@ -77,6 +77,7 @@ pub fn spawn(
     mut loaded: Loaded,
     scheduler: Option<std::ops::Range<u64>>,
     sleepers: Option<Sleepers>,
+    watch: Option<stacks::Watch>,
     progress: stacks::Progress,
 ) -> io::Result<(Live, Receiver<Batch>, SyncSender<Batch>)> {
     let (stopped, stop) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK).map_err(io::Error::from)?;
@@ -85,7 +86,7 @@ pub fn spawn(
     let (end, ended) = sync_channel(1);
     let stacks = match loaded.stacks.take() {
         Some(ring) => {
-            let worker = stacks::Worker::new(loaded.python.take(), scheduler).with_sleepers(sleepers);
+            let worker = stacks::Worker::new(loaded.python.take(), scheduler).with_sleepers(sleepers).with_watch(watch);
             Some(stacks::spawn(ring, worker, send.clone(), progress)?)
         }
         None => None,

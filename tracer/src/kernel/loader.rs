@@ -1,7 +1,7 @@
 //! Loads the embedded eBPF object with its configuration and map sizes, and hands over what user space works with. Not here:
 //! attaching (`attach`), dividing the memory for rings (`ring_sizes`).
 
-use std::{collections::BTreeMap, fs::File, io};
+use std::{collections::BTreeMap, fs::File, io, os::fd::OwnedFd};
 
 use aya::{
     Ebpf, EbpfLoader,
@@ -23,6 +23,7 @@ use super::{
     host::HostFacts,
     memory_maps::MemoryMaps,
     ring_sizes::{PAGE_BYTES, RingSizes, SHARD_NAMES},
+    step_points::Points,
 };
 use crate::{
     families::{FAMILIES, Family, Hook, Program, Readiness, Ring, Settings},
@@ -61,6 +62,9 @@ pub enum LoadError {
         /// Why.
         reason: String,
     },
+    /// The entries of the function that steps begin with cannot be seen.
+    #[error("--step: {0}")]
+    Steps(String),
     /// A part of the object is missing: object and tracer do not belong together.
     #[error("the eBPF object has no {0}: rebuild both with `cargo xtask build`")]
     Missing(&'static str),
@@ -104,8 +108,17 @@ pub struct Plan<'a> {
     pub ring_bytes: u64,
     /// Samples per second of each CPU: 1 to 999.
     pub sample_hz: u32,
+    /// Where steps begin; none: nobody asked.
+    pub steps: Option<&'a Points>,
     /// The host.
     pub host: &'a HostFacts,
+}
+
+impl Plan<'_> {
+    /// Whether programs with this hook are to run: those of steps are for either native or Python functions.
+    pub fn wants(&self, hook: Hook) -> bool {
+        !hook.is_for_steps() || self.steps.is_some_and(|steps| steps.hook() == hook)
+    }
 }
 
 /// A program that runs.
@@ -122,6 +135,8 @@ pub struct Running {
 pub struct Loaded {
     /// Keeps programs and links; `None` once detached.
     ebpf: Option<Ebpf>,
+    /// Keeps programs attached where steps begin.
+    step_links: Vec<OwnedFd>,
     /// What runs.
     pub running: Vec<Running>,
     /// What became of each family.
@@ -258,7 +273,7 @@ pub fn load(plan: &Plan) -> Result<Loaded, LoadError> {
     config.shard_mask = sizes.shards - 1;
     let aya_btf = if plan.host.has_btf { aya::Btf::from_sys_fs().ok() } else { None };
     // Typed loads are one instruction; where a verifier will not have them, the helper reads the same bytes.
-    let (mut ebpf, running, mut families) = match attempt(plan, &able, &config, aya_btf.as_ref(), sizes) {
+    let (mut ebpf, step_links, running, mut families) = match attempt(plan, &able, &config, aya_btf.as_ref(), sizes) {
         Err(first) if config.typed_loads == 1 => {
             tracing::debug!("typed loads refused ({first}), using the probe-read helper");
             config.typed_loads = 0;
@@ -286,6 +301,7 @@ pub fn load(plan: &Plan) -> Result<Loaded, LoadError> {
     let slot_map = Array::try_from(take(&mut ebpf, "SLOTS")?).map_err(|error| map_error("SLOTS", &error))?;
     Ok(Loaded {
         ebpf: Some(ebpf),
+        step_links,
         running,
         families,
         tracked,
@@ -334,7 +350,7 @@ pub(super) fn map_error(name: &'static str, error: &dyn std::error::Error) -> Lo
     LoadError::Map(name, chain(error))
 }
 
-type Attached = (Ebpf, Vec<Running>, Vec<FamilyRecord>);
+type Attached = (Ebpf, Vec<OwnedFd>, Vec<Running>, Vec<FamilyRecord>);
 
 fn attempt(
     plan: &Plan,
@@ -371,14 +387,15 @@ fn attempt(
     let wanted: Vec<(&'static str, Hook)> = able
         .iter()
         .flat_map(|family| family.programs())
-        .filter(|program| plan.without.iter().all(|name| name != program.name))
+        .filter(|program| plan.without.iter().all(|name| name != program.name) && plan.wants(program.hook))
         .map(|program| (program.name, program.hook))
         .collect();
-    let mut programs = attach::Programs::load(&mut ebpf, btf, &wanted);
+    let mut programs = attach::Programs::load(&mut ebpf, btf, &wanted, plan.steps);
     for family in able {
         families.push(attach::family(*family, plan, config, &mut programs, &mut running)?);
     }
-    Ok((ebpf, running, families))
+    let links = std::mem::take(&mut programs.links);
+    Ok((ebpf, links, running, families))
 }
 
 /// Before 5.11 eBPF memory counts against this limit. Failing to raise it matters only there, and shows as a refused map.
@@ -397,6 +414,18 @@ impl Loaded {
         self.slots.set(tid & self.slot_mask, value, 0).map_err(|error| map_error("SLOTS", &error))
     }
 
+    /// The program to be run where a Python function is watched, if that was asked for.
+    pub fn step_watch(&self) -> Option<aya::programs::ProgramFd> {
+        let is_for_it = |program: &&Program| program.hook == Hook::StepWatch;
+        let names: Vec<&str> = FAMILIES
+            .iter()
+            .flat_map(|family| family.programs())
+            .filter(is_for_it)
+            .map(|program| program.name)
+            .collect();
+        self.running.iter().find(|running| names.contains(&running.name))?.fd.try_clone().ok()
+    }
+
     /// Opens the iterator over the kernel's objects of this kind for reading; `None`: none runs.
     pub fn iterate(&mut self, kind: &str) -> Result<Option<File>, String> {
         let goes_over_it = |program: &&Program| matches!(program.hook, Hook::Iterator { over } if over == kind);
@@ -413,6 +442,7 @@ impl Loaded {
 
     /// Detaches every program. Maps and counters stay readable.
     pub fn detach(&mut self) {
+        self.step_links.clear();
         self.ebpf = None;
     }
 

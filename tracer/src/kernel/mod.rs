@@ -20,6 +20,7 @@ pub mod proc;
 pub mod progstats;
 pub mod ring_sizes;
 pub mod sleepers;
+pub mod step_points;
 pub mod tracefs;
 
 pub use btf::Btf;

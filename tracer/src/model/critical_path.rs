@@ -4,6 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::stacks::{FunctionTime, Phase, Whose};
+use super::steps::Steps;
 
 /// What the wall time of one thread went to, where it waited followed into the threads that it waited for.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -37,6 +38,10 @@ pub struct CriticalPath {
     /// child process, as a script does, also those of the child's main thread.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub own_waits: Vec<OwnWait>,
+    /// The steps that were asked for; absent: none were.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
+    pub steps: Option<Steps>,
 }
 
 /// Waits of the path's own thread for one thing, and what explains them.

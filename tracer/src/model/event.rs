@@ -4,13 +4,13 @@
 use tracer_common::lock::Contended;
 use tracer_common::memory::{CachedFile, Faults, Stalled, Victim};
 use tracer_common::record::{Header, cache, cpu, fault, lock, meta, oom, reclaim, sched as kind};
-use tracer_common::sched::{CgroupMove, Exec, Exit, Fork, NewTask, Rename, Switch, SwitchFutex};
+use tracer_common::sched::{CgroupMove, Exec, Exit, Fork, NewTask, Rename, Step, Switch, SwitchFutex};
 use tracer_common::stack::Sampled;
 
 use super::meta::{
     AttachedRecord, CostRecord, CpuLimitsRecord, EndRecord, FamilyRecord, FrameRecord, HostRecord, LocksRecord,
     LossRecord, MemoryRecord, ModuleRecord, NameRecord, ObjectsRecord, PythonRecord, SeedRecord, StackRecord,
-    StartRecord, SumsRecord, SymbolRecord, TargetRecord, TickRecord,
+    StartRecord, StepsRecord, SumsRecord, SymbolRecord, TargetRecord, TickRecord,
 };
 
 /// One record, decoded.
@@ -34,6 +34,8 @@ pub enum Event {
     Rename(Rename),
     /// A task moved to another cgroup.
     CgroupMove(Box<CgroupMove>),
+    /// A thread begins a step.
+    Step(Step),
     /// A stack was taken.
     Sampled(Sampled),
     /// A thread waited for a lock of the kernel.
@@ -76,6 +78,7 @@ pub enum Meta {
     Objects(ObjectsRecord),
     Sums(SumsRecord),
     Memory(MemoryRecord),
+    Steps(StepsRecord),
 }
 
 impl Event {
@@ -91,6 +94,7 @@ impl Event {
             Event::Exit(event) => event.header,
             Event::Rename(event) => event.header,
             Event::CgroupMove(event) => event.header,
+            Event::Step(event) => event.header,
             Event::Sampled(event) => event.header,
             Event::Contended(event) => event.header,
             Event::Faults(event) => event.header,
@@ -114,6 +118,7 @@ pub const fn kind_name(number: u16) -> Option<&'static str> {
         kind::RENAME => "rename",
         kind::CGROUP_MOVE => "cgroup-move",
         kind::ARRIVED => "arrived",
+        kind::STEP => "step",
         cpu::SAMPLED => "sampled",
         lock::CONTENDED => "contended",
         fault::FAULTS => "faults",
@@ -141,6 +146,7 @@ pub const fn kind_name(number: u16) -> Option<&'static str> {
         meta::OBJECTS => "objects",
         meta::SUMS => "sums",
         meta::MEMORY => "memory",
+        meta::STEPS => "steps",
         _ => return None,
     })
 }

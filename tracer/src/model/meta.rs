@@ -49,6 +49,8 @@ pub struct TargetRecord {
     pub user: Option<String>,
     /// Id or name of the thread whose critical path is wanted; none: CMD's main thread.
     pub focus: Option<String>,
+    /// The function whose entries begin steps, as it was asked for.
+    pub step: Option<String>,
 }
 
 /// Kind `FAMILIES`: a family that was asked for, and what became of it.
@@ -692,4 +694,18 @@ pub struct CgroupMemory {
     /// Its own pressure (version 2).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pressure: Option<PressureTotals>,
+}
+
+/// Kind `STEPS`: a Python function whose entries begin steps was found in a process, and from this time on they are seen.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct StepsRecord {
+    /// The process.
+    pub tgid: u32,
+    /// The function, qualified where the interpreter tells that.
+    pub function: String,
+    /// Its file.
+    pub file: String,
+    /// Why its entries are not seen, or not those of all threads; none: they are.
+    pub failed: Option<String>,
 }

@@ -17,6 +17,7 @@ pub mod profile;
 pub mod python;
 pub mod report;
 pub mod stacks;
+pub mod steps;
 pub mod text;
 pub mod threads;
 pub mod units;

@@ -153,6 +153,9 @@ pub struct Target {
     /// The user that the command ran as.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
+    /// The function whose entries begin steps.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub step: Option<String>,
 }
 
 /// The time that the report is about.

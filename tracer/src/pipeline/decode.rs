@@ -10,7 +10,8 @@ use tracer_common::lock::Contended;
 use tracer_common::memory::{CachedFile, Faults, FileKey, Stalled, Victim};
 use tracer_common::record::{HEADER_BYTES, Header, cache, cpu, fault, lock, meta, oom, reclaim, sched as kind};
 use tracer_common::sched::{
-    CgroupMove, Exec, Exit, FdKind, Fork, NewTask, Rename, Switch, SwitchFutex, WakeContext, switch_flags as flags,
+    CgroupMove, Exec, Exit, FdKind, Fork, NewTask, Rename, Step, Switch, SwitchFutex, WakeContext,
+    switch_flags as flags,
 };
 use tracer_common::stack::Sampled;
 
@@ -56,6 +57,7 @@ pub fn decode(record: &[u8]) -> Result<Event, Undecoded> {
         kind::EXIT => fields.exit(header).map(Event::Exit),
         kind::RENAME => fields.rename(header).map(Event::Rename),
         kind::CGROUP_MOVE => fields.cgroup_move(header).map(Event::CgroupMove),
+        kind::STEP => fields.step(header).map(Event::Step),
         cpu::SAMPLED => fields.sampled(header).map(Event::Sampled),
         lock::CONTENDED => fields.contended(header).map(Event::Contended),
         fault::FAULTS => fields.faults(header).map(Event::Faults),
@@ -187,6 +189,7 @@ fn decode_meta(header: Header, payload: &[u8]) -> Result<Event, Undecoded> {
         meta::OBJECTS => json(payload).map(Meta::Objects),
         meta::SUMS => json(payload).map(Meta::Sums),
         meta::MEMORY => json(payload).map(Meta::Memory),
+        meta::STEPS => json(payload).map(Meta::Steps),
         _ => return Err(Undecoded { header: Some(header), cause: Cause::UnknownKind }),
     };
     match meta {
@@ -270,6 +273,10 @@ impl Fields<'_> {
             *word = self.u32()?;
         }
         Some(SwitchFutex { switch, op, val, words, readable: self.u32()?, reserved: self.u32()? })
+    }
+
+    fn step(&mut self, header: Header) -> Option<Step> {
+        Some(Step { header, tid: self.u32()?, tgid: self.u32()? })
     }
 
     fn sampled(&mut self, header: Header) -> Option<Sampled> {
@@ -463,7 +470,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_bytes_make_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..260), number in 0u16..12, family in 0u16..4) {
+        fn no_bytes_make_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..260), number in 0u16..14, family in 0u16..4) {
             let mut bytes = bytes;
             let _ = decode(&bytes);
             if bytes.len() >= HEADER_BYTES {

@@ -6,6 +6,8 @@
 
 mod code;
 mod detect;
+mod entry;
+mod function;
 mod gil;
 mod layout;
 mod lines;
@@ -21,6 +23,8 @@ mod tests_live;
 
 pub use code::{Codes, Missing, PyName};
 pub use detect::{Detected, Detector};
+pub use entry::entry;
+pub use function::PythonFunction;
 pub use gil::Gil;
 pub use layout::{Interpreter, Version};
 pub use memory::{ProcessMemory, ReadMemory};

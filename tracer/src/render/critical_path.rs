@@ -49,7 +49,7 @@ pub(super) fn path(page: &mut Page, report: &Report) {
 }
 
 /// Where it was, or what for where that is a file: the end of a path says most.
-fn place(part: &PathPart, room: usize) -> String {
+pub(super) fn place(part: &PathPart, room: usize) -> String {
     let function = part.functions.first().map(|function| name(&function.location, room));
     let file = part.path.as_ref().map(|path| {
         let skipped = path.chars().count().saturating_sub(room.saturating_sub(1));
@@ -67,7 +67,7 @@ fn place(part: &PathPart, room: usize) -> String {
 }
 
 /// What a part is, in two or three words.
-fn did(part: &PathPart) -> String {
+pub(super) fn did(part: &PathPart) -> String {
     let call = part.detail.as_ref().filter(|detail| **detail != part.state);
     let what = match (part.state.as_str(), call) {
         ("on_cpu", _) => return "computed".to_owned(),
@@ -87,7 +87,7 @@ fn did(part: &PathPart) -> String {
     }
 }
 
-fn waited_in(within: &PathWithin) -> String {
+pub(super) fn waited_in(within: &PathWithin) -> String {
     match &within.detail {
         Some(call) if *call != within.state => format!("{} {call}", within.state),
         _ => within.state.clone(),

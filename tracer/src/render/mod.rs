@@ -7,6 +7,7 @@ mod memory;
 mod paging;
 mod queues;
 mod stacks;
+mod steps;
 pub mod text;
 
 #[cfg(test)]

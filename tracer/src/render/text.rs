@@ -2,7 +2,7 @@
 
 use super::layout::{Align, Page, Tint};
 use super::ledger::{coverage, overhead};
-use super::{critical_path, memory, paging, queues, stacks};
+use super::{critical_path, memory, paging, queues, stacks, steps};
 use crate::model::report::{
     Context, Evidence, Finding, Futex, KernelLock, Owner, Report, Row, RuleStatus, Severity, Thread, Verdict, Wait,
     Waker,
@@ -44,6 +44,7 @@ pub fn render(report: &Report, style: Style) -> String {
         rules(&mut page, report);
     }
     critical_path::path(&mut page, report);
+    steps::section(&mut page, report);
     threads(&mut page, report);
     queues::lines(&mut page, report);
     stacks::computing(&mut page, report);

@@ -8,8 +8,10 @@ pub mod raw;
 #[cfg(test)]
 mod tests;
 mod thread;
+mod watch;
 mod worker;
 
 pub use raw::Raw;
 pub use thread::{Progress, Running, spawn};
+pub use watch::Watch;
 pub use worker::Worker;

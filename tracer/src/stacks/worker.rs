@@ -14,6 +14,7 @@ use super::kernel_sides::KernelSides;
 use super::processes::{Process, Processes, Python};
 use super::raw::Raw;
 use super::thread::Progress;
+use super::watch::Watch;
 use crate::kernel::clock;
 use crate::kernel::live::push_meta;
 use crate::kernel::loader::PythonProcessValue;
@@ -44,6 +45,8 @@ pub struct Worker {
     unwinder: Unwinder,
     interner: Interner,
     kernel_sides: KernelSides,
+    /// Looks for a Python function, if that was asked for.
+    watch: Option<Watch>,
     /// The stack that was captured last at each (process, place). Bounded by [`MAX_PLACES`].
     places: HashMap<(u32, u32), u64>,
     native: Vec<UserFrame>,
@@ -76,6 +79,7 @@ impl Worker {
             unwinder: Unwinder::new(),
             interner: Interner::default(),
             kernel_sides: KernelSides::default(),
+            watch: None,
             places: HashMap::new(),
             native: Vec::new(),
             freed_ns: 0,
@@ -85,6 +89,12 @@ impl Worker {
     /// Has these threads, which wait, to look at.
     pub fn with_sleepers(mut self, sleepers: Option<Sleepers>) -> Self {
         self.attached = Attached::new(sleepers);
+        self
+    }
+
+    /// Watches a Python function once it is seen.
+    pub fn with_watch(mut self, watch: Option<Watch>) -> Self {
+        self.watch = watch;
         self
     }
 
@@ -144,6 +154,9 @@ impl Worker {
                 self.interner.module(ts_ns, module, batch);
             }
             push_meta(batch, ts_ns, meta::PYTHON, &record);
+        }
+        for record in self.watch.iter_mut().flat_map(Watch::take_found) {
+            push_meta(batch, clock::monotonic_ns(), meta::STEPS, &record);
         }
     }
 
@@ -290,7 +303,7 @@ impl Worker {
                 Merged::Native(index) => user.frames.extend(self.native.get(index).map(|at| native(pid, process, at))),
                 Merged::Python(index) => {
                     let Some(frame) = python.get(index) else { continue };
-                    match name_python(process, codes, pid, frame) {
+                    match name_python(process, codes, pid, frame, self.watch.as_mut()) {
                         Ok(key) => user.frames.extend(key),
                         Err(reason) => {
                             if reason == CODE_FREED {
@@ -390,9 +403,14 @@ fn name_python(
     codes: &mut Codes,
     pid: u32,
     frame: &PythonFrame,
+    watch: Option<&mut Watch>,
 ) -> Result<Option<FrameKey>, &'static str> {
     let Python::Yes(interpreter, memory) = &mut process.python else { return Err("unknown-version") };
-    match codes.frame(memory, pid, interpreter, frame) {
+    let name = codes.frame(memory, pid, interpreter, frame);
+    if let (Some(watch), Ok(name)) = (watch, &name) {
+        watch.see(pid, name, frame, (interpreter, memory));
+    }
+    match name {
         Ok(name) => Ok(Some(FrameKey::Python { function: name.function, file: name.file, line: name.line })),
         Err(Missing::Shim) => Ok(None),
         Err(Missing::Unreadable) => Err("unreadable"),

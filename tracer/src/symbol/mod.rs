@@ -10,6 +10,7 @@ mod debug_file;
 mod demangle;
 mod dwarf;
 mod elf;
+pub mod entry;
 pub mod helper;
 mod kernel;
 pub mod perf_map;
@@ -18,6 +19,7 @@ mod table;
 mod tests;
 #[cfg(test)]
 mod tests_hostile;
+pub mod usdt;
 
 use std::{
     path::{Path, PathBuf},

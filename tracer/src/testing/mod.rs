@@ -8,7 +8,7 @@ use tracer_common::memory::{CachedFile, Faults, FileKey, Stalled, Victim};
 use tracer_common::record::{Header, meta, sched as kind};
 use tracer_common::record::{cache, fault, oom, reclaim};
 use tracer_common::sched::{
-    COMM_BYTES, CgroupMove, Exec, Exit, Fork, NewTask, PATH_BYTES, Rename, Switch, SwitchFutex,
+    COMM_BYTES, CgroupMove, Exec, Exit, Fork, NewTask, PATH_BYTES, Rename, Step, Switch, SwitchFutex,
 };
 use tracer_common::sched::{WakeContext, switch_flags};
 
@@ -55,6 +55,7 @@ pub fn bytes(event: &Event) -> Vec<u8> {
             words(&[e.tid, e.tgid, e.hierarchy, u32::from(e.whole_process) | u32::from(e.moved_itself) << 16]);
             out.extend_from_slice(&e.path);
         }
+        Event::Step(e) => words(&[e.tid, e.tgid]),
         Event::Sampled(e) => {
             words(&[e.tid, e.tgid]);
             out.extend_from_slice(&e.stack.to_le_bytes());
@@ -141,6 +142,7 @@ fn payload_bytes(meta: &Meta) -> Vec<u8> {
         Meta::Objects(payload) => serde_json::to_vec(payload),
         Meta::Sums(payload) => serde_json::to_vec(payload),
         Meta::Memory(payload) => serde_json::to_vec(payload),
+        Meta::Steps(payload) => serde_json::to_vec(payload),
     }
     .expect("plain data")
 }
@@ -190,8 +192,14 @@ pub fn meta_event(ts_ns: u64, payload: Meta) -> Event {
         Meta::Objects(_) => meta::OBJECTS,
         Meta::Sums(_) => meta::SUMS,
         Meta::Memory(_) => meta::MEMORY,
+        Meta::Steps(_) => meta::STEPS,
     };
     Event::Meta(header(kind, ts_ns, 0), Box::new(payload))
+}
+
+/// A thread enters the function whose entries begin steps.
+pub fn step(ts_ns: u64, tid: u32, tgid: u32) -> Event {
+    Event::Step(Step { header: header(kind::STEP, ts_ns, 0), tid, tgid })
 }
 
 /// A wait of 12 ns for a kernel lock that another thread of the process holds.
@@ -464,9 +472,10 @@ pub fn one_of_each() -> Vec<Event> {
         })),
         meta_event(19, Meta::Sums(SumsRecord::default())),
         meta_event(19, Meta::Memory(MemoryRecord { at_ns: 18, ..MemoryRecord::default() })),
+        step(19, 10, 10),
     ];
     events.extend(prologue(4));
-    events.extend(epilogue(20, 8));
+    events.extend(epilogue(20, 9));
     events
 }
 

@@ -31,14 +31,24 @@ const MAX_OWN_DID: usize = 8;
 
 /// What a row of the report is told apart by.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct RowKey {
+pub(super) struct RowKey {
     process: NameId,
     thread: NameId,
-    state: State,
+    pub(super) state: State,
     detail: Detail,
     syscall: i16,
     cause: Cause,
     within: Option<(State, i16)>,
+}
+
+impl RowKey {
+    /// That of a part; also gives the thread's process.
+    pub(super) fn of(part: &PartKey, reader: &Reader<'_>) -> (Self, u32) {
+        let life = reader.life(part.serial).copied().unwrap_or_default();
+        let PartKey { state, detail, syscall, cause, within, .. } = *part;
+        let within = within.map(|within| (within.state, within.syscall));
+        (RowKey { process: life.process, thread: life.name, state, detail, syscall, cause, within }, life.tgid)
+    }
 }
 
 pub(super) struct Writer<'a> {
@@ -46,9 +56,9 @@ pub(super) struct Writer<'a> {
     pub(super) stacks: Option<&'a Named<'a>>,
     pub(super) path: &'a Path,
     pub(super) reader: &'a Reader<'a>,
-    total_ns: u64,
+    pub(super) total_ns: u64,
     /// The process of the path's thread.
-    tgid: u32,
+    pub(super) tgid: u32,
 }
 
 impl Aggregate {
@@ -60,7 +70,7 @@ impl Aggregate {
                 self.history.thread(focus.parse().ok(), |name| self.names.text(name).as_deref() == Some(focus))
             }
             None if target.mode == "run" => self.history.leader(*target.pids.first()?),
-            None => None,
+            None => self.steps.longest(&self.history),
         }
     }
 
@@ -82,6 +92,7 @@ impl Aggregate {
         };
         section.kept_s =
             (complete_from_ns > life.start_ns).then(|| seconds(life.end_ns.saturating_sub(complete_from_ns)));
+        section.steps = self.steps_section(stacks);
         Some(section)
     }
 }
@@ -119,16 +130,19 @@ impl Writer<'_> {
     }
 
     fn rows(&self) -> BTreeMap<RowKey, Row> {
-        let mut rows: BTreeMap<RowKey, Row> = BTreeMap::new();
-        for (part, sum) in &self.path.parts {
-            let life = self.reader.life(part.serial).copied().unwrap_or_default();
-            let PartKey { state, detail, syscall, cause, within, .. } = *part;
-            let within = within.map(|within| (within.state, within.syscall));
-            let key = RowKey { process: life.process, thread: life.name, state, detail, syscall, cause, within };
-            rows.entry(key).or_default().add(part.serial, part.object, (life.tgid, part.place), *sum);
-        }
+        let mut rows = self.rows_unspun();
         for (key, row) in self.spun(&mut rows, None) {
             rows.insert(key, row);
+        }
+        rows
+    }
+
+    /// The same with the time that threads spun in that on a CPU.
+    pub(super) fn rows_unspun(&self) -> BTreeMap<RowKey, Row> {
+        let mut rows: BTreeMap<RowKey, Row> = BTreeMap::new();
+        for (part, sum) in &self.path.parts {
+            let (key, tgid) = RowKey::of(part, self.reader);
+            rows.entry(key).or_default().add(part.serial, part.object, (tgid, part.place), *sum);
         }
         rows
     }
@@ -153,7 +167,7 @@ impl Writer<'_> {
     }
 
     /// A row as a part; its samples are those of this wait only, if one is given.
-    fn part(&self, key: &RowKey, row: &Row, only_of: Option<OwnKey>) -> PathPart {
+    pub(super) fn part(&self, key: &RowKey, row: &Row, only_of: Option<OwnKey>) -> PathPart {
         let lives: Vec<_> = row.threads.iter().filter_map(|serial| self.reader.life(*serial)).collect();
         let pids: BTreeSet<u32> = lives.iter().map(|life| life.tgid).collect();
         let only = |set: &BTreeSet<u32>| if set.len() == 1 { set.first().copied().and_then(known) } else { None };
@@ -261,13 +275,10 @@ impl Writer<'_> {
         let mut rows: BTreeMap<OwnKey, BTreeMap<RowKey, Row>> = BTreeMap::new();
         for (part, sum) in &self.path.parts {
             let of = part.within.map(|within| (within, within.own));
-            let Some((within, of)) = of.filter(|(_, of)| waits.iter().any(|(key, _)| *key == of)) else { continue };
-            let life = self.reader.life(part.serial).copied().unwrap_or_default();
-            let PartKey { state, detail, syscall, cause, .. } = *part;
-            let within = Some((within.state, within.syscall));
-            let key = RowKey { process: life.process, thread: life.name, state, detail, syscall, cause, within };
+            let Some((_, of)) = of.filter(|(_, of)| waits.iter().any(|(key, _)| *key == of)) else { continue };
+            let (key, tgid) = RowKey::of(part, self.reader);
             let row = rows.entry(of).or_default().entry(key).or_default();
-            row.add(part.serial, part.object, (life.tgid, part.place), *sum);
+            row.add(part.serial, part.object, (tgid, part.place), *sum);
         }
         for (of, rows) in &mut rows {
             let spun = self.spun(rows, Some(*of));
@@ -307,7 +318,7 @@ impl Writer<'_> {
         }
     }
 
-    fn of(&self, serial: u32) -> PathOf {
+    pub(super) fn of(&self, serial: u32) -> PathOf {
         let Some(life) = self.reader.life(serial) else { return PathOf::default() };
         let text = |name| self.aggregate.names.text(name);
         PathOf { pid: life.tgid, tid: life.tid, thread: text(life.name), process: text(life.process) }

@@ -141,6 +141,11 @@ impl Sum {
         self.ns = self.ns.saturating_add(ns);
         self.count += 1;
     }
+
+    fn absorb(&mut self, other: Sum) {
+        self.ns = self.ns.saturating_add(other.ns);
+        self.count += other.count;
+    }
 }
 
 /// A path.
@@ -163,6 +168,29 @@ pub struct Path {
     pub own: FastMap<OwnKey, Own>,
     /// Down to where it was walked.
     pub from_ns: u64,
+}
+
+impl Path {
+    /// Adds the parts, and the samples on them, of another path. What is over the bounds is told by thread and state only.
+    pub fn absorb(&mut self, other: &Path) {
+        for (key, sum) in &other.parts {
+            let full = self.parts.len() >= MAX_PARTS && !self.parts.contains_key(key);
+            let key = if full { key.coarse() } else { *key };
+            self.parts.entry(key).or_default().absorb(*sum);
+        }
+        for (key, count) in &other.samples {
+            if self.samples.len() < MAX_KEYS || self.samples.contains_key(key) {
+                *self.samples.entry(*key).or_default() += count;
+            }
+        }
+    }
+}
+
+impl PartKey {
+    /// Thread and state only.
+    fn coarse(self) -> Self {
+        PartKey { cause: Cause::None, detail: Detail::None, syscall: -1, object: 0, place: 0, within: None, ..self }
+    }
 }
 
 /// What a thread did while another one waited for it.
@@ -398,15 +426,7 @@ impl Walk<'_, '_> {
         let mut key = PartKey { serial, state, cause, detail, syscall, object, place, within };
         if self.path.parts.len() >= MAX_PARTS && !self.path.parts.contains_key(&key) {
             // At most one entry of each thread and state comes on top.
-            key = PartKey {
-                cause: Cause::None,
-                detail: Detail::None,
-                syscall: -1,
-                object: 0,
-                place: 0,
-                within: None,
-                ..key
-            };
+            key = key.coarse();
         }
         self.path.parts.entry(key).or_default().add(ns);
     }

@@ -9,7 +9,7 @@ use gimli::{BaseAddresses, CieOrFde, EhFrame, LittleEndian, UnwindSection};
 use object::{Object, ObjectSection, read::elf::ElfFile64};
 
 use super::parts::{ENOUGH_JUMPS, MOST_ENTRIES, begins_in_mid_frame, jumps};
-use crate::process::Image;
+use crate::{process::Image, symbol::usdt};
 
 /// Most functions that are taken for parts of the collector.
 const MOST_PARTS: usize = 8;
@@ -74,54 +74,14 @@ fn functions(file: &ElfFile64<'_>, probe: u64) -> (Vec<Range<u64>>, Option<Holde
 
 /// Address of the probe at the start of a collection.
 fn probe(file: &ElfFile64<'_>) -> Option<u64> {
-    let notes = file.section_by_name(".note.stapsdt")?.data().ok()?;
-    // Where that section is now, against where it was when the notes were written: prelinking moves addresses.
-    let base = file.section_by_name(".stapsdt.base").map(|section| section.address());
-    probe_in(notes, base)
-}
-
-fn probe_in(mut notes: &[u8], base: Option<u64>) -> Option<u64> {
-    const HEADER: usize = 12;
-    loop {
-        let number = |at: usize| notes.get(at..)?.first_chunk().map(|bytes| u32::from_le_bytes(*bytes) as usize);
-        let (name_len, text_len) = (number(0)?, number(4)?);
-        let text_at = HEADER.checked_add(name_len.checked_next_multiple_of(4)?)?;
-        let text = notes.get(text_at..text_at.checked_add(text_len)?)?;
-        let word = |at: usize| text.get(at..)?.first_chunk().map(|bytes| u64::from_le_bytes(*bytes));
-        // Address, base and semaphore, then provider and name, each closed by a zero.
-        let mut names = text.get(24..).unwrap_or_default().split(|byte| *byte == 0);
-        if (names.next(), names.next()) == (Some(b"python"), Some(b"gc__start")) {
-            let moved = base.map_or(0, |base| base.wrapping_sub(word(8).unwrap_or(base)));
-            return word(0).map(|address| address.wrapping_add(moved));
-        }
-        notes = notes.get(text_at + text_len.checked_next_multiple_of(4)?..)?;
-    }
+    usdt::probes(file)
+        .find(|probe| (probe.provider, probe.name) == (b"python", b"gc__start"))
+        .map(|probe| probe.address)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn note(name: &str, address: u64, base: u64) -> Vec<u8> {
-        let mut text: Vec<u8> = [address, base, 0].iter().flat_map(|word| word.to_le_bytes()).collect();
-        text.extend(format!("python\0{name}\0-4@%eax\0").bytes());
-        let mut note: Vec<u8> = [8, text.len() as u32, 3].iter().flat_map(|word| word.to_le_bytes()).collect();
-        note.extend(b"stapsdt\0");
-        note.extend(&text);
-        note.resize(note.len().next_multiple_of(4), 0);
-        note
-    }
-
-    #[test]
-    fn the_probe_is_found_among_others_and_moved_as_its_section_was() {
-        let notes = [note("line", 1, 0x10), note("gc__start", 0x4287f3, 0x10), note("gc__done", 3, 0x10)].concat();
-        assert_eq!(probe_in(&notes, Some(0x10)), Some(0x4287f3));
-        assert_eq!(probe_in(&notes, Some(0x110)), Some(0x4288f3));
-        assert_eq!(probe_in(&note("line", 1, 0x10), Some(0x10)), None);
-        for len in 0..notes.len() {
-            let _ = probe_in(&notes[..len], None);
-        }
-    }
 
     #[test]
     fn symbols_of_the_collector_are_known_with_what_compilers_add() {

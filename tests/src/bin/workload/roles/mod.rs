@@ -34,6 +34,7 @@ mod socket;
 mod spawn_storm;
 mod spin_wait;
 mod stdio;
+mod steps;
 mod stopped;
 mod stopwatch;
 mod straggler;
@@ -154,6 +155,8 @@ roles! {
     SpinWait "spin-wait" spin_wait,
     /// Two processes meet after each step, of which one comes late. Healthy: both take as long.
     Straggler "straggler" straggler,
+    /// A loop of steps, of which each tenth waits for a lock. Healthy: all are alike.
+    Steps "steps" steps,
     /// A thread runs a short-lived process for each item. Healthy: one process for all items.
     SpawnStorm "spawn-storm" spawn_storm,
     /// A thread computes in a cgroup with a CPU quota. Healthy: it does not reach it.
