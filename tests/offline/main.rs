@@ -107,6 +107,9 @@ recorded! {
     growth "growth"
         "./workload grow --rate 40 --mib 1024 --cgroup CGROUP, likewise, with a limit of 1 GiB; record --pid for 5 s, --family sched,cpu,fault,rss"
         "memory of a cgroup grows towards its limit";
+    plateau "plateau"
+        "./workload grow --rate 60 --mib 90 --cgroup CGROUP --stay 3s, likewise, with a limit of 256 MiB; run --family sched,rss"
+        "a program that warms up and then stays: its limit will not be reached";
     fsync "fsync" "nice -n -20 ./workload items fsync --items 3300 --loops 20000, run --family sched"
         "each item is synced to a file";
     starved "starved" "nice -n -20 ./workload items producer --items 200 --loops 200000, run --family sched"
