@@ -99,6 +99,14 @@ pub struct Offsets {
     /// `cfs_rq.throttled_clock_self_time`: for how long it was held back before.
     pub cfs_rq_throttled_before: u32,
     pub rq_clock: u32,
+    /// `task_struct.ioac.rchar`; absent without the kernel's accounting of tasks (CONFIG_TASK_XACCT), as are the three below.
+    pub task_read_bytes: u32,
+    /// `ioac.wchar`.
+    pub task_written_bytes: u32,
+    /// `ioac.syscr`.
+    pub task_reads: u32,
+    /// `ioac.syscw`.
+    pub task_writes: u32,
 }
 
 /// Byte offsets in tracefs tracepoint formats, for kernels without BTF.
@@ -185,9 +193,9 @@ pub struct Config {
     pub formats: Formats,
 }
 
-const _: () = assert!(size_of::<Offsets>() == 59 * 4);
+const _: () = assert!(size_of::<Offsets>() == 63 * 4);
 const _: () = assert!(size_of::<Formats>() == 15 * 4);
-const _: () = assert!(size_of::<Config>() == 14 * 4 + 3 * 8 + 6 * 4 + 64 + 8 + 16 + 59 * 4 + 15 * 4);
+const _: () = assert!(size_of::<Config>() == 14 * 4 + 3 * 8 + 6 * 4 + 64 + 8 + 16 + 63 * 4 + 15 * 4);
 
 impl Offsets {
     /// No offset known.
@@ -251,6 +259,10 @@ impl Offsets {
         cfs_rq_throttled_since: ABSENT,
         cfs_rq_throttled_before: ABSENT,
         rq_clock: ABSENT,
+        task_read_bytes: ABSENT,
+        task_written_bytes: ABSENT,
+        task_reads: ABSENT,
+        task_writes: ABSENT,
     };
 }
 

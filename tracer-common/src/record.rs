@@ -53,6 +53,8 @@ pub mod sched {
     /// [`Switch`](crate::sched::Switch): a thread that leaves its CPU had got it in a switch that the kernel did not report. The
     /// header's time is that of leaving; `next_tid` and what belongs to it are as in a switch, `object` is for how long it ran.
     pub const ARRIVED: u16 = super::kind(1, 9);
+    /// What a thread has read and written in its life; just before its end, where it is much.
+    pub const MOVED: u16 = super::kind(1, 10);
 }
 
 /// Kinds of the family that takes stacks; payloads in [`crate::stack`].

@@ -17,7 +17,9 @@ mod lifecycle;
 mod limits;
 pub mod lock_kinds;
 mod locks;
-pub mod names;
+pub mod moved;
+mod names;
+mod object_bytes;
 mod objects;
 mod open_waits;
 pub mod processes;
@@ -47,6 +49,7 @@ use self::ledger::Ledger;
 use self::limits::Limits;
 use self::locks::Locks;
 use self::names::{NameId, Names};
+use self::moved::Movers;
 use self::objects::Objects;
 use self::processes::Processes;
 use self::python::Pythons;
@@ -107,6 +110,7 @@ pub struct Aggregate {
     kernel_locks: KernelLocks,
     limits: Limits,
     objects: Objects,
+    movers: Movers,
     /// The records tell threads held back by a quota from others that are ready.
     tells_throttling: bool,
     pythons: Pythons,
@@ -142,6 +146,7 @@ impl Aggregate {
             kernel_locks: KernelLocks::default(),
             limits: Limits::default(),
             objects: Objects::default(),
+            movers: Movers::default(),
             tells_throttling: false,
             pythons: Pythons::default(),
             stacks: Stacks::default(),
@@ -201,6 +206,7 @@ impl Aggregate {
             Event::Fork(event) => self.fork(event),
             Event::Exec(event) => self.exec(event),
             Event::Exit(event) => self.exit(event),
+            Event::Moved(event) => self.movers.ended(event),
             Event::Rename(event) => self.rename(event),
             Event::CgroupMove(event) => self.cgroup_move(event),
             Event::Contended(event) => self.contended(event),
@@ -248,7 +254,10 @@ impl Aggregate {
             Meta::Locks(locks) => self.kernel_locks.short(locks),
             Meta::Attached(attached) => self.stacks.attached = Some(attached.clone()),
             Meta::Python(python) => self.pythons.record(python),
-            Meta::Objects(objects) => self.objects.record(objects),
+            Meta::Objects(objects) => {
+                objects.moved.iter().for_each(|moved| self.movers.record(moved));
+                self.objects.record(objects);
+            }
             Meta::CpuLimits(limits) => self.limits.record(limits, &mut self.names),
             Meta::End(end) => {
                 self.end = Some(end.clone());

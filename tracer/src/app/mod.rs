@@ -9,6 +9,7 @@ use crate::cli::{Cli, Command};
 mod core;
 mod limits;
 mod live;
+mod moved;
 mod objects;
 mod output;
 mod progress;

@@ -11,6 +11,7 @@ mod functions;
 mod gc_pauses;
 mod gil_contention;
 mod input_starvation;
+mod ipc_wait;
 mod kernel_lock_contention;
 mod logging_convoy;
 mod parties;
@@ -106,6 +107,7 @@ pub const RULES: &[&dyn Rule] = &[
     &process_spawn_storm::ProcessSpawnStorm,
     &straggler::Straggler,
     &gc_pauses::GcPauses,
+    &ipc_wait::IpcWait,
     &input_starvation::InputStarvation,
     &cpu_bound::CpuBound,
 ];

@@ -3,7 +3,7 @@
 
 use tracer_common::lock::Contended;
 use tracer_common::record::{Header, cpu, lock, meta, sched as kind};
-use tracer_common::sched::{CgroupMove, Exec, Exit, Fork, NewTask, Rename, Switch, SwitchFutex};
+use tracer_common::sched::{CgroupMove, Exec, Exit, Fork, Moved, NewTask, Rename, Switch, SwitchFutex};
 use tracer_common::stack::Sampled;
 
 use super::meta::{
@@ -29,6 +29,8 @@ pub enum Event {
     Exec(Box<Exec>),
     /// A thread ends.
     Exit(Exit),
+    /// What a thread that ends has read and written.
+    Moved(Moved),
     /// A thread's name changed.
     Rename(Rename),
     /// A task moved to another cgroup.
@@ -78,6 +80,7 @@ impl Event {
             Event::Fork(event) => event.header,
             Event::Exec(event) => event.header,
             Event::Exit(event) => event.header,
+            Event::Moved(event) => event.header,
             Event::Rename(event) => event.header,
             Event::CgroupMove(event) => event.header,
             Event::Sampled(event) => event.header,
@@ -99,6 +102,7 @@ pub const fn kind_name(number: u16) -> Option<&'static str> {
         kind::RENAME => "rename",
         kind::CGROUP_MOVE => "cgroup-move",
         kind::ARRIVED => "arrived",
+        kind::MOVED => "moved",
         cpu::SAMPLED => "sampled",
         lock::CONTENDED => "contended",
         meta::HOST => "host",

@@ -317,11 +317,18 @@ pub const PYTHON_GC: &str = "python-gc";
 /// [`Phase::phase`] of time in the kernel below calls that write a file's data to its disk.
 pub const SYNC: &str = "sync";
 
+/// [`Phase::phase`] of time in the kernel below reads and writes of pipes and unix sockets.
+pub const IPC_COPY: &str = "ipc-copy";
+
+/// [`Phase::phase`] of time in which Python's multiprocessing pickles what it sends, and puts together what it receives.
+pub const IPC_PACK: &str = "ipc-pack";
+
 /// Time on a CPU below one function of a runtime, whatever ran there, by samples.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Phase {
-    /// "python-gc": CPython's collector of cyclic garbage; "sync": fsync and calls like it, in the kernel.
+    /// "python-gc": CPython's collector of cyclic garbage; "sync": fsync and calls like it, in the kernel; "ipc-copy": reads and writes
+    /// of pipes and unix sockets, in the kernel; "ipc-pack": Python's multiprocessing around these, pickling included.
     pub phase: String,
     /// How long, as the samples estimate it.
     pub s: f64,

@@ -9,7 +9,7 @@ use serde_json::Value;
 use tracer_common::lock::Contended;
 use tracer_common::record::{HEADER_BYTES, Header, cpu, lock, meta, sched as kind};
 use tracer_common::sched::{
-    CgroupMove, Exec, Exit, FdKind, Fork, NewTask, Rename, Switch, SwitchFutex, WakeContext, switch_flags as flags,
+    CgroupMove, Exec, Exit, FdKind, Fork, Moved, NewTask, Rename, Switch, SwitchFutex, WakeContext, switch_flags as flags,
 };
 use tracer_common::stack::Sampled;
 
@@ -53,6 +53,7 @@ pub fn decode(record: &[u8]) -> Result<Event, Undecoded> {
         kind::FORK => fields.fork(header).map(Event::Fork),
         kind::EXEC => fields.exec(header).map(Event::Exec),
         kind::EXIT => fields.exit(header).map(Event::Exit),
+        kind::MOVED => fields.moved(header).map(Event::Moved),
         kind::RENAME => fields.rename(header).map(Event::Rename),
         kind::CGROUP_MOVE => fields.cgroup_move(header).map(Event::CgroupMove),
         cpu::SAMPLED => fields.sampled(header).map(Event::Sampled),
@@ -311,6 +312,18 @@ impl Fields<'_> {
             reserved: self.u32()?,
             sum_exec_runtime_ns: self.u64()?,
             comm: self.take()?,
+        })
+    }
+
+    fn moved(&mut self, header: Header) -> Option<Moved> {
+        Some(Moved {
+            header,
+            tid: self.u32()?,
+            tgid: self.u32()?,
+            read_bytes: self.u64()?,
+            written_bytes: self.u64()?,
+            reads: self.u64()?,
+            writes: self.u64()?,
         })
     }
 

@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::blame::{FunctionId, Site, Sites};
-use super::phases::{Phases, is_sync};
+use super::phases::{Phases, is_packing, is_stream, is_sync};
 use super::quality::{end, no_stack};
 use super::spin::{Spun, spinning};
 use super::{Stacks, Tally};
@@ -12,7 +12,8 @@ use crate::model::meta::FrameKind;
 use crate::model::profile::{Activity, ESTIMATOR, Entry, NoStack, Profile, Text};
 use crate::model::report::seconds;
 use crate::model::stacks::{
-    AtAttach, CpuFunction, FunctionTime, Location, PYTHON_GC, Phase, SYNC, ShownFrame, ShownStack, SpunFunction,
+    AtAttach, CpuFunction, FunctionTime, IPC_COPY, IPC_PACK, Location, PYTHON_GC, Phase, SYNC, ShownFrame, ShownStack,
+    SpunFunction,
     Stacks as Section, WaitFunction, Whose,
 };
 
@@ -97,12 +98,23 @@ impl<'a> Named<'a> {
         let sites = Sites::of(profile);
         let spins = spinning(profile, &sites);
         let kernel = |site: &Site| sites.functions.get(site.function).filter(|known| known.kind == FrameKind::Kernel);
-        let syncs = |site: &Site| kernel(site).is_some_and(|function| is_sync(&function.label));
+        let in_kernel = |index: usize, is_one: fn(&str) -> bool| {
+            sites.in_stack(index).any(|(_, site)| kernel(site).is_some_and(|function| is_one(&function.label)))
+        };
+        let packing = |index: usize| {
+            let functions = sites.in_stack(index).filter_map(|(_, site)| sites.functions.get(site.function));
+            let of_python = functions.filter(|function| function.kind == FrameKind::Python);
+            is_packing(of_python.filter_map(|function| function.file.as_deref()))
+        };
         let phase = |(index, stack): (usize, &crate::model::profile::Stack)| {
             if phases.is_collecting(stack.id) {
                 Some(PYTHON_GC)
+            } else if in_kernel(index, is_sync) {
+                Some(SYNC)
+            } else if in_kernel(index, is_stream) {
+                Some(IPC_COPY)
             } else {
-                sites.in_stack(index).any(|(_, site)| syncs(site)).then_some(SYNC)
+                packing(index).then_some(IPC_PACK)
             }
         };
         let phases = profile.stacks.iter().enumerate().map(phase).collect();
