@@ -48,12 +48,10 @@ def fill(kind, end, count, size, name):
             end.send_bytes(produce_item(kind))
 
 
-def take_unix(end, size):
-    batch = bytearray(size)
+def take_unix(end, batch):
     view, done = memoryview(batch), 0
-    while done < size:
+    while done < len(batch):
         done += end.recv_into(view[done:])
-    return batch
 
 
 def train_step(seconds):
@@ -66,7 +64,7 @@ def option(name, default):
 
 def main():
     kind = sys.argv[1]
-    count = int(option("count", {"slow-small": 100, "slow-large": 30, "unix": 24}.get(kind, 12)))
+    count = int(option("count", {"slow-small": 100, "slow-large": 30, "unix": 40}.get(kind, 12)))
     size, step_s = int(option("mib", 64) * (1 << 20)), option("step-ms", 2) / 1000
     near, far = socket.socketpair() if kind == "unix" else fork.Pipe(duplex=False)
     memory = shared_memory.SharedMemory(create=True, size=size) if kind == "shared" else None
@@ -74,11 +72,12 @@ def main():
     started = time.monotonic()
     child.start()
     far.close()
+    batch = bytearray(size if kind == "unix" else 0)
     taken_s = 0.0
     for _ in range(count):
         asked = time.monotonic()
         if kind == "unix":
-            take_unix(near, size)
+            take_unix(near, batch)
         elif kind in ("pipe", "shared"):
             near.recv()
         else:

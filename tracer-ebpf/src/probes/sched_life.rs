@@ -196,9 +196,8 @@ fn moved(state: &mut CpuState, task: Task) {
         return;
     }
     // SAFETY: probed loads take any address.
-    let (read_bytes, written_bytes): (u64, u64) = unsafe {
-        (probed(task, config!(offsets.task_read_bytes)), probed(task, config!(offsets.task_written_bytes)))
-    };
+    let (read_bytes, written_bytes): (u64, u64) =
+        unsafe { (probed(task, config!(offsets.task_read_bytes)), probed(task, config!(offsets.task_written_bytes))) };
     if read_bytes.saturating_add(written_bytes) < Moved::LEAST_BYTES {
         return;
     }

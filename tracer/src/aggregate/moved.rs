@@ -63,7 +63,8 @@ impl Aggregate {
     pub(super) fn moved(&self, thread: &Thread) -> Option<ThreadIo> {
         let (first, last) = self.movers.threads.get(&(thread.tgid, thread.tid))?;
         // A thread begins without counts; all of a run's threads begin in its window.
-        let is_new = thread.origin == Origin::Created || self.target.as_ref().is_some_and(|target| target.mode == "run");
+        let is_new =
+            thread.origin == Origin::Created || self.target.as_ref().is_some_and(|target| target.mode == "run");
         let born = Counts { ts_ns: thread.start_ns.max(self.span.start_ns), ..Counts::default() };
         let first = if is_new && born.ts_ns <= first.ts_ns { born } else { *first };
         let over_ns = last.ts_ns.saturating_sub(first.ts_ns);

@@ -84,7 +84,9 @@ mod tests {
 
     #[test]
     fn a_thread_that_moves_much_is_written_again_and_one_that_moves_little_is_not() {
-        let Some(tid) = proc::identity(std::process::id()).map(|_| nix::unistd::gettid().as_raw() as u32) else { return };
+        let Some(tid) = proc::identity(std::process::id()).map(|_| nix::unistd::gettid().as_raw() as u32) else {
+            return;
+        };
         let mut movers = Movers::default();
         assert_eq!(movers.due_in(), None, "nobody to look at");
         let Some(first) = movers.watch(std::process::id(), tid) else {

@@ -297,7 +297,13 @@ impl<'a> Case<'a> {
                 list.push(evidence(&metric, part.s, "s", source, Some(("waited there", wait.s))));
                 if let Some(ipc_s) = part.ipc_s.filter(|_| *s < part.s) {
                     let source = at(&format!("did/{index}/ipc_s"));
-                    list.push(evidence("of this copying what it had produced, which is ipc-wait", ipc_s, "s", source, None));
+                    list.push(evidence(
+                        "of this copying what it had produced, which is ipc-wait",
+                        ipc_s,
+                        "s",
+                        source,
+                        None,
+                    ));
                 }
             }
         }

@@ -1,9 +1,11 @@
 //! `ipc-wait`: the run takes as long as copying data from one process to another does, through a pipe or a unix socket: the kernel copies
 //! it in and out in small pieces, both ends wait for each other in turn, and Python's multiprocessing pickles it besides.
 //!
-//! What counts is time on the critical path that went into this, at either end, by samples of the functions; and waits in which each
-//! end waited for the other. That a producer works before it sends is `input-starvation`'s. Small messages are a conversation, not
+//! What counts is time on the critical path that went into this, at either end, by samples of the functions; waits in which each end
+//! waited for the other; and the time in which one end had the CPU that the other one was ready for. That a producer works before it sends is `input-starvation`'s. Small messages are a conversation, not
 //! a transport: what a call moves in the mean tells them, or, where nobody counts the bytes, whether the writer had to wait for room.
+
+use std::collections::BTreeSet;
 
 use super::thresholds::{REPORTED_SHARE, is_reported, severity, speedup_bound};
 use super::{Claim, Facts, Outcome, Rule, confidence, evidence, functions, parties};
@@ -22,6 +24,8 @@ const LEAST_SHARE: f64 = 0.01;
 const LEAST_BYTES_PER_CALL: f64 = 4096.0;
 /// Who waited less often for room was not held up by it.
 const LEAST_WAITS_FOR_ROOM: u64 = 20;
+/// Findings that say of time in queues for a CPU what it went to.
+const QUEUEING: [&str; 4] = ["low-priority", "cpu-oversubscription", "run-queue-wait", "cpu-quota-throttling"];
 /// The functions were seen, and the bytes counted.
 const COUNTED: f64 = 0.9;
 /// The functions were seen.
@@ -40,7 +44,7 @@ impl Rule for IpcWait {
         if report.stacks.is_none() {
             return Outcome::CouldNotRun("the family cpu did not run: what was copied is told by functions".to_owned());
         }
-        let moving = Moving::of(report, path);
+        let moving = Moving::of(facts, path);
         if moving.lost_s() < LEAST_SHARE * report.window.duration_s {
             return Outcome::Silent("hardly any time went into copying data through pipes and unix sockets".to_owned());
         }
@@ -65,18 +69,20 @@ struct Link<'a> {
 }
 
 impl<'a> Link<'a> {
-    /// Of those at whose ends these threads are.
-    fn of(report: &'a Report, movers: &[u32]) -> Option<Self> {
+    /// The one at whose ends most of this was done; of several that for which was waited most often.
+    fn of(report: &'a Report, phases: &[(usize, &PathPhase)]) -> Option<Self> {
         let objects = report.objects.as_ref()?;
-        let has = |ends: &[ObjectEnd]| ends.iter().any(|end| movers.contains(&end.tid));
-        let ours = || {
-            let all = objects.list.iter().enumerate();
-            all.filter(|(_, object)| is_stream(object) && (has(&object.readers) || has(&object.writers)))
+        let moved_s = |object: &Object| {
+            let ends = tids(object);
+            let own = phases.iter().filter(|(_, phase)| phase.whose.tid.is_some_and(|tid| ends.contains(&tid)));
+            own.map(|(_, phase)| phase.what.s).sum::<f64>()
         };
-        let size = |object: &Object| (object.bytes.as_ref().map_or(0, |bytes| bytes.at_most), object.waits);
-        let (index, object) = ours().reduce(|a, b| if size(b.1) > size(a.1) { b } else { a })?;
+        let all = objects.list.iter().enumerate().filter(|(_, object)| is_stream(object));
+        let ranked = all.map(|(index, object)| (moved_s(object), index, object)).filter(|(moved_s, ..)| *moved_s > 0.0);
+        let (_, index, object) = ranked.reduce(|a, b| if (b.0, b.2.waits) > (a.0, a.2.waits) { b } else { a })?;
         // The two ends of a socket are two objects.
-        let for_room = ours().flat_map(|(_, object)| &object.writers).map(|end| end.waits).sum::<u64>();
+        let same = objects.list.iter().filter(|other| is_stream(other) && tids(other) == tids(object));
+        let for_room = same.flat_map(|other| &other.writers).map(|end| end.waits).sum::<u64>();
         let is_bulk = match &object.bytes {
             Some(bytes) => {
                 [bytes.per_read, bytes.per_write].into_iter().flatten().any(|mean| mean >= LEAST_BYTES_PER_CALL)
@@ -100,6 +106,11 @@ impl<'a> Link<'a> {
     }
 }
 
+/// The threads at both ends.
+fn tids(object: &Object) -> BTreeSet<u32> {
+    object.readers.iter().chain(&object.writers).map(|end| end.tid).collect()
+}
+
 fn is_stream(object: &Object) -> bool {
     let other = object.kind.as_deref().is_some_and(|kind| kind == "tcp" || kind == "udp");
     object.object.starts_with("pipe:[") || object.object.starts_with("socket:[") && !other
@@ -119,15 +130,50 @@ struct Moving<'a> {
     link: Option<Link<'a>>,
     /// Waits for the link in which its ends waited for each other.
     mutual: Vec<(usize, &'a PathPart)>,
+    /// Threads at its ends that queued for a CPU which another one of them had.
+    turns: Vec<Turn<'a>>,
+}
+
+/// A thread of one end that queued while the other end had its CPU: they take turns.
+struct Turn<'a> {
+    part: &'a PathPart,
+    index: usize,
+    /// For how long it was behind the other end, and where the report has that.
+    behind_s: f64,
+    source: String,
+    /// For how long the CPU was idle meanwhile: waking up takes time.
+    idle_s: f64,
+    /// All its queueing, on the path or not.
+    all_s: f64,
+}
+
+impl<'a> Turn<'a> {
+    fn of(facts: &Facts<'_>, link: Link<'_>, (index, part): (usize, &'a PathPart)) -> Option<Self> {
+        if facts.earlier.iter().any(|finding| QUEUEING.contains(&finding.class.as_str())) {
+            return None;
+        }
+        let ends = tids(link.object);
+        let tid = part.tid.filter(|tid| part.state == "runnable" && ends.contains(tid))?;
+        let (row, thread) = parties::row(facts.report, part.pid, tid)?;
+        let queued = thread.queued.as_ref()?;
+        let mut behind = queued.behind.iter().enumerate();
+        let (at, other) = behind.find(|(_, behind)| behind.tid != tid && ends.contains(&behind.tid))?;
+        let all_s = queued.siblings_s + queued.others_s + queued.idle_s + queued.unknown_s;
+        let source = format!("/threads/{row}/queued/behind/{at}/total_s");
+        (all_s > 0.0).then_some(Turn { part, index, behind_s: other.total_s, source, idle_s: queued.idle_s, all_s })
+    }
+
+    fn share(&self) -> f64 {
+        ((self.behind_s + self.idle_s) / self.all_s).min(1.0)
+    }
 }
 
 impl<'a> Moving<'a> {
-    fn of(report: &'a Report, path: &'a CriticalPath) -> Self {
+    fn of(facts: &Facts<'a>, path: &'a CriticalPath) -> Self {
         let all = || path.parts.iter().enumerate();
         let phases: Vec<(usize, &PathPhase)> =
             path.phases.iter().enumerate().filter(|(_, phase)| is_ipc(phase)).collect();
-        let movers: Vec<u32> = phases.iter().filter_map(|(_, phase)| phase.whose.tid).collect();
-        let link = Link::of(report, &movers);
+        let link = Link::of(facts.report, &phases);
         let of_link =
             |part: &PathPart| part.object.is_some() && part.object.as_ref() == link.map(|link| &link.object.object);
         Moving {
@@ -136,12 +182,14 @@ impl<'a> Moving<'a> {
             phases,
             link,
             mutual: all().filter(|(_, part)| part.cause.as_deref() == Some("mutual") && of_link(part)).collect(),
+            turns: link.map(|link| all().filter_map(|part| Turn::of(facts, link, part)).collect()).unwrap_or_default(),
         }
     }
 
     fn lost_s(&self) -> f64 {
         let waited: f64 = self.mutual.iter().map(|(_, part)| part.s).sum();
-        self.parts.iter().map(|(.., ipc_s)| ipc_s).sum::<f64>() + waited
+        let queued: f64 = self.turns.iter().map(|turn| turn.part.s * turn.share()).sum();
+        self.parts.iter().map(|(.., ipc_s)| ipc_s).sum::<f64>() + waited + queued
     }
 
     fn claim(&self, report: &Report, link: Link<'_>) -> Claim {
@@ -154,11 +202,11 @@ impl<'a> Moving<'a> {
             severity: severity(lost_s, wall_s),
             confidence: confidence(report, own),
             summary: format!(
-                "{} ({} of {}) of the time of {} went into copying data through the {}, {}{}",
-                duration(lost_s),
-                percent(lost_s / wall_s),
-                duration(wall_s),
+                "{} lost {} of {} ({}) to data that was copied through the {}, {}{}",
                 parties::named("thread", of.thread.as_deref(), of.tid),
+                duration(lost_s),
+                duration(wall_s),
+                percent(lost_s / wall_s),
                 link.words(),
                 link.rate(),
                 self.mostly(lost_s),
@@ -198,7 +246,11 @@ impl<'a> Moving<'a> {
     fn room(&self, link: Link<'_>) -> String {
         let sum = |ends: &[ObjectEnd]| ends.iter().map(|end| end.waits).sum::<u64>();
         let (empty, full) = (sum(&link.object.readers), sum(&link.object.writers));
-        format!("Here it was waited for {} times because it was empty and {} times because it was full.", grouped(empty), grouped(full))
+        format!(
+            "Here it was waited for {} times because it was empty and {} times because it was full.",
+            grouped(empty),
+            grouped(full)
+        )
     }
 
     fn evidence(&self, link: Link<'_>, wall_s: f64) -> Vec<Evidence> {
@@ -213,6 +265,24 @@ impl<'a> Moving<'a> {
             let metric = format!("of it, {} waiting for who waits for it", who(part));
             list.push(evidence(&metric, part.s, "s", format!("/critical_path/parts/{index}/s"), None));
         }
+        for turn in self.turns.iter().filter(|turn| turn.share() > 0.0).take(2) {
+            let source = format!("/critical_path/parts/{}/s", turn.index);
+            list.push(evidence(
+                &format!("of it, {} queueing for a CPU", who(turn.part)),
+                turn.part.s,
+                "s",
+                source,
+                None,
+            ));
+            let all = Some(("all its queueing", turn.all_s));
+            list.push(evidence(
+                "of its queueing, while the other end had that CPU",
+                turn.behind_s,
+                "s",
+                turn.source.clone(),
+                all,
+            ));
+        }
         for (index, phase) in self.phases.iter().take(4) {
             let function = phase.what.functions.first().and_then(|time| functions::words(&time.location));
             let place = function.map(|function| format!(", mostly in {function}")).unwrap_or_default();
@@ -225,12 +295,21 @@ impl<'a> Moving<'a> {
             list.push(evidence(metric, through.at_most as f64, "B", at("bytes/at_most"), None));
             list.push(evidence("in a second", through.per_s_at_most, "B/s", at("bytes/per_s_at_most"), None));
         }
-        let ends = [("readers", "waited to read from it", &link.object.readers), ("writers", "waited for room in it", &link.object.writers)];
+        let ends = [
+            ("readers", "waited to read from it", &link.object.readers),
+            ("writers", "waited for room in it", &link.object.writers),
+        ];
         for (field, what, end) in ends {
             if let Some(first) = end.first().filter(|end| end.waits > 0) {
                 let name = parties::named("thread", first.thread.as_deref(), first.tid);
                 let source = at(&format!("{field}/0/total_s"));
-                list.push(evidence(&format!("{name} {what}, {} times", grouped(first.waits)), first.total_s, "s", source, None));
+                list.push(evidence(
+                    &format!("{name} {what}, {} times", grouped(first.waits)),
+                    first.total_s,
+                    "s",
+                    source,
+                    None,
+                ));
             }
         }
         list
@@ -242,7 +321,12 @@ fn culprit(report: &Report, most: &PathPhase, link: Link<'_>) -> Subject {
     let whose = &most.whose;
     let mut culprit = match whose.tid {
         Some(tid) => parties::party(report, (whose.pid, whose.process.as_ref()), (tid, whose.thread.as_ref())),
-        None => Subject { process: whose.process.clone(), pid: whose.pid, thread: whose.thread.clone(), ..Subject::default() },
+        None => Subject {
+            process: whose.process.clone(),
+            pid: whose.pid,
+            thread: whose.thread.clone(),
+            ..Subject::default()
+        },
     };
     if let Some(function) = most.what.functions.first() {
         functions::point_at(&mut culprit, &function.location);

@@ -35,6 +35,8 @@ mod tests_deadlock;
 #[cfg(test)]
 mod tests_fsync;
 #[cfg(test)]
+mod tests_ipc;
+#[cfg(test)]
 mod tests_kernel_locks;
 #[cfg(test)]
 mod tests_python;

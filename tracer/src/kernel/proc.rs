@@ -104,7 +104,8 @@ fn switches(status: &str) -> Option<Switches> {
 pub fn moved(tid: u32) -> Option<[u64; 4]> {
     let text = read(&format!("/proc/{tid}/task/{tid}/io"))?;
     let text = std::str::from_utf8(&text).ok()?;
-    let field = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')?.trim().parse().ok());
+    let field =
+        |name: &str| text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')?.trim().parse().ok());
     Some([field("rchar")?, field("wchar")?, field("syscr")?, field("syscw")?])
 }
 

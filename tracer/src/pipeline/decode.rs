@@ -9,7 +9,8 @@ use serde_json::Value;
 use tracer_common::lock::Contended;
 use tracer_common::record::{HEADER_BYTES, Header, cpu, lock, meta, sched as kind};
 use tracer_common::sched::{
-    CgroupMove, Exec, Exit, FdKind, Fork, Moved, NewTask, Rename, Switch, SwitchFutex, WakeContext, switch_flags as flags,
+    CgroupMove, Exec, Exit, FdKind, Fork, Moved, NewTask, Rename, Switch, SwitchFutex, WakeContext,
+    switch_flags as flags,
 };
 use tracer_common::stack::Sampled;
 

@@ -356,7 +356,11 @@ fn waits(page: &mut Page, report: &Report) {
 
 /// What a wait was for; of a pipe or socket with how much went through it.
 fn what(report: &Report, wait: &Wait) -> String {
-    let object = report.objects.iter().flat_map(|objects| &objects.list).find(|object| Some(&object.object) == wait.object.as_ref());
+    let object = report
+        .objects
+        .iter()
+        .flat_map(|objects| &objects.list)
+        .find(|object| Some(&object.object) == wait.object.as_ref());
     let told = object_of(wait);
     match object.and_then(|object| object.bytes.as_ref()).filter(|_| wait.object.is_some()) {
         Some(through) => {

@@ -82,7 +82,8 @@ pub fn is_stream(name: &str) -> bool {
 }
 
 /// Files of Python's multiprocessing that pickle, send, receive and put together.
-const PACKERS: [&str; 3] = ["multiprocessing/connection.py", "multiprocessing/reduction.py", "multiprocessing/queues.py"];
+const PACKERS: [&str; 3] =
+    ["multiprocessing/connection.py", "multiprocessing/reduction.py", "multiprocessing/queues.py"];
 
 /// Whether these source files of a stack's Python functions, innermost first, show data being packed or unpacked for another process.
 /// What unpickling imports is no transport.

@@ -13,8 +13,7 @@ use crate::model::profile::{Activity, ESTIMATOR, Entry, NoStack, Profile, Text};
 use crate::model::report::seconds;
 use crate::model::stacks::{
     AtAttach, CpuFunction, FunctionTime, IPC_COPY, IPC_PACK, Location, PYTHON_GC, Phase, SYNC, ShownFrame, ShownStack,
-    SpunFunction,
-    Stacks as Section, WaitFunction, Whose,
+    SpunFunction, Stacks as Section, WaitFunction, Whose,
 };
 
 const MAX_FUNCTIONS: usize = 16;

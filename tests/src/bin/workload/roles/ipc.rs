@@ -63,7 +63,6 @@ fn receive_batch(end: &mut End, batch: &mut [u8]) -> std::io::Result<()> {
 
 impl roles::Options for Options {
     fn run(&self, run: &mut Run) -> anyhow::Result<()> {
-        run.ready(&[]);
         let len_bytes = self.mib << 20;
         let (near, far) = match self.over {
             Over::Pipe => {
@@ -89,11 +88,12 @@ impl roles::Options for Options {
         })?;
         drop(far_end.take());
         let mut near = near_end.take().context("it was not taken")?;
+        run.set("child", child);
+        run.ready(&[]);
         let started = Instant::now();
         for _ in 0..self.messages {
             receive_batch(&mut near, &mut batch)?;
         }
-        run.set("child", child);
         run.set("took_s", started.elapsed().as_secs_f64());
         run.set("bytes", self.messages * batch.len() as u64);
         sys::wait(child, true)?;
