@@ -17,6 +17,7 @@ mod doctor;
 mod every_workload;
 mod fallback;
 mod healthy;
+mod ipc;
 mod kernel_locks;
 mod ledger;
 mod locks;

@@ -120,6 +120,14 @@ pub struct Offsets {
     pub dentry_alias: u32,
     /// `dentry.d_name.name`.
     pub dentry_name: u32,
+    /// `task_struct.ioac.rchar`; absent without the kernel's accounting of tasks (CONFIG_TASK_XACCT), as are the three below.
+    pub task_read_bytes: u32,
+    /// `ioac.wchar`.
+    pub task_written_bytes: u32,
+    /// `ioac.syscr`.
+    pub task_reads: u32,
+    /// `ioac.syscw`.
+    pub task_writes: u32,
 }
 
 /// Byte offsets in tracefs tracepoint formats, for kernels without BTF.
@@ -216,9 +224,9 @@ pub struct Config {
     pub formats: Formats,
 }
 
-const _: () = assert!(size_of::<Offsets>() == 73 * 4);
+const _: () = assert!(size_of::<Offsets>() == 77 * 4);
 const _: () = assert!(size_of::<Formats>() == 15 * 4);
-const _: () = assert!(size_of::<Config>() == 14 * 4 + 3 * 8 + 10 * 4 + 64 + 64 + 8 + 16 + 73 * 4 + 15 * 4);
+const _: () = assert!(size_of::<Config>() == 14 * 4 + 3 * 8 + 10 * 4 + 64 + 64 + 8 + 16 + 77 * 4 + 15 * 4);
 
 impl Offsets {
     /// No offset known.
@@ -296,6 +304,10 @@ impl Offsets {
         sb_dev: ABSENT,
         dentry_alias: ABSENT,
         dentry_name: ABSENT,
+        task_read_bytes: ABSENT,
+        task_written_bytes: ABSENT,
+        task_reads: ABSENT,
+        task_writes: ABSENT,
     };
 }
 

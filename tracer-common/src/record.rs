@@ -55,6 +55,8 @@ pub mod sched {
     pub const ARRIVED: u16 = super::kind(1, 9);
     /// A thread begins a step: it entered the function that was asked for.
     pub const STEP: u16 = super::kind(1, 12);
+    /// What a thread has read and written in its life; just before its end, where it is much.
+    pub const MOVED: u16 = super::kind(1, 10);
 }
 
 /// Kinds of the family that takes stacks; payloads in [`crate::stack`].

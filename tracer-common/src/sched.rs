@@ -273,6 +273,35 @@ pub struct Exit {
 
 const _: () = assert!(size_of::<Exit>() == 56);
 
+/// The kernel's own account of what a thread has moved by read(2), write(2) and their like, of whatever descriptor: its
+/// `task_struct.ioac`. Calls of the sockets' own (send, recv) are not in it. Of threads that moved at least
+/// [`Moved::LEAST_BYTES`]; their end follows.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Moved {
+    /// Kind [`crate::record::sched::MOVED`].
+    pub header: Header,
+    /// The thread.
+    pub tid: u32,
+    /// Its process.
+    pub tgid: u32,
+    /// Bytes read.
+    pub read_bytes: u64,
+    /// Bytes written.
+    pub written_bytes: u64,
+    /// Calls that read.
+    pub reads: u64,
+    /// Calls that wrote.
+    pub writes: u64,
+}
+
+impl Moved {
+    /// Who moved less gets no record.
+    pub const LEAST_BYTES: u64 = 1 << 20;
+}
+
+const _: () = assert!(size_of::<Moved>() == 56);
+
 /// A thread's name changed.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -9,7 +9,7 @@ use tracer_common::{
     FamilyId,
     loss::{CpuState, LossReason},
     record::{Header, sched as kind},
-    sched::{COMM_BYTES, CgroupMove, Exec, Exit, Fork, NewTask, PATH_BYTES, Rename},
+    sched::{COMM_BYTES, CgroupMove, Exec, Exit, Fork, Moved, NewTask, PATH_BYTES, Rename},
 };
 
 use crate::{
@@ -176,6 +176,7 @@ pub fn sched_process_exit(ctx: BtfTracePointContext) -> i32 {
         if config!(python) == 1 && task::process_is_over(task) {
             python_processes::forget(tgid);
         }
+        moved(state, task);
         emit::see(state, FAMILY);
         let (header, cpu) = now(state, kind::EXIT);
         // SAFETY: probed loads take any address.
@@ -186,6 +187,28 @@ pub fn sched_process_exit(ctx: BtfTracePointContext) -> i32 {
         emit::submit(state, FAMILY, cpu, Lane::Rare, &record);
     }
     0
+}
+
+/// What a thread that ends has read and written, where the kernel counts that.
+#[inline(always)]
+fn moved(state: &mut CpuState, task: Task) {
+    if !present(config!(offsets.task_read_bytes)) {
+        return;
+    }
+    // SAFETY: probed loads take any address.
+    let (read_bytes, written_bytes): (u64, u64) =
+        unsafe { (probed(task, config!(offsets.task_read_bytes)), probed(task, config!(offsets.task_written_bytes))) };
+    if read_bytes.saturating_add(written_bytes) < Moved::LEAST_BYTES {
+        return;
+    }
+    // SAFETY: as above.
+    let (reads, writes) =
+        unsafe { (probed(task, config!(offsets.task_reads)), probed(task, config!(offsets.task_writes))) };
+    emit::see(state, FAMILY);
+    let (header, cpu) = now(state, kind::MOVED);
+    let record =
+        Moved { header, tid: task::tid(task), tgid: task::tgid(task), read_bytes, written_bytes, reads, writes };
+    emit::submit(state, FAMILY, cpu, Lane::Rare, &record);
 }
 
 /// A thread gets another name.

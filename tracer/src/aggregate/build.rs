@@ -291,6 +291,7 @@ impl Writer<'_> {
                 .waits(thread.tgid, detailed.map(|detailed| detailed.waits.iter().collect()).unwrap_or_default()),
             functions: self.stacks.as_ref().map(|s| s.functions_of(thread.tgid, thread.tid)).unwrap_or_default(),
             phases: self.stacks.as_ref().map(|s| s.phases_of(thread.tgid, thread.tid)).unwrap_or_default(),
+            io: self.aggregate.moved(thread),
         }
     }
 

@@ -18,7 +18,9 @@ mod limits;
 pub mod lock_kinds;
 mod locks;
 mod memory;
+pub mod moved;
 pub mod names;
+mod object_bytes;
 mod objects;
 mod open_waits;
 mod paging;
@@ -50,6 +52,7 @@ use self::ledger::Ledger;
 use self::limits::Limits;
 use self::locks::Locks;
 use self::memory::Memory;
+use self::moved::Movers;
 use self::names::{NameId, Names};
 use self::objects::Objects;
 use self::paging::Paging;
@@ -112,6 +115,7 @@ pub struct Aggregate {
     kernel_locks: KernelLocks,
     limits: Limits,
     objects: Objects,
+    movers: Movers,
     /// The records tell threads held back by a quota from others that are ready.
     tells_throttling: bool,
     paging: Paging,
@@ -150,6 +154,7 @@ impl Aggregate {
             kernel_locks: KernelLocks::default(),
             limits: Limits::default(),
             objects: Objects::default(),
+            movers: Movers::default(),
             tells_throttling: false,
             paging: Paging::default(),
             memory: Memory::default(),
@@ -212,6 +217,7 @@ impl Aggregate {
             Event::Fork(event) => self.fork(event),
             Event::Exec(event) => self.exec(event),
             Event::Exit(event) => self.exit(event),
+            Event::Moved(event) => self.movers.ended(event),
             Event::Rename(event) => self.rename(event),
             Event::CgroupMove(event) => self.cgroup_move(event),
             Event::Contended(event) => self.contended(event),
@@ -265,7 +271,10 @@ impl Aggregate {
             Meta::Locks(locks) => self.kernel_locks.short(locks),
             Meta::Attached(attached) => self.stacks.attached = Some(attached.clone()),
             Meta::Python(python) => self.pythons.record(python),
-            Meta::Objects(objects) => self.objects.record(objects),
+            Meta::Objects(objects) => {
+                objects.moved.iter().for_each(|moved| self.movers.record(moved));
+                self.objects.record(objects);
+            }
             Meta::Sums(sums) => self.paging.sums(sums, &self.span),
             Meta::Memory(memory) => self.memory.record(memory, &self.span),
             Meta::Steps(steps) => self.steps.watched(steps, header.ts_ns),

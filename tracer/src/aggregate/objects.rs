@@ -11,11 +11,12 @@ use super::build::{known, object};
 use super::classify::{Detail, Reason, State};
 use super::hash::FastMap;
 use super::names::NameId;
+use super::object_bytes::{At, Io, bytes};
 use super::table::Finished;
 use super::thread::Party;
 use super::waits::WaitStat;
 use crate::model::meta::{ObjectRecord, ObjectsRecord};
-use crate::model::objects::{Object, ObjectEnd, Objects as Section};
+use crate::model::objects::{Object, ObjectBytes, ObjectEnd, Objects as Section};
 use crate::model::report::seconds;
 
 /// Objects kept, and bytes of their text.
@@ -44,6 +45,8 @@ pub struct Objects {
     /// Those that found no room here.
     refused: u64,
     rows: BTreeMap<(Kind, u64), Row>,
+    /// What threads moved.
+    io: Io,
 }
 
 /// What kind of numbers an object's number is of.
@@ -63,6 +66,8 @@ struct Row {
     reason: Option<(Reason, u32)>,
     readers: BTreeMap<u32, End>,
     writers: BTreeMap<u32, End>,
+    /// A wait was in a call whose bytes the kernel does not count.
+    uncounted: bool,
 }
 
 /// A thread at an end.
@@ -146,6 +151,8 @@ impl Aggregate {
         let names: FastMap<u32, (NameId, NameId)> =
             finished.iter().map(|f| (f.thread.serial, (f.thread.name, f.process))).collect();
         let mut rows = std::mem::take(&mut self.objects.rows);
+        let io = |f: &Finished| Some(((f.thread.tgid, f.thread.tid), self.moved(&f.thread)?));
+        self.objects.io = finished.iter().filter_map(io).collect();
         for thread in finished {
             let Some(detailed) = thread.thread.detailed.as_deref() else { continue };
             for wait in detailed.waits.iter().filter(|wait| wait.object != 0 && wait.count > 0) {
@@ -168,6 +175,7 @@ impl Aggregate {
 
     fn ends(&self, row: &mut Row, thread: &Finished, wait: &WaitStat, names: &FastMap<u32, (NameId, NameId)>) {
         let call = self.calls.name(wait.reason.syscall);
+        row.uncounted |= !["read", "readv", "write", "writev"].contains(&call.as_str());
         let puts = ["write", "writev", "pwrite64", "sendto", "sendmsg", "sendmmsg", "sendfile", "vmsplice"];
         let takes = ["read", "readv", "recvfrom", "recvmsg", "recvmmsg"];
         let (near, far) = if puts.contains(&call.as_str()) {
@@ -284,11 +292,23 @@ impl Aggregate {
             local: field(|known| &known.local),
             peer: field(|known| &known.peer),
             ends: if kind == Kind::File { None } else { self.words(kind, known, Some(row)) },
+            bytes: self.bytes_through(kind, row),
             waits: row.waits,
             total_s: seconds(row.ns),
             readers: self.end_rows(&row.readers),
             writers: self.end_rows(&row.writers),
         })
+    }
+
+    /// How much went through a pipe or a socket.
+    fn bytes_through(&self, kind: Kind, row: &Row) -> Option<ObjectBytes> {
+        let at = |ends: &BTreeMap<u32, End>| -> Vec<At> {
+            ends.iter().map(|(tid, end)| (end.tgid, *tid, end.waits > 0)).collect()
+        };
+        if kind == Kind::File || row.uncounted {
+            return None;
+        }
+        bytes(&at(&row.readers), &at(&row.writers), kind == Kind::Socket, &self.objects.io)
     }
 
     fn end_rows(&self, ends: &BTreeMap<u32, End>) -> Vec<ObjectEnd> {

@@ -10,6 +10,7 @@ mod core;
 mod limits;
 mod live;
 mod memory;
+mod moved;
 mod objects;
 mod output;
 mod progress;

@@ -16,13 +16,14 @@ use std::{
 
 use tracer_common::record::meta;
 
+use super::moved::Movers;
 use crate::{
     kernel::{
         live::push_meta,
         objects::{self, SocketLists},
         proc,
     },
-    model::meta::{ObjectRecord, ObjectsRecord},
+    model::meta::{MovedRecord, ObjectRecord, ObjectsRecord},
     pipeline::{
         batch::{Batch, header},
         decode::{self, Descriptor},
@@ -119,14 +120,16 @@ impl Objects {
 
     fn take(&mut self, mut answer: ObjectsRecord, ts_ns: u64, records: &mut Batch) {
         let objects = std::mem::take(&mut answer.objects);
+        let moved = std::mem::take(&mut answer.moved);
         self.counted = answer;
-        push_meta(records, ts_ns, meta::OBJECTS, &self.record(&objects));
+        push_meta(records, ts_ns, meta::OBJECTS, &self.record(&objects, moved));
         self.known.extend(objects);
     }
 
     /// A record with the counts of both sides.
-    fn record(&self, objects: &[ObjectRecord]) -> ObjectsRecord {
-        ObjectsRecord { objects: objects.to_vec(), over: self.counted.over + self.over, ..self.counted.clone() }
+    fn record(&self, objects: &[ObjectRecord], moved: Vec<MovedRecord>) -> ObjectsRecord {
+        let over = self.counted.over + self.over;
+        ObjectsRecord { objects: objects.to_vec(), over, moved, ..self.counted.clone() }
     }
 
     /// Waits for the last answers.
@@ -142,14 +145,14 @@ impl Objects {
         // What is still to be looked at is not waited for.
         self.over += self.put.saturating_sub(self.dealt.load(Ordering::Acquire));
         if self.over > 0 {
-            push_meta(records, ts_ns, meta::OBJECTS, &self.record(&[]));
+            push_meta(records, ts_ns, meta::OBJECTS, &self.record(&[], Vec::new()));
         }
     }
 
     /// Everything known, again: for a capture that drops its older part.
     pub fn again(&self, ts_ns: u64, records: &mut Batch) {
         for objects in self.known.chunks(OBJECTS_PER_RECORD) {
-            push_meta(records, ts_ns, meta::OBJECTS, &self.record(objects));
+            push_meta(records, ts_ns, meta::OBJECTS, &self.record(objects, Vec::new()));
         }
     }
 }
@@ -158,8 +161,10 @@ impl Objects {
 struct Answerer {
     /// Process of each thread.
     processes: HashMap<u32, u32>,
-    /// By process, descriptor and inode.
-    told: HashSet<(u32, u32, u64)>,
+    /// By process, descriptor and inode: whether it is a pipe or a socket.
+    told: HashMap<(u32, u32, u64), bool>,
+    movers: Movers,
+    moved: Vec<MovedRecord>,
     ready: Vec<ObjectRecord>,
     /// Sockets whose addresses are not looked up yet, by network namespace.
     sockets: HashMap<OsString, Vec<ObjectRecord>>,
@@ -174,7 +179,9 @@ impl Default for Answerer {
         let now = Instant::now();
         Answerer {
             processes: HashMap::new(),
-            told: HashSet::new(),
+            told: HashMap::new(),
+            movers: Movers::default(),
+            moved: Vec::new(),
             ready: Vec::new(),
             sockets: HashMap::new(),
             listed: now.checked_sub(LIST_PERIOD).unwrap_or(now),
@@ -188,7 +195,8 @@ impl Answerer {
     fn run(mut self, questions: &Receiver<Descriptor>, answers: &Sender<ObjectsRecord>, dealt: &AtomicU64) {
         crate::kernel::hurry();
         loop {
-            let wait = if self.sockets.is_empty() { Duration::from_secs(3600) } else { LIST_PERIOD };
+            let due = self.movers.due_in().unwrap_or(Duration::from_secs(3600));
+            let wait = if self.sockets.is_empty() { due } else { LIST_PERIOD };
             let ended = match questions.recv_timeout(wait) {
                 Ok(question) => {
                     for question in std::iter::once(question).chain(questions.try_iter().take(OBJECTS_PER_RECORD)) {
@@ -203,9 +211,12 @@ impl Answerer {
             if ended || self.listed.elapsed() >= LIST_PERIOD {
                 self.list();
             }
+            self.moved.append(&mut self.movers.look(ended));
             let counts = (self.counted.gone, self.counted.over);
-            let told = ObjectsRecord { objects: std::mem::take(&mut self.ready), ..self.counted.clone() };
-            if (!told.objects.is_empty() || (ended && counts != (0, 0))) && answers.send(told).is_err() {
+            let (objects, moved) = (std::mem::take(&mut self.ready), std::mem::take(&mut self.moved));
+            let told = ObjectsRecord { objects, moved, ..self.counted.clone() };
+            let says = !told.objects.is_empty() || !told.moved.is_empty() || (ended && counts != (0, 0));
+            if says && answers.send(told).is_err() {
                 return;
             }
             if ended {
@@ -241,7 +252,10 @@ impl Answerer {
                 }
             },
         };
-        if self.told.contains(&(tgid, fd, inode)) {
+        if let Some(is_stream) = self.told.get(&(tgid, fd, inode)) {
+            if *is_stream {
+                self.moved.extend(self.movers.watch(tgid, tid));
+            }
             return;
         }
         if self.told.len() >= MOST_OBJECTS {
@@ -253,7 +267,11 @@ impl Answerer {
             self.counted.gone += 1;
             return;
         };
-        self.told.insert((tgid, fd, inode));
+        let is_stream = object.kind == "pipe" || object.kind == "socket";
+        if is_stream {
+            self.moved.extend(self.movers.watch(tgid, tid));
+        }
+        self.told.insert((tgid, fd, inode), is_stream);
         object.tgid = tgid;
         match objects::network_of(tid).filter(|_| object.kind == "socket") {
             Some(network) => self.sockets.entry(network).or_default().push(object),

@@ -3,7 +3,8 @@
 //! A wait at a queue is never the cause itself: what is charged is what the producers did meanwhile, as the critical path holds it.
 //! A queue is a pipe or unix socket that is read, a poll, or a futex that is no lock: nobody was seen to own it, and those who ended
 //! the waits did not wait there themselves, as they do at barriers. Waits that a thread ended by ending are joins. In a poll only
-//! what was worked counts: an event loop whose peers sleep is idle. Waits of a moment each are the exchange itself, no production.
+//! what was worked counts: an event loop whose peers sleep is idle. Waits of a moment each are the exchange itself, no production. So is
+//! what `ipc-wait` was reported for: copying what was produced.
 
 use super::thresholds::{REPORTED_SHARE, is_reported, severity, speedup_bound};
 use super::{Claim, Facts, Outcome, Rule, confidence, evidence, functions, parties};
@@ -77,7 +78,30 @@ struct Queue<'a> {
     wait: &'a OwnWait,
     index: usize,
     /// What was done meanwhile that counts, and where the wait's list has it.
-    did: Vec<(usize, &'a PathPart)>,
+    did: Vec<Did<'a>>,
+}
+
+/// What was done while the main thread waited at a queue.
+#[derive(Clone, Copy)]
+struct Did<'a> {
+    part: &'a PathPart,
+    /// Where the wait's list has it.
+    index: usize,
+    /// Of its time, that for which no other finding is the reason.
+    s: f64,
+}
+
+impl<'a> Did<'a> {
+    fn new(facts: &Facts<'_>, (index, part): (usize, &'a PathPart)) -> Option<Self> {
+        let copied = facts.earlier.iter().any(|finding| finding.class == "ipc-wait");
+        let s = match part.ipc_s.filter(|_| copied) {
+            Some(ipc_s) => part.s - ipc_s,
+            // Both ends want a CPU in turn.
+            None if copied && part.state == "runnable" => 0.0,
+            None => part.s,
+        };
+        (s > 0.0).then_some(Did { part, index, s })
+    }
 }
 
 impl<'a> Queue<'a> {
@@ -86,7 +110,8 @@ impl<'a> Queue<'a> {
         if wait.by_end || mean_s < LEAST_MEAN_S || !is_queue(facts.report, wait) {
             return None;
         }
-        let did = wait.did.iter().enumerate().filter(|(_, did)| counts(facts, wait, did)).collect();
+        let did = wait.did.iter().enumerate().filter(|(_, did)| counts(facts, wait, did));
+        let did = did.filter_map(|did| Did::new(facts, did)).collect();
         Some(Queue { wait, index, did })
     }
 }
@@ -145,7 +170,7 @@ struct Case<'a> {
 impl<'a> Case<'a> {
     fn new(path: &'a CriticalPath, mut queues: Vec<Queue<'a>>) -> Option<Self> {
         queues.retain(|queue| !queue.did.is_empty());
-        let seconds = |queue: &Queue<'_>| queue.did.iter().map(|(_, did)| did.s).sum::<f64>();
+        let seconds = |queue: &Queue<'_>| queue.did.iter().map(|did| did.s).sum::<f64>();
         queues.sort_by(|a, b| seconds(b).total_cmp(&seconds(a)));
         // Of several that waited the one that waited most.
         let of = &queues.first()?.wait.of;
@@ -153,12 +178,12 @@ impl<'a> Case<'a> {
         let same = |a: &PathPart, b: &PathPart| {
             (&a.process, &a.thread, &a.state, &a.detail) == (&b.process, &b.thread, &b.state, &b.detail)
         };
-        let all = || queues.iter().flat_map(|queue| queue.did.iter().map(|(index, did)| (queue.index, *index, *did)));
-        let total = |of: &PathPart| all().filter(|(_, _, did)| same(of, did)).map(|(_, _, did)| did.s).sum::<f64>();
+        let all = || queues.iter().flat_map(|queue| queue.did.iter().map(|did| (queue.index, *did)));
+        let total = |of: &PathPart| all().filter(|(_, did)| same(of, did.part)).map(|(_, did)| did.s).sum::<f64>();
         // That a producer had no CPU is its own doing least of all.
-        let rank = |did: &PathPart| (did.state != "runnable", total(did));
-        let (queue, index, most) = all().reduce(|a, b| {
-            let (left, right) = (rank(a.2), rank(b.2));
+        let rank = |did: Did<'_>| (did.part.state != "runnable", total(did.part));
+        let (queue, Did { index, part: most, .. }) = all().reduce(|a, b| {
+            let (left, right) = (rank(a.1), rank(b.1));
             if (right.0, right.1) > (left.0, left.1) { b } else { a }
         })?;
         let most_s = total(most);
@@ -266,10 +291,20 @@ impl<'a> Case<'a> {
             let wait = queue.wait;
             list.push(evidence("waited by the main thread at a queue", wait.s, "s", at("s"), threshold));
             list.push(evidence("waits there", wait.count as f64, "1", at("count"), None));
-            for (index, did) in queue.did.iter().take(2) {
-                let metric = format!("of these in which {} {}", producer(did), doing(did));
+            for Did { part, index, s } in queue.did.iter().take(2) {
+                let metric = format!("of these in which {} {}", producer(part), doing(part));
                 let source = at(&format!("did/{index}/s"));
-                list.push(evidence(&metric, did.s, "s", source, Some(("waited there", wait.s))));
+                list.push(evidence(&metric, part.s, "s", source, Some(("waited there", wait.s))));
+                if let Some(ipc_s) = part.ipc_s.filter(|_| *s < part.s) {
+                    let source = at(&format!("did/{index}/ipc_s"));
+                    list.push(evidence(
+                        "of this copying what it had produced, which is ipc-wait",
+                        ipc_s,
+                        "s",
+                        source,
+                        None,
+                    ));
+                }
             }
         }
         if list.iter().all(|one| one.source != self.source) {

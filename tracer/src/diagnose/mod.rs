@@ -12,6 +12,7 @@ mod functions;
 mod gc_pauses;
 mod gil_contention;
 mod input_starvation;
+mod ipc_wait;
 mod kernel_lock_contention;
 mod logging_convoy;
 mod lost;
@@ -40,6 +41,8 @@ mod tests_cpu;
 mod tests_deadlock;
 #[cfg(test)]
 mod tests_fsync;
+#[cfg(test)]
+mod tests_ipc;
 #[cfg(test)]
 mod tests_kernel_locks;
 #[cfg(test)]
@@ -125,6 +128,7 @@ pub const RULES: &[&dyn Rule] = &[
     &process_spawn_storm::ProcessSpawnStorm,
     &straggler::Straggler,
     &gc_pauses::GcPauses,
+    &ipc_wait::IpcWait,
     &input_starvation::InputStarvation,
     &cpu_bound::CpuBound,
 ];

@@ -49,6 +49,14 @@ pub fn write_event(event: &Event, out: &mut impl io::Write) -> io::Result<()> {
             line.number("sum_exec_runtime_ns", event.sum_exec_runtime_ns)?;
             line.text("comm", &event.comm)?;
         }
+        Event::Moved(event) => {
+            line.number("tid", event.tid)?;
+            line.number("tgid", event.tgid)?;
+            line.number("read_bytes", event.read_bytes)?;
+            line.number("written_bytes", event.written_bytes)?;
+            line.number("reads", event.reads)?;
+            line.number("writes", event.writes)?;
+        }
         Event::Rename(event) => {
             line.number("tid", event.tid)?;
             line.number("tgid", event.tgid)?;

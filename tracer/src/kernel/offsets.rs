@@ -30,6 +30,10 @@ pub fn resolve(btf: &Btf, arch: Arch) -> Offsets {
     offsets.task_thread_pid = field(task, "thread_pid");
     offsets.task_sum_exec_runtime = field(task, "se.sum_exec_runtime");
     offsets.task_prev_sum_exec_runtime = field(task, "se.prev_sum_exec_runtime");
+    offsets.task_read_bytes = field(task, "ioac.rchar");
+    offsets.task_written_bytes = field(task, "ioac.wchar");
+    offsets.task_reads = field(task, "ioac.syscr");
+    offsets.task_writes = field(task, "ioac.syscw");
 
     offsets.task_cfs_rq = field(task, "se.cfs_rq");
     let queue = find("cfs_rq", &[]);

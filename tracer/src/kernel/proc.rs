@@ -99,6 +99,16 @@ fn switches(status: &str) -> Option<Switches> {
     Some(Switches(count("voluntary_ctxt_switches:")?.wrapping_add(count("nonvoluntary_ctxt_switches:")?)))
 }
 
+/// What a thread has moved since its birth by read(2), write(2) and their like: bytes read, bytes written, and the calls. None where
+/// it is gone, or the kernel does not count that.
+pub fn moved(tid: u32) -> Option<[u64; 4]> {
+    let text = read(&format!("/proc/{tid}/task/{tid}/io"))?;
+    let text = std::str::from_utf8(&text).ok()?;
+    let field =
+        |name: &str| text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')?.trim().parse().ok());
+    Some([field("rchar")?, field("wchar")?, field("syscr")?, field("syscw")?])
+}
+
 /// Where a thread waits in its code: instruction and stack pointer, which the kernel gives only of one that stands still.
 pub fn position(tgid: u32, tid: u32) -> Option<[u64; 2]> {
     position_in(&String::from_utf8_lossy(&read(&format!("/proc/{tgid}/task/{tid}/syscall"))?))

@@ -26,7 +26,7 @@ pub struct CriticalPath {
     /// What the parts leave out.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub others: Option<PathOthers>,
-    /// Time on the path that went to a runtime's own doings, by thread, most first; at most 8.
+    /// Time on the path that went to a runtime's own doings, by thread, most first; at most 16.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub phases: Vec<PathPhase>,
     /// Waits that the path led through: how much of the wall time each is the reason of. They overlap, so they do not sum to it.
@@ -173,6 +173,9 @@ pub struct PathPart {
     /// On a CPU: functions of the samples taken on the path, in proportion. In a wait: where it waited. At most 4.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub functions: Vec<FunctionTime>,
+    /// On a CPU: the time of the phases "ipc-copy" and "ipc-pack" among it, by samples. Absent: none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ipc_s: Option<f64>,
 }
 
 /// A wait of the path's own thread.

@@ -4,7 +4,7 @@
 use tracer_common::lock::Contended;
 use tracer_common::memory::{CachedFile, Faults, Stalled, Victim};
 use tracer_common::record::{Header, cache, cpu, fault, lock, meta, oom, reclaim, sched as kind};
-use tracer_common::sched::{CgroupMove, Exec, Exit, Fork, NewTask, Rename, Step, Switch, SwitchFutex};
+use tracer_common::sched::{CgroupMove, Exec, Exit, Fork, Moved, NewTask, Rename, Step, Switch, SwitchFutex};
 use tracer_common::stack::Sampled;
 
 use super::meta::{
@@ -30,6 +30,8 @@ pub enum Event {
     Exec(Box<Exec>),
     /// A thread ends.
     Exit(Exit),
+    /// What a thread that ends has read and written.
+    Moved(Moved),
     /// A thread's name changed.
     Rename(Rename),
     /// A task moved to another cgroup.
@@ -92,6 +94,7 @@ impl Event {
             Event::Fork(event) => event.header,
             Event::Exec(event) => event.header,
             Event::Exit(event) => event.header,
+            Event::Moved(event) => event.header,
             Event::Rename(event) => event.header,
             Event::CgroupMove(event) => event.header,
             Event::Step(event) => event.header,
@@ -119,6 +122,7 @@ pub const fn kind_name(number: u16) -> Option<&'static str> {
         kind::CGROUP_MOVE => "cgroup-move",
         kind::ARRIVED => "arrived",
         kind::STEP => "step",
+        kind::MOVED => "moved",
         cpu::SAMPLED => "sampled",
         lock::CONTENDED => "contended",
         fault::FAULTS => "faults",

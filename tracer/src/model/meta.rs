@@ -295,6 +295,30 @@ pub struct ObjectsRecord {
     pub gone: u64,
     /// Descriptors that were not looked up, for the bounds on their number and rate.
     pub over: u64,
+    /// What threads had moved that wait for pipes and sockets: once when that was seen, then now and then, and at the end.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub moved: Vec<MovedRecord>,
+}
+
+/// Part of [`ObjectsRecord`]: what the kernel counts of a living thread, as [`Moved`](tracer_common::sched::Moved) has it of one that
+/// ends.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct MovedRecord {
+    /// When it was read.
+    pub ts_ns: u64,
+    /// The process.
+    pub tgid: u32,
+    /// The thread.
+    pub tid: u32,
+    /// Bytes read.
+    pub read_bytes: u64,
+    /// Bytes written.
+    pub written_bytes: u64,
+    /// Calls that read.
+    pub reads: u64,
+    /// Calls that wrote.
+    pub writes: u64,
 }
 
 /// Part of [`ObjectsRecord`].

@@ -45,6 +45,9 @@ pub struct Object {
     /// A pipe or a socket in words: what it is, from whom, to whom.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ends: Option<String>,
+    /// How much went through a pipe or a socket at most; absent: not known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<ObjectBytes>,
     /// Waits for it.
     pub waits: u64,
     /// How long these were, all threads together.
@@ -55,6 +58,26 @@ pub struct Object {
     /// Who puts into it, likewise.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub writers: Vec<ObjectEnd>,
+}
+
+/// How much went through a pipe or a socket at most: what the threads at one of its ends read or wrote in all, the end with the smaller
+/// rate of those that are known. Of a socket only ends count at which threads waited in read(2) or write(2): the kernel does not count
+/// what sockets' own calls move.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct ObjectBytes {
+    /// Bytes, at most.
+    pub at_most: u64,
+    /// That in a second, over the time for which it is known.
+    pub per_s_at_most: f64,
+    /// Both ends are known and their rates agree to a tenth: nearly all that these threads moved went through here.
+    pub ends_agree: bool,
+    /// Mean of a call of the readers, of whatever they read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub per_read: Option<f64>,
+    /// Mean of a call of the writers, of whatever they wrote.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub per_write: Option<f64>,
 }
 
 /// A thread at an end of a pipe or a socket.

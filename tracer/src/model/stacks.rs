@@ -326,12 +326,19 @@ pub const PAGE_FAULT: &str = "page-fault";
 /// [`Phase::phase`] of time in which the kernel takes back memory that the thread gives up.
 pub const UNMAP: &str = "unmap";
 
+/// [`Phase::phase`] of time in the kernel below reads and writes of pipes and unix sockets.
+pub const IPC_COPY: &str = "ipc-copy";
+
+/// [`Phase::phase`] of time in which Python's multiprocessing pickles what it sends, and puts together what it receives.
+pub const IPC_PACK: &str = "ipc-pack";
+
 /// Time on a CPU below one function of a runtime, whatever ran there, by samples.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Phase {
-    /// "python-gc": CPython's collector of cyclic garbage; in the kernel: "sync": fsync and calls like it, "reclaim": freeing memory,
-    /// "page-fault": page faults but for that, "unmap": giving memory back.
+    /// "python-gc": CPython's collector of cyclic garbage; "sync": fsync and calls like it, in the kernel; "ipc-copy": reads and writes
+    /// of pipes and unix sockets, in the kernel; "ipc-pack": Python's multiprocessing around these, pickling included; in the kernel also
+    /// "reclaim": freeing memory, "page-fault": page faults but for that, "unmap": giving memory back.
     pub phase: String,
     /// How long, as the samples estimate it.
     pub s: f64,

@@ -125,6 +125,27 @@ pub struct Thread {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[serde(default)]
     pub phases: Vec<Phase>,
+    /// What it read and wrote, where that is known: of threads that wait for pipes or sockets, and of those that moved 1 MiB and ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
+    pub io: Option<ThreadIo>,
+}
+
+/// The kernel's own counts of what a thread moved by read(2), write(2) and their like, of all its files, pipes and sockets together.
+/// What sockets' own calls (send, recv) moved is not in them.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct ThreadIo {
+    /// Bytes read.
+    pub read_bytes: u64,
+    /// Bytes written.
+    pub written_bytes: u64,
+    /// Calls that read.
+    pub reads: u64,
+    /// Calls that wrote.
+    pub writes: u64,
+    /// In this much time: the part of the window between two times at which the counts are known.
+    pub over_s: f64,
 }
 
 /// All waits of one thread for one thing.

@@ -10,7 +10,7 @@ use tracer_common::lock::Contended;
 use tracer_common::memory::{CachedFile, Faults, FileKey, Stalled, Victim};
 use tracer_common::record::{HEADER_BYTES, Header, cache, cpu, fault, lock, meta, oom, reclaim, sched as kind};
 use tracer_common::sched::{
-    CgroupMove, Exec, Exit, FdKind, Fork, NewTask, Rename, Step, Switch, SwitchFutex, WakeContext,
+    CgroupMove, Exec, Exit, FdKind, Fork, Moved, NewTask, Rename, Step, Switch, SwitchFutex, WakeContext,
     switch_flags as flags,
 };
 use tracer_common::stack::Sampled;
@@ -55,6 +55,7 @@ pub fn decode(record: &[u8]) -> Result<Event, Undecoded> {
         kind::FORK => fields.fork(header).map(Event::Fork),
         kind::EXEC => fields.exec(header).map(Event::Exec),
         kind::EXIT => fields.exit(header).map(Event::Exit),
+        kind::MOVED => fields.moved(header).map(Event::Moved),
         kind::RENAME => fields.rename(header).map(Event::Rename),
         kind::CGROUP_MOVE => fields.cgroup_move(header).map(Event::CgroupMove),
         kind::STEP => fields.step(header).map(Event::Step),
@@ -395,6 +396,18 @@ impl Fields<'_> {
             reserved: self.u32()?,
             sum_exec_runtime_ns: self.u64()?,
             comm: self.take()?,
+        })
+    }
+
+    fn moved(&mut self, header: Header) -> Option<Moved> {
+        Some(Moved {
+            header,
+            tid: self.u32()?,
+            tgid: self.u32()?,
+            read_bytes: self.u64()?,
+            written_bytes: self.u64()?,
+            reads: self.u64()?,
+            writes: self.u64()?,
         })
     }
 

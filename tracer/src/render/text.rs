@@ -350,7 +350,7 @@ fn waits(page: &mut Page, report: &Report) {
                 duration(wait.total_s),
                 duration(wait.max_s),
                 grouped(wait.count),
-                what(wait),
+                what(report, wait),
                 by_whom(wait),
             ]
         })
@@ -358,7 +358,24 @@ fn waits(page: &mut Page, report: &Report) {
     page.table(&heading, &lines);
 }
 
-fn what(wait: &Wait) -> String {
+/// What a wait was for; of a pipe or socket with how much went through it.
+fn what(report: &Report, wait: &Wait) -> String {
+    let object = report
+        .objects
+        .iter()
+        .flat_map(|objects| &objects.list)
+        .find(|object| Some(&object.object) == wait.object.as_ref());
+    let told = object_of(wait);
+    match object.and_then(|object| object.bytes.as_ref()).filter(|_| wait.object.is_some()) {
+        Some(through) => {
+            let least = if through.ends_agree { "" } else { "at most " };
+            format!("{told}, {least}{}/s", bytes(through.per_s_at_most as u64))
+        }
+        None => told,
+    }
+}
+
+fn object_of(wait: &Wait) -> String {
     let ended = wait.count - u64::from(wait.open).min(wait.count);
     if wait.owners.is_empty() && wait.joins.is_some_and(|joins| joins == ended) {
         return format!("join {}", wait.object.as_deref().unwrap_or_default());

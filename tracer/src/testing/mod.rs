@@ -8,7 +8,7 @@ use tracer_common::memory::{CachedFile, Faults, FileKey, Stalled, Victim};
 use tracer_common::record::{Header, meta, sched as kind};
 use tracer_common::record::{cache, fault, oom, reclaim};
 use tracer_common::sched::{
-    COMM_BYTES, CgroupMove, Exec, Exit, Fork, NewTask, PATH_BYTES, Rename, Step, Switch, SwitchFutex,
+    COMM_BYTES, CgroupMove, Exec, Exit, Fork, Moved, NewTask, PATH_BYTES, Rename, Step, Switch, SwitchFutex,
 };
 use tracer_common::sched::{WakeContext, switch_flags};
 
@@ -46,6 +46,12 @@ pub fn bytes(event: &Event) -> Vec<u8> {
             words(&[e.tid, e.tgid, e.exit_code, e.reserved]);
             out.extend_from_slice(&e.sum_exec_runtime_ns.to_le_bytes());
             out.extend_from_slice(&e.comm);
+        }
+        Event::Moved(e) => {
+            words(&[e.tid, e.tgid]);
+            for word in [e.read_bytes, e.written_bytes, e.reads, e.writes] {
+                out.extend_from_slice(&word.to_le_bytes());
+            }
         }
         Event::Rename(e) => {
             words(&[e.tid, e.tgid]);
@@ -383,6 +389,11 @@ pub fn epilogue(end_ns: u64, kernel_records: u64) -> Vec<Event> {
     vec![meta_event(end_ns, Meta::Loss(LossRecord { families: vec![family] })), meta_event(end_ns, Meta::End(end))]
 }
 
+/// What a thread that ends has read and written: bytes, bytes, calls, calls.
+pub fn moved(ts_ns: u64, tid: u32, tgid: u32, [read_bytes, written_bytes, reads, writes]: [u64; 4]) -> Moved {
+    Moved { header: header(kind::MOVED, ts_ns, 0), tid, tgid, read_bytes, written_bytes, reads, writes }
+}
+
 /// One event of each kind.
 pub fn one_of_each() -> Vec<Event> {
     let sleep = Leave::Sleep { syscall: 0, fd_kind: 2, object: 77 };
@@ -414,6 +425,7 @@ pub fn one_of_each() -> Vec<Event> {
             sum_exec_runtime_ns: 5,
             comm: comm("prog"),
         }),
+        Event::Moved(moved(10, 11, 10, [1 << 26, 8, 1024, 1])),
         Event::Rename(Rename { header: header(kind::RENAME, 11, 0), tid: 11, tgid: 10, comm: comm("a\x1b\"b") }),
         Event::CgroupMove(Box::new(CgroupMove {
             header: header(kind::CGROUP_MOVE, 12, 0),

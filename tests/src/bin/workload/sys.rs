@@ -310,6 +310,21 @@ impl Mapping {
         if address == libc::MAP_FAILED { Err(io::Error::last_os_error()) } else { Ok(Mapping { address, len_bytes }) }
     }
 
+    /// Maps memory that children made by [`fork`] have in common with this process.
+    pub fn shared(len_bytes: usize) -> io::Result<Self> {
+        let (access, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED | libc::MAP_ANONYMOUS);
+        // SAFETY: asks for new memory at an address of the kernel's choice.
+        let address = unsafe { libc::mmap(std::ptr::null_mut(), len_bytes, access, flags, -1, 0) };
+        if address == libc::MAP_FAILED { Err(io::Error::last_os_error()) } else { Ok(Mapping { address, len_bytes }) }
+    }
+
+    /// Writes a byte every so many bytes, and says how many.
+    pub fn mark(&mut self, step_bytes: usize, byte: u8) -> usize {
+        let places = (0..self.len_bytes).step_by(step_bytes);
+        // SAFETY: the places are in the mapping, which is writable; another process that has it expects such writes.
+        places.map(|at| unsafe { self.address.cast::<u8>().add(at).write_volatile(byte) }).count()
+    }
+
     /// Where it is.
     pub fn address(&self) -> *mut libc::c_void {
         self.address

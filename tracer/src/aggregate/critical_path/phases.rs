@@ -1,5 +1,5 @@
 //! What of the time on a walked path went to one known thing: of each thread's time on a CPU, the share of its samples there that are
-//! in a phase (CPython's collector of garbage, the kernel's code behind fsync).
+//! in a phase (CPython's collector of garbage, the kernel's code behind fsync, copies between processes).
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;

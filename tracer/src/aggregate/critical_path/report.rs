@@ -20,7 +20,7 @@ use crate::model::critical_path::{
     CriticalPath, Ender, OwnWait, PathOf, PathOthers, PathPart, PathShortLived, PathWait, PathWithin,
 };
 use crate::model::report::seconds;
-use crate::model::stacks::FunctionTime;
+use crate::model::stacks::{FunctionTime, IPC_COPY, IPC_PACK};
 
 const MAX_PARTS: usize = 48;
 const MAX_WAITS: usize = 32;
@@ -195,7 +195,18 @@ impl Writer<'_> {
             },
             within: key.within.map(|within| self.within(within)),
             functions: if is_wait { row.waited_in(self.stacks) } else { self.sampled(key, row, only_of) },
+            ipc_s: self.ipc_ns(key, row, only_of).map(seconds),
         }
+    }
+
+    /// Time of a row on a CPU that went to moving data between processes, by samples.
+    fn ipc_ns(&self, key: &RowKey, row: &Row, only_of: Option<OwnKey>) -> Option<u64> {
+        let stacks = self.stacks.filter(|_| key.state == State::OnCpu)?;
+        let mut counts = self.counts(key, row, only_of);
+        counts.retain(|stack, _| !stacks.spins(*stack));
+        let moves = |stack: u64| stacks.phase(stack).is_some_and(|phase| [IPC_COPY, IPC_PACK].contains(&phase));
+        let moving = counts.iter().filter(|(stack, _)| moves(**stack)).map(|(_, count)| count).sum();
+        Some(part_of(row.ns, moving, counts.values().sum())).filter(|ns| *ns > 0)
     }
 
     fn within(&self, (state, syscall): (State, i16)) -> PathWithin {

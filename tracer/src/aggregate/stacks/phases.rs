@@ -1,12 +1,13 @@
-//! Time below a function that does one known thing: CPython's collector of garbage, or the kernel's code that brings a file's data
-//! to its disk. Any frame of a stack counts, not only the innermost. The collector's code is told by its addresses, from PYTHON records, so
-//! that names are not needed; the kernel's by name. Not here: loops that spin.
+//! Time below a function that does one known thing: CPython's collector of garbage, the kernel's code that brings a file's data
+//! to its disk, copies through pipes and unix sockets and what packs the data for that. Any frame of a stack counts, not only the innermost.
+//! The collector's code is told by its addresses, from PYTHON records, so that names are not needed; the kernel's by name. Not here:
+//! loops that spin.
 
 use std::collections::{BTreeMap, HashSet};
 
 use super::definitions::Definitions;
 use crate::model::meta::Addresses;
-use crate::model::stacks::{PAGE_FAULT, RECLAIM, SYNC, UNMAP};
+use crate::model::stacks::{IPC_COPY, PAGE_FAULT, RECLAIM, SYNC, UNMAP};
 
 /// Stacks in a phase.
 #[derive(Debug, Default)]
@@ -84,22 +85,63 @@ const UNMAPS: [&str; 8] = [
 ];
 
 /// What a stack does for its thread's memory, or its files, by the names of the kernel's functions in it. Freeing memory is done within
-/// page faults, so it comes first.
+/// page faults and copies, and copies touch memory, so the cause comes first.
 pub fn of_kernel<'a>(functions: impl Iterator<Item = &'a str>) -> Option<&'static str> {
     let rank = |name: &str| {
         if SYNCS.contains(&name) {
             Some((0, SYNC))
         } else if RECLAIMS.contains(&name) {
             Some((1, RECLAIM))
+        } else if is_stream(name) {
+            Some((2, IPC_COPY))
         } else if FAULTS.contains(&name) {
-            Some((2, PAGE_FAULT))
+            Some((3, PAGE_FAULT))
         } else if UNMAPS.contains(&name) {
-            Some((3, UNMAP))
+            Some((4, UNMAP))
         } else {
             None
         }
     };
     functions.filter_map(rank).min().map(|(_, phase)| phase)
+}
+
+/// Functions of the kernel that read and write pipes (6.14 and later call anonymous ones so) and unix sockets.
+const STREAMS: [&str; 15] = [
+    "pipe_read",
+    "pipe_write",
+    "anon_pipe_read",
+    "anon_pipe_write",
+    "fifo_pipe_read",
+    "fifo_pipe_write",
+    "unix_stream_sendmsg",
+    "unix_stream_recvmsg",
+    "unix_stream_read_generic",
+    "unix_seqpacket_sendmsg",
+    "unix_seqpacket_recvmsg",
+    "unix_dgram_sendmsg",
+    "unix_dgram_recvmsg",
+    "__unix_dgram_recvmsg",
+    "vmsplice_to_pipe",
+];
+
+/// Whether a function of the kernel is one of these. The compiler adds to the names of functions that it splits.
+fn is_stream(name: &str) -> bool {
+    STREAMS.contains(&name.split('.').next().unwrap_or(name))
+}
+
+/// Files of Python's multiprocessing that pickle, send, receive and put together.
+const PACKERS: [&str; 3] =
+    ["multiprocessing/connection.py", "multiprocessing/reduction.py", "multiprocessing/queues.py"];
+
+/// Whether these source files of a stack's Python functions, innermost first, show data being packed or unpacked for another process.
+/// What unpickling imports is no transport.
+pub fn is_packing<'a>(mut files: impl Iterator<Item = &'a str>) -> bool {
+    let told = files.find_map(|file| {
+        let imports = file.starts_with("<frozen importlib");
+        let packs = PACKERS.iter().any(|packer| file.ends_with(packer));
+        (imports || packs).then_some(packs)
+    });
+    told == Some(true)
 }
 
 #[cfg(test)]
@@ -114,6 +156,7 @@ mod tests {
         assert_eq!(phase(&["shrink_lruvec", "try_to_free_mem_cgroup_pages", "handle_mm_fault"]), Some(RECLAIM));
         assert_eq!(phase(&["zap_pte_range", "__x64_sys_munmap"]), Some(UNMAP));
         assert_eq!(phase(&["submit_bio", "do_fsync"]), Some(SYNC));
+        assert_eq!(phase(&["copy_page_to_iter", "handle_mm_fault", "anon_pipe_read.constprop.0"]), Some(IPC_COPY));
         assert_eq!(phase(&["do_syscall_64"]), None);
     }
 
@@ -137,5 +180,24 @@ mod tests {
         let phases = Phases::of(&definitions, &collectors);
         let collecting: Vec<u64> = (10..13).filter(|stack| phases.is_collecting(*stack)).collect();
         assert_eq!(collecting, [10, 12], "below it and in it; another file's code at that address is another function");
+    }
+
+    #[test]
+    fn pipes_and_unix_sockets_are_streams_whatever_the_compiler_adds() {
+        for name in ["pipe_read", "anon_pipe_write", "unix_stream_read_generic", "anon_pipe_read.isra.0"] {
+            assert!(is_stream(name), "{name}");
+        }
+        for name in ["pipe_poll", "tcp_sendmsg", "vfs_read", ""] {
+            assert!(!is_stream(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn what_unpickling_imports_is_no_transport() {
+        let connection = "/usr/lib/python3.11/multiprocessing/connection.py";
+        assert!(is_packing([connection, "/app/train.py"].into_iter()));
+        assert!(is_packing(["/app/item.py", connection].into_iter()), "an item's own pickling");
+        assert!(!is_packing(["<frozen importlib._bootstrap>", connection].into_iter()));
+        assert!(!is_packing(["/app/train.py", "/app/connection.py"].into_iter()));
     }
 }

@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::blame::{FunctionId, Site, Sites};
-use super::phases::{Phases, of_kernel};
+use super::phases::{Phases, is_packing, of_kernel};
 use super::quality::{end, no_stack};
 use super::spin::{Spun, spinning};
 use super::{Stacks, Tally};
@@ -12,8 +12,8 @@ use crate::model::meta::FrameKind;
 use crate::model::profile::{Activity, ESTIMATOR, Entry, NoStack, Profile, Text};
 use crate::model::report::seconds;
 use crate::model::stacks::{
-    AtAttach, CpuFunction, FunctionTime, Location, PYTHON_GC, Phase, ShownFrame, ShownStack, SpunFunction,
-    Stacks as Section, WaitFunction, Whose,
+    AtAttach, CpuFunction, FunctionTime, IPC_PACK, Location, PAGE_FAULT, PYTHON_GC, Phase, ShownFrame, ShownStack,
+    SpunFunction, Stacks as Section, UNMAP, WaitFunction, Whose,
 };
 
 const MAX_FUNCTIONS: usize = 16;
@@ -97,11 +97,20 @@ impl<'a> Named<'a> {
         let sites = Sites::of(profile);
         let spins = spinning(profile, &sites);
         let kernel = |site: &Site| sites.functions.get(site.function).filter(|known| known.kind == FrameKind::Kernel);
+        let packing = |index: usize| {
+            let functions = sites.in_stack(index).filter_map(|(_, site)| sites.functions.get(site.function));
+            let of_python = functions.filter(|function| function.kind == FrameKind::Python);
+            is_packing(of_python.filter_map(|function| function.file.as_deref()))
+        };
         let phase = |(index, stack): (usize, &crate::model::profile::Stack)| {
             if phases.is_collecting(stack.id) {
-                Some(PYTHON_GC)
-            } else {
-                of_kernel(sites.in_stack(index).filter_map(|(_, site)| kernel(site)).map(|function| &*function.label))
+                return Some(PYTHON_GC);
+            }
+            let functions = sites.in_stack(index).filter_map(|(_, site)| kernel(site));
+            match of_kernel(functions.map(|function| &*function.label)) {
+                // Memory that the packing touches is part of it.
+                None | Some(PAGE_FAULT | UNMAP) if packing(index) => Some(IPC_PACK),
+                phase => phase,
             }
         };
         let phases = profile.stacks.iter().enumerate().map(phase).collect();

@@ -14,6 +14,7 @@ mod file_wait;
 mod fork_storm;
 mod grow;
 mod idle_pool;
+mod ipc;
 mod items;
 mod join;
 mod mapped_file;
@@ -111,6 +112,8 @@ roles! {
     IdlePool "idle-pool" idle_pool,
     /// A fixed number of items with one bottleneck, or with that removed.
     Items "items" items,
+    /// A process sends large messages to another one through a pipe or socket. Healthy: in shared memory.
+    Ipc "ipc" ipc,
     /// A producer feeds a consumer through a pipe: healthy.
     PipeQueue "pipe-queue" pipe_queue,
     /// Two threads take two mutexes in opposite order and hang.
