@@ -107,6 +107,8 @@ recorded! {
     growth "growth"
         "./workload grow --rate 40 --mib 1024 --cgroup CGROUP, likewise, with a limit of 1 GiB; record --pid for 5 s, --family sched,cpu,fault,rss"
         "memory of a cgroup grows towards its limit";
+    ipc "ipc" "/usr/bin/python3 ipc.py bytes count 8, run --family sched,cpu"
+        "large messages are copied through a pipe";
     plateau "plateau"
         "./workload grow --rate 60 --mib 90 --cgroup CGROUP --stay 3s, likewise, with a limit of 256 MiB; run --family sched,rss"
         "a program that warms up and then stays: its limit will not be reached";

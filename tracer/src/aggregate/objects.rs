@@ -148,8 +148,8 @@ fn kind(reason: Reason) -> Option<Kind> {
 impl Aggregate {
     /// Goes through the waits of all threads that were kept: who is at the ends of what.
     pub(super) fn find_ends(&mut self, finished: &[Finished]) {
-        let names: FastMap<u32, (NameId, NameId)> =
-            finished.iter().map(|f| (f.thread.serial, (f.thread.name, f.process))).collect();
+        let names: FastMap<u32, (NameId, NameId, u32)> =
+            finished.iter().map(|f| (f.thread.serial, (f.thread.name, f.process, f.thread.tgid))).collect();
         let mut rows = std::mem::take(&mut self.objects.rows);
         let io = |f: &Finished| Some(((f.thread.tgid, f.thread.tid), self.moved(&f.thread)?));
         self.objects.io = finished.iter().filter_map(io).collect();
@@ -173,7 +173,7 @@ impl Aggregate {
         self.objects.rows = rows;
     }
 
-    fn ends(&self, row: &mut Row, thread: &Finished, wait: &WaitStat, names: &FastMap<u32, (NameId, NameId)>) {
+    fn ends(&self, row: &mut Row, thread: &Finished, wait: &WaitStat, names: &FastMap<u32, (NameId, NameId, u32)>) {
         let call = self.calls.name(wait.reason.syscall);
         row.uncounted |= !["read", "readv", "write", "writev"].contains(&call.as_str());
         let puts = ["write", "writev", "pwrite64", "sendto", "sendmsg", "sendmmsg", "sendfile", "vmsplice"];
@@ -200,13 +200,14 @@ impl Aggregate {
         }
     }
 
-    fn end_by(&self, party: Party, names: &FastMap<u32, (NameId, NameId)>) -> End {
-        let (name, process) = match names.get(&party.serial) {
-            Some((name, process)) => (name.or(party.name), process.or(party.process)),
-            None => (party.name, party.process),
+    fn end_by(&self, party: Party, names: &FastMap<u32, (NameId, NameId, u32)>) -> End {
+        // When it ended a wait its process may not have been known yet.
+        let (name, process, tgid) = match names.get(&party.serial) {
+            Some((name, process, tgid)) => (name.or(party.name), process.or(party.process), *tgid),
+            None => (party.name, party.process, party.tgid),
         };
         if party.serial != 0 {
-            return End { tgid: party.tgid, name, process, ..End::default() };
+            return End { tgid, name, process, ..End::default() };
         }
         let Some(stranger) = self.strangers.get(&party.tid) else { return End::default() };
         let leader = self.strangers.get(&stranger.tgid).map_or(NameId::NONE, |leader| leader.name);
