@@ -28,7 +28,7 @@ fn copied<'a>(what: &str, report: &'a Report, took_s: f64) -> &'a Value {
 
 /// The pipe or socket between two processes for which was waited longest.
 #[track_caller]
-fn between<'a>(report: &'a Report, from: u64, to: u64) -> &'a Value {
+fn between(report: &Report, from: u64, to: u64) -> &Value {
     let has = |object: &Value, ends: &str, pid: u64| list(object, ends).iter().any(|end| end["pid"] == pid);
     let objects = list(&report.0["objects"], "list");
     let found = objects.iter().find(|object| has(object, "writers", from) && has(object, "readers", to));

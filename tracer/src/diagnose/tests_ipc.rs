@@ -143,7 +143,7 @@ fn packing_counts_and_what_unpickling_imports_does_not() {
 
 #[test]
 fn a_producer_that_computes_and_then_copies_is_charged_once_with_each() {
-    let half = |round: u64| if round % 2 == 0 { WRITES } else { COMPUTES };
+    let half = |round: u64| if round.is_multiple_of(2) { WRITES } else { COMPUTES };
     let report = report(&Shape { waits_ms: 8, main: |_| COMPUTES, sender: half, ..BULK });
     let lost_s = |class: &str| {
         let finding = found(&report.findings, class);

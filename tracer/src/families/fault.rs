@@ -62,7 +62,7 @@ impl Family for Fault {
             host,
             "page_fault_user",
             "use a kernel for x86-64: others do not report page faults",
-            |offsets| offsets::missing_for_faults(offsets),
+            offsets::missing_for_faults,
         )
     }
 

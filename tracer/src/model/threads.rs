@@ -144,7 +144,8 @@ pub struct ThreadIo {
     pub reads: u64,
     /// Calls that wrote.
     pub writes: u64,
-    /// In this much time: the part of the window between two times at which the counts are known.
+    /// In this much time: between the two times at which the counts are known. The last one may lie up to a quarter of a second behind
+    /// the window's end.
     pub over_s: f64,
 }
 

@@ -32,7 +32,7 @@ pub struct Series {
 impl Series {
     fn push(&mut self, t_ns: u64, value: u64) {
         self.step = self.step.max(1);
-        if self.seen % self.step == 0 {
+        if self.seen.is_multiple_of(self.step) {
             if self.points.len() >= MAX_POINTS {
                 let mut position = 0;
                 self.points.retain(|_| {
@@ -41,7 +41,7 @@ impl Series {
                 });
                 self.step *= 2;
             }
-            if self.seen % self.step == 0 {
+            if self.seen.is_multiple_of(self.step) {
                 self.points.push((t_ns, value));
             }
         }
@@ -174,7 +174,7 @@ impl Memory {
             });
             self.forecast_step *= 2;
         }
-        if self.forecasts_made % self.forecast_step == 0 {
+        if self.forecasts_made.is_multiple_of(self.forecast_step) {
             let made = Made { t_ns, cgroup: cgroup.path.clone(), bytes: held(cgroup), limit, eta };
             self.forecasts.push(made);
         }
