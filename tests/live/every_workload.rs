@@ -4,7 +4,7 @@
 use crate::harness::{Tracer, workload};
 
 /// Every role that ends by itself, with little to do.
-const ROLES: [&str; 39] = [
+const ROLES: [&str; 44] = [
     "mutex --duration 600ms",
     "mutex --healthy --duration 400ms",
     "mutex --kind robust --duration 400ms",
@@ -44,6 +44,11 @@ const ROLES: [&str; 39] = [
     "pipe-lock --healthy --duration 400ms",
     "oversub --threads 8 --cpus 2 --duration 400ms",
     "oversub --threads 2 --cpus 2 --duration 400ms",
+    "touch --mib 64",
+    "touch --mib 32 --passes 4 --churn",
+    "touch --mib 32 --passes 4 --healthy --compute 20ms",
+    "ipc --messages 6",
+    "ipc --messages 6 --healthy",
 ];
 
 #[test]

@@ -11,7 +11,7 @@ use crate::harness::{self, Report, Traced, Tracer, close, list, number, python, 
 const MIB: u64 = 1 << 20;
 
 /// What these tests need beside the scheduler's switches.
-const FAMILIES: [&str; 2] = ["--family", "cpu,fault,reclaim,cache,oom"];
+const FAMILIES: [&str; 2] = ["--family", "cpu,fault,reclaim,cache,oom,rss"];
 
 /// A folder on a disk.
 fn disk() -> String {
@@ -186,6 +186,12 @@ fn a_mapped_file_that_does_not_fit_its_cgroup_is_read_again_and_again() {
     assert!(text(culprit, "function").contains("read_in_order"), "{finding}");
     if !cgroup.is_unified() {
         assert_eq!(culprit["cgroup"], cgroup.path(), "the cgroup is named: {finding}");
+        let limit = list(finding, "evidence").iter().find(|evidence| evidence["metric"] == "limit of the cgroup");
+        assert_eq!(
+            limit.and_then(|limit| limit["value"].as_f64()),
+            Some(256.0 * MIB as f64),
+            "and its limit: {finding}"
+        );
     }
     silent(&report, &["memory-limit", "cold-file-mapping"]);
 }

@@ -100,6 +100,7 @@ pub struct Offsets {
     pub cfs_rq_throttled_before: u32,
     pub rq_clock: u32,
     pub task_maj_flt: u32,
+    pub task_pagefault_disabled: u32,
     /// `mm_struct.rss_stat`: the first counter's sum.
     pub mm_rss: u32,
     /// From one of these counters to the next.
@@ -128,6 +129,8 @@ pub struct Offsets {
     pub task_reads: u32,
     /// `ioac.syscw`.
     pub task_writes: u32,
+    /// Nothing: keeps the size even.
+    pub reserved: u32,
 }
 
 /// Byte offsets in tracefs tracepoint formats, for kernels without BTF.
@@ -224,9 +227,9 @@ pub struct Config {
     pub formats: Formats,
 }
 
-const _: () = assert!(size_of::<Offsets>() == 77 * 4);
+const _: () = assert!(size_of::<Offsets>() == 79 * 4);
 const _: () = assert!(size_of::<Formats>() == 15 * 4);
-const _: () = assert!(size_of::<Config>() == 14 * 4 + 3 * 8 + 10 * 4 + 64 + 64 + 8 + 16 + 77 * 4 + 15 * 4);
+const _: () = assert!(size_of::<Config>() == 14 * 4 + 3 * 8 + 10 * 4 + 64 + 64 + 8 + 16 + 79 * 4 + 15 * 4);
 
 impl Offsets {
     /// No offset known.
@@ -291,6 +294,7 @@ impl Offsets {
         cfs_rq_throttled_before: ABSENT,
         rq_clock: ABSENT,
         task_maj_flt: ABSENT,
+        task_pagefault_disabled: ABSENT,
         mm_rss: ABSENT,
         mm_rss_stride: ABSENT,
         folio_flags: ABSENT,
@@ -308,6 +312,7 @@ impl Offsets {
         task_written_bytes: ABSENT,
         task_reads: ABSENT,
         task_writes: ABSENT,
+        reserved: ABSENT,
     };
 }
 

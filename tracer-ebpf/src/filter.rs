@@ -4,6 +4,7 @@
 //! cgroup) it became what was asked for. The set is a hash map; the thread's slot caches the answer, so a look-up is one array
 //! access.
 
+use aya_ebpf::helpers::bpf_get_current_pid_tgid;
 use tracer_common::{FamilyId, config::filter, loss::CpuState};
 
 use crate::{
@@ -57,6 +58,15 @@ pub fn is_tracked(tid: u32, tgid: u32) -> bool {
         Some(slot) if slot.tid == tid => slot.tracked == 1,
         _ => maps::TRACKED.get_ptr(tid).is_some(),
     }
+}
+
+/// This CPU's state with the current thread and its process, if it is traced.
+#[inline(always)]
+pub fn current() -> Option<(&'static mut CpuState, u32, u32)> {
+    let ids = bpf_get_current_pid_tgid();
+    let (tid, tgid) = (ids as u32, (ids >> 32) as u32);
+    let state = emit::cpu_state()?;
+    if tracked(state, tid, tgid) { Some((state, tid, tgid)) } else { None }
 }
 
 /// Gives the slot to this thread.

@@ -28,6 +28,16 @@ pub fn tracefs() -> Option<PathBuf> {
     Some(PathBuf::from(mount[1]))
 }
 
+/// Removes a cgroup, whose processes may still be about to end.
+pub fn remove_cgroup(folder: &Path) {
+    for _ in 0..200 {
+        if std::fs::remove_dir(folder).is_ok() {
+            return;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+}
+
 /// A cgroup, removed at the end. In the unified hierarchy where there is one, else in one of version 1.
 pub struct Cgroup {
     folder: PathBuf,
@@ -70,13 +80,7 @@ impl Cgroup {
 
 impl Drop for Cgroup {
     fn drop(&mut self) {
-        // Its processes may still be about to end.
-        for _ in 0..200 {
-            if std::fs::remove_dir(&self.folder).is_ok() {
-                return;
-            }
-            std::thread::sleep(std::time::Duration::from_millis(10));
-        }
+        remove_cgroup(&self.folder);
     }
 }
 

@@ -68,12 +68,6 @@ impl MemoryCgroup {
 
 impl Drop for MemoryCgroup {
     fn drop(&mut self) {
-        // Its processes may still be about to end.
-        for _ in 0..200 {
-            if std::fs::remove_dir(&self.folder).is_ok() {
-                return;
-            }
-            std::thread::sleep(std::time::Duration::from_millis(10));
-        }
+        super::host::remove_cgroup(&self.folder);
     }
 }

@@ -1,22 +1,14 @@
 //! Family reclaim: when traced threads free memory instead of working, for their cgroup's limit or because the host has none left, and
 //! when they move pages to make room for a large one. The kernel's own threads for that (kswapd, kcompactd) are nobody's stall.
 
-use aya_ebpf::{helpers::bpf_get_current_pid_tgid, macros::btf_tracepoint, programs::BtfTracePointContext};
-use tracer_common::{loss::CpuState, memory::StallKind};
+use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
+use tracer_common::memory::StallKind;
 
 use crate::{emit, filter, stalls, task};
 
 #[inline(always)]
-fn traced() -> Option<(&'static mut CpuState, u32, u32)> {
-    let ids = bpf_get_current_pid_tgid();
-    let (tid, tgid) = (ids as u32, (ids >> 32) as u32);
-    let state = emit::cpu_state()?;
-    if filter::tracked(state, tid, tgid) { Some((state, tid, tgid)) } else { None }
-}
-
-#[inline(always)]
 fn begin(kind: StallKind) -> i32 {
-    if let Some((state, tid, tgid)) = traced()
+    if let Some((state, tid, tgid)) = filter::current()
         && !task::is_kernel_thread(task::current())
     {
         stalls::begin(state, tid, tgid, kind);
@@ -26,7 +18,7 @@ fn begin(kind: StallKind) -> i32 {
 
 #[inline(always)]
 fn end(pages: u64) -> i32 {
-    if let Some((state, tid, _)) = traced() {
+    if let Some((state, tid, _)) = filter::current() {
         stalls::end(state, tid, pages);
     }
     0

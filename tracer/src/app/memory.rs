@@ -28,9 +28,12 @@ const PERIOD_NS: u64 = 250_000_000;
 /// Processes watched.
 const MOST_PROCESSES: usize = 1024;
 /// Of these so many are read at a time: some 20 us each.
-const AT_ONCE: usize = 64;
+const AT_ONCE: usize = 32;
 /// Cgroups watched.
 const MOST_CGROUPS: usize = 64;
+/// Of these with a limit, which are read each time; all others are with every fourth reading.
+const MOST_LIMITED: usize = 16;
+const ALL_EVERY: u64 = 4;
 /// A process's cgroup is looked up again after so many readings.
 const LOOK_AGAIN: u32 = 4;
 
@@ -50,6 +53,8 @@ pub struct Memory {
     /// Whose turn it is next.
     turns: VecDeque<u32>,
     cgroups: BTreeSet<String>,
+    limited: BTreeSet<String>,
+    readings: u64,
     next_ns: u64,
 }
 
@@ -63,6 +68,8 @@ impl Memory {
             processes: BTreeMap::new(),
             turns: VecDeque::new(),
             cgroups: BTreeSet::new(),
+            limited: BTreeSet::new(),
+            readings: 0,
             next_ns: 0,
         }
     }
@@ -136,8 +143,17 @@ impl Memory {
             record.processes.push(sizes);
         }
         if let Some(controller) = &self.controller {
-            record.cgroups = self.cgroups.iter().filter_map(|path| controller.read(path)).collect();
+            // Asking for its sums makes the kernel bring them up to date, which takes a while.
+            let all = self.readings.is_multiple_of(ALL_EVERY);
+            let due = self.cgroups.iter().filter(|path| all || self.limited.contains(*path));
+            record.cgroups = due.filter_map(|path| controller.read(path)).collect();
+            for cgroup in record.cgroups.iter().filter(|cgroup| cgroup.limit.is_some()) {
+                if self.limited.len() < MOST_LIMITED {
+                    self.limited.insert(cgroup.path.clone());
+                }
+            }
         }
+        self.readings += 1;
         record
     }
 
@@ -154,8 +170,9 @@ impl Memory {
             return None;
         }
         for cgroup in with_ancestors(&path) {
-            if self.cgroups.len() < MOST_CGROUPS {
-                self.cgroups.insert(cgroup);
+            if self.cgroups.len() < MOST_CGROUPS && self.cgroups.insert(cgroup) {
+                // A new one is read at once.
+                self.readings = 0;
             }
         }
         process.cgroup = Some(path.clone());

@@ -80,35 +80,36 @@ pub(super) fn lost(
 fn on_path(report: &Report, waits: impl Fn(&Waiting<'_>) -> bool, phases: impl Fn(&str, Option<u32>) -> bool) -> Lost {
     let mut lost = Lost::default();
     let Some(path) = &report.critical_path else { return lost };
-    let mut most = 0.0;
-    for (index, part) in path.parts.iter().enumerate() {
-        let waiting = Waiting {
-            state: &part.state,
-            detail: part.detail.as_deref(),
-            object: part.object.as_deref(),
-            path: part.path.as_deref(),
-        };
+    // Waits for objects have rows of their own, of one object each, where parts of the path may be of several. Others have none.
+    for (index, part) in path.parts.iter().enumerate().filter(|(_, part)| part.object.is_none()) {
+        let waiting =
+            Waiting { state: &part.state, detail: part.detail.as_deref(), object: None, path: part.path.as_deref() };
         if waits(&waiting) {
             lost.add("waiting on the critical path", part.s, part.pieces, format!("/critical_path/parts/{index}/s"));
             lost.waited_s += part.s;
-            if let Some(tid) = part.tid.filter(|_| part.s > most) {
-                (most, lost.most) = (part.s, Some((part.pid, tid)));
-            }
         }
     }
-    // Without these waits threads would not have left their CPU, nor queued for it.
-    for (index, wait) in path.waits.iter().enumerate().filter(|(_, wait)| wait.queued_s > 0.0) {
+    for (index, wait) in path.waits.iter().enumerate().filter(|(_, wait)| wait.object.is_some()) {
         let waiting = Waiting {
             state: &wait.state,
             detail: wait.detail.as_deref(),
             object: wait.object.as_deref(),
             path: wait.path.as_deref(),
         };
-        if waits(&waiting) {
+        if !waits(&waiting) {
+            continue;
+        }
+        lost.add("waiting on the critical path", wait.s, wait.count, format!("/critical_path/waits/{index}/s"));
+        lost.waited_s += wait.s;
+        if wait.queued_s > 0.0 {
+            // Without these waits threads would not have left their CPU, nor queued for it.
             let source = format!("/critical_path/waits/{index}/queued_s");
             lost.add("waiting for a CPU after these waits", wait.queued_s, 0, source);
         }
     }
+    let waiting = of_threads(report, &waits, |_, _| false);
+    (lost.most, lost.longest_s) = (waiting.most.filter(|_| lost.waited_s > 0.0), waiting.longest_s);
+    let mut most = lost.waited_s;
     for (index, phase) in path.phases.iter().enumerate() {
         if phases(&phase.what.phase, phase.whose.pid) {
             let source = format!("/critical_path/phases/{index}/s");

@@ -16,6 +16,7 @@ mod ipc_wait;
 mod kernel_lock_contention;
 mod logging_convoy;
 mod lost;
+mod memory_limits;
 mod oom_forecast;
 mod oom_kill;
 mod page_cache;

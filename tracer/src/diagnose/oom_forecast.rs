@@ -17,6 +17,8 @@ const STALE_S: f64 = 2.0;
 const SOON_S: f64 = 600.0;
 /// And so soon of hours.
 const HOURS_S: f64 = 6.0 * 3600.0;
+/// What was seen for a while says little about what is this many times as far away.
+const FORESEEN: f64 = 30.0;
 /// Slower growth than this is noise.
 const LEAST_PER_S: f64 = 64.0 * 1024.0;
 
@@ -45,7 +47,8 @@ impl Rule for OomForecast {
         // What has ended by itself did not reach it.
         let ended = report.window.ended_by.as_deref() == Some("target-ended");
         let finding = finding(report, index, forecast);
-        Outcome::Claims(vec![Claim { finding, reported: !killed && !ended }])
+        let far = forecast.eta_s > FORESEEN * report.window.duration_s;
+        Outcome::Claims(vec![Claim { finding, reported: !killed && !ended && !far }])
     }
 }
 

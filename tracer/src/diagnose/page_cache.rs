@@ -4,7 +4,7 @@
 
 use super::lost::{Lost, lost};
 use super::thresholds::{REPORTED_SHARE, is_reported, severity, speedup_bound};
-use super::{Claim, Facts, Outcome, Rule, confidence, evidence, functions, parties, threads};
+use super::{Claim, Facts, Outcome, Rule, confidence, evidence, functions, memory_limits, parties, threads};
 use crate::model::paging::{CachedFile, ProcessFaults};
 use crate::model::report::{Evidence, Finding, Report, Subject};
 use crate::model::stacks::{PAGE_FAULT, RECLAIM};
@@ -189,6 +189,9 @@ impl Case<'_> {
                 Some(("thrash from", REREAD)),
             ));
         }
+        if thrashes(file) {
+            list.extend(memory_limits::evidences(self.report, self.culprit().cgroup.as_deref()));
+        }
         for (what, count, field) in [
             ("thrown out by traced threads that were short of memory", file.reclaimed_own_bytes, "reclaimed_own_bytes"),
             ("thrown out by the kernel's own threads", file.reclaimed_others_bytes, "reclaimed_others_bytes"),
@@ -227,7 +230,8 @@ impl Case<'_> {
         let (file, wall_s) = (self.file, self.report.window.duration_s);
         let factor = file.reread_factor.unwrap_or(0.0);
         let culprit = self.culprit();
-        let cgroup = culprit.cgroup.map(|cgroup| format!(" in the cgroup {cgroup}")).unwrap_or_default();
+        let cgroup = memory_limits::words(self.report, culprit.cgroup.as_deref());
+        let cgroup = cgroup.map(|cgroup| format!(" in {cgroup}")).unwrap_or_default();
         let summary = format!(
             "{} ({}) does not fit into the memory that there is for it{cgroup}: {} of it were read, {factor:.1} times its size, and {} \
              ({} of {}) were lost to reading it again and to making room",

@@ -4,7 +4,7 @@
 
 use super::lost::{Lost, lost};
 use super::thresholds::{REPORTED_SHARE, is_reported, severity, speedup_bound};
-use super::{Claim, Facts, Outcome, Rule, confidence, evidence, functions, parties};
+use super::{Claim, Facts, Outcome, Rule, confidence, evidence, functions, memory_limits, parties};
 use crate::model::paging::Stall;
 use crate::model::report::{Finding, Report, Subject};
 use crate::model::stacks::RECLAIM;
@@ -172,13 +172,16 @@ fn claim(facts: &Facts<'_>, kind: &Kind, stalls: &[(usize, &Stall)], lost: &Lost
         Some(tid) => parties::named("thread", stall.whose.thread.as_deref(), tid),
         None => "threads".to_owned(),
     });
-    let cgroup = culprit.as_ref().and_then(|culprit| culprit.cgroup.clone());
+    let cgroup = culprit.as_ref().and_then(|culprit| culprit.cgroup.as_deref());
+    let limit = memory_limits::words(report, cgroup);
+    let limits = if kind.class == LIMIT.class { memory_limits::evidences(report, cgroup) } else { Vec::new() };
     let mut list = lost.evidence();
     for (index, stall) in stalls.iter().take(MAX_VICTIMS) {
         let source = format!("/paging/stalls/{index}/total_s");
         let compared = Some(("reported from", REPORTED_SHARE * wall_s));
         list.push(evidence("time of a thread in it, exact", stall.total_s, "s", source, compared));
     }
+    list.extend(limits);
     // One file that does not fit is the cause, and this is how it shows.
     let thrash = facts.earlier.iter().any(|finding| finding.class == "page-cache-thrash");
     let freed: u64 = stalls.iter().map(|(_, stall)| stall.freed_bytes).sum();
@@ -194,7 +197,7 @@ fn claim(facts: &Facts<'_>, kind: &Kind, stalls: &[(usize, &Stall)], lost: &Lost
             percent(lost.s / wall_s.max(f64::MIN_POSITIVE)),
             duration(wall_s),
             kind.summary,
-            cgroup.map(|cgroup| format!(" ({cgroup})")).unwrap_or_default(),
+            limit.map(|limit| format!(" ({limit})")).unwrap_or_default(),
             format_args!("{} of {}", duration(total_s), count(stalls.len() as u64, "thread")),
             bytes(freed),
         ),

@@ -20,12 +20,7 @@ const fn program(name: &'static str, hook: &'static str, required: bool, purpose
 
 const PROGRAMS: &[Program] = &[
     program("faults_at_exit", "sched_process_exit", false, "the last page faults of threads that end"),
-    program(
-        "rss_stat",
-        "rss_stat",
-        false,
-        "what page faults did: files, anonymous and shared memory are not told apart",
-    ),
+    program("rss_stat", "rss_stat", false, "what page faults did: files, anonymous and shared memory told apart"),
     program("mm_filemap_fault", "mm_filemap_fault", false, "for which file a thread waits in a page fault"),
     program("page_fault_kernel", "page_fault_kernel", false, "page faults of system calls that access memory"),
     program("page_fault_user", "page_fault_user", true, "page faults of user code"),

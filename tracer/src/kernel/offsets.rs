@@ -128,7 +128,9 @@ pub fn resolve(btf: &Btf, arch: Arch) -> Offsets {
 fn memory(btf: &Btf, offsets: &mut Offsets) {
     let find = |name: &str, required: &[&str]| btf.find_struct(name, required);
     let field = |of: Option<Struct>, path: &str| of.and_then(|of| btf.field(of, path)).unwrap_or(ABSENT);
-    offsets.task_maj_flt = field(find("task_struct", &["pid", "tgid", "comm"]), "maj_flt");
+    let task = find("task_struct", &["pid", "tgid", "comm"]);
+    offsets.task_maj_flt = field(task, "maj_flt");
+    offsets.task_pagefault_disabled = field(task, "pagefault_disabled");
     // Counters that each CPU has a part of, from 6.2 on; before that plain ones.
     let rss = field(find("mm_struct", &["start_stack"]), "rss_stat");
     let plain = find("mm_rss_stat", &["count"]);
