@@ -35,8 +35,12 @@ impl Rule for OomForecast {
         let fresh = |forecast: &&Forecast| {
             forecast.t_s >= report.window.duration_s - STALE_S && forecast.bytes_per_s >= LEAST_PER_S
         };
-        let last = memory.forecasts.iter().enumerate().rev().take_while(|(_, forecast)| fresh(forecast));
-        let soonest = last.reduce(|a, b| if b.1.cgroup != a.1.cgroup && b.1.eta_s < a.1.eta_s { b } else { a });
+        // The last one of each cgroup, and of these the soonest.
+        let mut last: std::collections::BTreeMap<&str, (usize, &Forecast)> = std::collections::BTreeMap::new();
+        for (index, forecast) in memory.forecasts.iter().enumerate().filter(|(_, forecast)| fresh(forecast)) {
+            last.insert(&forecast.cgroup, (index, forecast));
+        }
+        let soonest = last.into_values().reduce(|a, b| if b.1.eta_s < a.1.eta_s { b } else { a });
         let Some((index, forecast)) = soonest else {
             return Outcome::Silent(match memory.cgroups.iter().any(|cgroup| cgroup.limit_bytes.is_some()) {
                 true => "no memory that cannot be dropped grew towards a limit at the end".to_owned(),

@@ -145,11 +145,12 @@ fn unified(path: &str, text: &impl Fn(&str) -> Option<String>) -> Option<CgroupM
     let limit = |name: &str| text(name).as_deref().and_then(number);
     let sum = |key: &str| row(&stat, key).unwrap_or(0);
     let events = text("memory.events").unwrap_or_default();
-    let parts = sum("slab_unreclaimable") + sum("kernel_stack") + sum("pagetables") + sum("percpu") + sum("sock");
+    let add = |a: u64, key: &str| a.saturating_add(sum(key));
+    let parts = ["slab_unreclaimable", "kernel_stack", "pagetables", "percpu", "sock"].into_iter().fold(0, add);
     Some(CgroupMemory {
         path: path.to_owned(),
         // The root has no such file.
-        usage: usage.unwrap_or_else(|| sum("anon") + sum("file") + parts),
+        usage: usage.unwrap_or_else(|| add(add(parts, "anon"), "file")),
         limit: limit("memory.max"),
         high: limit("memory.high"),
         anonymous: sum("anon"),
@@ -158,7 +159,7 @@ fn unified(path: &str, text: &impl Fn(&str) -> Option<String>) -> Option<CgroupM
         kernel: parts,
         unevictable: sum("unevictable"),
         dirty: sum("file_dirty"),
-        limit_hits: row(&events, "max").unwrap_or(0) + row(&events, "high").unwrap_or(0),
+        limit_hits: row(&events, "max").unwrap_or(0).saturating_add(row(&events, "high").unwrap_or(0)),
         oom_kills: row(&events, "oom_kill"),
         refaults_file: row(&stat, "workingset_refault_file"),
         pressure: text("memory.pressure").as_deref().and_then(pressure_in),

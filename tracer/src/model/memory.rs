@@ -19,7 +19,7 @@ pub struct Memory {
     pub processes_over: u64,
     /// Cgroups with a limit or with growth, in the order of their paths; at most 32.
     pub cgroups: Vec<CgroupSizes>,
-    /// Forecasts that were made on the way, in the order of time; at most 512, evenly thinned out.
+    /// Forecasts that were made on the way, in the order of time; at most 129 of each cgroup, evenly thinned out, the last one among them.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub forecasts: Vec<Forecast>,
 }
@@ -144,7 +144,7 @@ pub struct Forecast {
     pub bytes: u64,
     /// The limit.
     pub limit_bytes: u64,
-    /// Growth, by the median of slopes between pairs of readings of the last minute at most.
+    /// Growth, by the median of slopes between pairs of the last 60 readings: some 15 seconds.
     pub bytes_per_s: f64,
     /// Time until the limit would be reached.
     pub eta_s: f64,

@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 
-/// Readings looked at: with four a second, the last 15 seconds; when growth is slow each stands for several.
+/// Readings looked at: with four a second, the last 15 seconds.
 const MAX_READINGS: usize = 60;
 /// The longest time looked back.
 const LONGEST_NS: u64 = 60_000_000_000;

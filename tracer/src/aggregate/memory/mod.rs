@@ -1,5 +1,5 @@
 //! Sizes of processes and cgroups over time, as user space read them. Bounded: 1,024 processes and 128 cgroups with up to 256 points each
-//! (every second one is dropped when there are more), 512 forecasts.
+//! (every second one is dropped when there are more), 128 forecasts of each cgroup.
 
 mod forecast;
 mod report;
@@ -16,45 +16,53 @@ const MAX_PROCESSES: usize = 1_024;
 const MAX_CGROUPS: usize = 128;
 /// Points kept of each.
 const MAX_POINTS: usize = 256;
-/// Forecasts kept.
-const MAX_FORECASTS: usize = 512;
+/// Forecasts kept of each cgroup.
+const MAX_FORECASTS: usize = 128;
 
-/// Values over time; the first and the last one always stay.
-#[derive(Clone, Debug, Default)]
-pub struct Series {
-    points: Vec<(u64, u64)>,
-    last: Option<(u64, u64)>,
+/// What came one after the other; the first and the last one always stay.
+#[derive(Clone, Debug)]
+pub struct Thinned<T> {
+    kept: Vec<T>,
+    last: Option<T>,
     /// One of so many is kept.
     step: u64,
     seen: u64,
 }
 
-impl Series {
-    fn push(&mut self, t_ns: u64, value: u64) {
-        self.step = self.step.max(1);
+impl<T> Default for Thinned<T> {
+    fn default() -> Self {
+        Thinned { kept: Vec::new(), last: None, step: 1, seen: 0 }
+    }
+}
+
+impl<T: Clone + PartialEq> Thinned<T> {
+    fn push(&mut self, value: T, most: usize) {
         if self.seen.is_multiple_of(self.step) {
-            if self.points.len() >= MAX_POINTS {
+            if self.kept.len() >= most {
                 let mut position = 0;
-                self.points.retain(|_| {
+                self.kept.retain(|_| {
                     position += 1;
                     position % 2 == 1
                 });
                 self.step *= 2;
             }
             if self.seen.is_multiple_of(self.step) {
-                self.points.push((t_ns, value));
+                self.kept.push(value.clone());
             }
         }
         self.seen += 1;
-        self.last = Some((t_ns, value));
+        self.last = Some(value);
     }
 
-    /// The kept points and the last one.
-    fn all(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
-        let last = self.last.filter(|last| self.points.last() != Some(last));
-        self.points.iter().copied().chain(last)
+    /// Those that were kept, and the last one.
+    fn all(&self) -> impl Iterator<Item = &T> {
+        let last = self.last.as_ref().filter(|last| self.kept.last() != Some(*last));
+        self.kept.iter().chain(last)
     }
 }
+
+/// A value over time: when, and how much.
+type Series = Thinned<(u64, u64)>;
 
 /// A process.
 #[derive(Clone, Debug, Default)]
@@ -73,13 +81,13 @@ struct Cgroup {
     last: CgroupMemory,
     series: Series,
     trend: Trend,
+    forecasts: Thinned<Made>,
 }
 
 /// A forecast that was made.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 struct Made {
     t_ns: u64,
-    cgroup: String,
     bytes: u64,
     limit: u64,
     eta: forecast::Eta,
@@ -93,10 +101,6 @@ pub struct Memory {
     processes: BTreeMap<u32, Process>,
     processes_over: u64,
     cgroups: BTreeMap<String, Cgroup>,
-    forecasts: Vec<Made>,
-    /// One forecast of so many is kept.
-    forecast_step: u64,
-    forecasts_made: u64,
 }
 
 /// What cannot be dropped and read again.
@@ -140,6 +144,11 @@ impl Memory {
             most: now.clone(),
             ..Process::default()
         });
+        if sizes.peak < known.last.1.peak {
+            // The most that was ever resident never falls: another program runs there now, or another process has the number.
+            *known =
+                Process { first: now.clone(), most: now.clone(), cgroup: known.cgroup.take(), ..Process::default() };
+        }
         if let Some(cgroup) = &sizes.cgroup {
             known.cgroup = Some(cgroup.clone());
         }
@@ -147,7 +156,7 @@ impl Memory {
             known.most = now.clone();
         }
         known.last = now;
-        known.series.push(t_ns, resident(sizes));
+        known.series.push((t_ns, resident(sizes)), MAX_POINTS);
     }
 
     fn cgroup(&mut self, t_ns: u64, cgroup: &CgroupMemory) {
@@ -159,26 +168,16 @@ impl Memory {
             last: cgroup.clone(),
             series: Series::default(),
             trend: Trend::default(),
+            forecasts: Thinned::default(),
         });
         known.last = cgroup.clone();
-        known.series.push(t_ns, held(cgroup));
+        known.series.push((t_ns, held(cgroup)), MAX_POINTS);
         known.trend.push(t_ns, held(cgroup));
-        let Some(limit) = cgroup.limit else { return };
-        let Some(eta) = known.trend.until(limit) else { return };
-        self.forecast_step = self.forecast_step.max(1);
-        if self.forecasts.len() >= MAX_FORECASTS {
-            let mut position = 0;
-            self.forecasts.retain(|_| {
-                position += 1;
-                position % 2 == 1
-            });
-            self.forecast_step *= 2;
+        if let Some(limit) = cgroup.limit
+            && let Some(eta) = known.trend.until(limit)
+        {
+            known.forecasts.push(Made { t_ns, bytes: held(cgroup), limit, eta }, MAX_FORECASTS);
         }
-        if self.forecasts_made.is_multiple_of(self.forecast_step) {
-            let made = Made { t_ns, cgroup: cgroup.path.clone(), bytes: held(cgroup), limit, eta };
-            self.forecasts.push(made);
-        }
-        self.forecasts_made += 1;
     }
 }
 
@@ -189,11 +188,35 @@ mod tests {
     #[test]
     fn a_long_series_is_thinned_out_and_keeps_its_ends() {
         let mut series = Series::default();
-        (0..10_000).for_each(|t| series.push(t, t * 2));
-        let all: Vec<(u64, u64)> = series.all().collect();
+        (0..10_000).for_each(|t| series.push((t, t * 2), MAX_POINTS));
+        let all: Vec<(u64, u64)> = series.all().copied().collect();
         assert!(all.len() <= MAX_POINTS + 1 && all.len() > MAX_POINTS / 3, "{}", all.len());
         assert_eq!((all.first(), all.last()), (Some(&(0, 0)), Some(&(9_999, 19_998))));
         let gaps: std::collections::BTreeSet<u64> = all.windows(2).map(|pair| pair[1].0 - pair[0].0).collect();
         assert!(gaps.len() <= 2, "evenly, but for the last: {gaps:?}");
+    }
+
+    #[test]
+    fn the_last_forecast_of_each_cgroup_stays_however_many_there_were() {
+        let span = Span { start_ns: 0, now_ns: 0, gaps: Default::default() };
+        let mut memory = Memory::default();
+        const READINGS: u64 = 4_000;
+        for reading in 0..READINGS {
+            let cgroup = |path: &str, limit: u64| CgroupMemory {
+                path: path.to_owned(),
+                anonymous: reading << 18,
+                limit: Some(limit << 30),
+                ..CgroupMemory::default()
+            };
+            let cgroups = vec![cgroup("/pod", 64), cgroup("/pod/job", 32)];
+            let at_ns = 1 + reading * 250_000_000;
+            memory.record(&MemoryRecord { at_ns, cgroups, ..MemoryRecord::default() }, &span);
+        }
+        for (path, cgroup) in &memory.cgroups {
+            let all: Vec<&Made> = cgroup.forecasts.all().collect();
+            assert!(all.len() <= MAX_FORECASTS + 1 && all.len() > MAX_FORECASTS / 3, "{path}: {}", all.len());
+            let last = all.last().map(|made| made.t_ns);
+            assert_eq!(last, Some(1 + (READINGS - 1) * 250_000_000), "{path}: that of the last reading");
+        }
     }
 }

@@ -61,7 +61,7 @@ impl Aggregate {
                 .take(MAX_ROWS)
                 .map(|cgroup| self.cgroup_sizes(cgroup))
                 .collect(),
-            forecasts: memory.forecasts.iter().map(|made| self.forecast(made)).collect(),
+            forecasts: self.forecasts(),
         })
     }
 
@@ -70,7 +70,7 @@ impl Aggregate {
     }
 
     fn series(&self, series: &super::Series) -> Vec<(f64, u64)> {
-        series.all().map(|(t_ns, value)| (self.t_s(t_ns), value)).collect()
+        series.all().map(|(t_ns, value)| (self.t_s(*t_ns), *value)).collect()
     }
 
     fn sizes(&self, (t_ns, sizes): &(u64, ProcessMemory)) -> Sizes {
@@ -118,10 +118,21 @@ impl Aggregate {
         }
     }
 
-    fn forecast(&self, made: &super::Made) -> Forecast {
+    /// Those of all cgroups, in the order of time.
+    fn forecasts(&self) -> Vec<Forecast> {
+        let of = |cgroup: &Cgroup| {
+            let made = cgroup.forecasts.all();
+            made.map(|made| self.forecast(&cgroup.last.path, made)).collect::<Vec<_>>()
+        };
+        let mut all: Vec<Forecast> = self.memory.cgroups.values().flat_map(of).collect();
+        all.sort_by(|a, b| a.t_s.total_cmp(&b.t_s));
+        all
+    }
+
+    fn forecast(&self, path: &str, made: &super::Made) -> Forecast {
         Forecast {
             t_s: self.t_s(made.t_ns),
-            cgroup: printable(made.cgroup.as_bytes()),
+            cgroup: printable(path.as_bytes()),
             bytes: made.bytes,
             limit_bytes: made.limit,
             bytes_per_s: made.eta.per_s,
