@@ -10,6 +10,7 @@ pub mod finding;
 pub mod locks;
 pub mod memory;
 pub mod meta;
+mod meta_memory;
 pub mod objects;
 pub mod opinions;
 pub mod paging;

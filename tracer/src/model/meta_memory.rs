@@ -1,0 +1,165 @@
+//! Payloads of the records that user space writes on memory: part of [`meta`](super::meta), which holds all others.
+
+use serde::{Deserialize, Serialize};
+
+/// Kind `SUMS`: what the programs keep in maps. Files have everything since tracing began: the last record counts. Faults and stalls
+/// are those that no record of the kernel has, and come once, at the end.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SumsRecord {
+    /// Pages in the page cache, by file.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub files: Vec<CacheRow>,
+    /// Page faults.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub faults: Vec<FaultsRow>,
+    /// Time in reclaim.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub stalls: Vec<StallsRow>,
+}
+
+/// Part of [`SumsRecord`]: see [`CacheSums`](tracer_common::memory::CacheSums).
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+#[expect(missing_docs, reason = "described where the kernel's side has them")]
+pub struct CacheRow {
+    pub device: u32,
+    pub inode: u64,
+    pub read: u64,
+    pub written: u64,
+    pub size_bytes: u64,
+    pub reclaimed_own: u64,
+    pub reclaimed_others: u64,
+    pub dropped: u64,
+}
+
+/// Part of [`SumsRecord`]: see [`Faults`](tracer_common::memory::Faults).
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+#[expect(missing_docs, reason = "described where the kernel's side has them")]
+pub struct FaultsRow {
+    pub tid: u32,
+    pub tgid: u32,
+    pub since_ts_ns: u64,
+    pub counts: Vec<u32>,
+}
+
+/// Part of [`SumsRecord`]: see [`Stalled`](tracer_common::memory::Stalled).
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+#[expect(missing_docs, reason = "described where the kernel's side has them")]
+pub struct StallsRow {
+    pub tid: u32,
+    pub tgid: u32,
+    pub stall: String,
+    pub since_ts_ns: u64,
+    pub until_ts_ns: u64,
+    pub total_ns: u64,
+    pub pages: u64,
+    pub count: u64,
+}
+
+/// Kind `MEMORY`: sizes of processes, cgroups and the host, at one moment. In bytes.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct MemoryRecord {
+    /// When they were read.
+    pub at_ns: u64,
+    /// The host.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub host: Option<HostMemory>,
+    /// Traced processes; where there are many, some of them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub processes: Vec<ProcessMemory>,
+    /// Cgroups of traced processes and all above them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub cgroups: Vec<CgroupMemory>,
+}
+
+/// Part of [`MemoryRecord`]: /proc/meminfo and /proc/pressure.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+#[expect(missing_docs, reason = "named as the kernel names them")]
+pub struct HostMemory {
+    pub total: u64,
+    pub available: u64,
+    pub swap_total: u64,
+    pub swap_free: u64,
+    pub dirty: u64,
+    pub shared: u64,
+    pub pressure_memory: Option<PressureTotals>,
+    pub pressure_io: Option<PressureTotals>,
+}
+
+/// Time lost to pressure since boot, in microseconds: at least one task stalled, all of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+#[expect(missing_docs, reason = "the type says it")]
+pub struct PressureTotals {
+    pub some_us: u64,
+    pub full_us: u64,
+}
+
+/// Part of [`MemoryRecord`]: /proc/PID/status.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ProcessMemory {
+    /// The process.
+    pub pid: u32,
+    /// Resident anonymous memory.
+    pub anonymous: u64,
+    /// Resident pages of mapped files.
+    pub file: u64,
+    /// Resident shared memory.
+    pub shared: u64,
+    /// Swapped out.
+    pub swapped: u64,
+    /// Its page tables.
+    pub page_tables: u64,
+    /// Locked or pinned.
+    pub locked: u64,
+    /// The most that was resident.
+    pub peak: u64,
+    /// Path of its memory cgroup; where it is the same as before it is not repeated.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cgroup: Option<String>,
+}
+
+/// Part of [`MemoryRecord`]: a memory cgroup. Children count in it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct CgroupMemory {
+    /// Its path in the hierarchy that has the memory controller.
+    pub path: String,
+    /// All that is charged to it.
+    pub usage: u64,
+    /// The most that may be; none: it has no limit of its own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limit: Option<u64>,
+    /// From there on it is slowed down (version 2).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub high: Option<u64>,
+    /// Anonymous memory.
+    pub anonymous: u64,
+    /// Page cache.
+    pub file: u64,
+    /// Shared memory.
+    pub shared: u64,
+    /// Of the kernel for it, as far as it cannot be dropped (version 1: all).
+    pub kernel: u64,
+    /// Locked.
+    pub unevictable: u64,
+    /// Not written to its disk yet.
+    pub dirty: u64,
+    /// How often the limit was reached since the cgroup was made.
+    pub limit_hits: u64,
+    /// Kills for want of memory since then.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub oom_kills: Option<u64>,
+    /// Pages of files that had to be read again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub refaults_file: Option<u64>,
+    /// Its own pressure (version 2).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pressure: Option<PressureTotals>,
+}
