@@ -39,14 +39,14 @@ fn undisturbed(run: impl Fn() -> Traced) -> Option<Traced> {
 }
 
 /// The last CPU that this process may use.
-fn a_cpu() -> usize {
+pub fn a_cpu() -> usize {
     let status = std::fs::read_to_string("/proc/self/status").expect("/proc is mounted");
     let list = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:")).expect("a list of CPUs");
     list.trim().rsplit([',', '-']).next().and_then(|cpu| cpu.parse().ok()).expect("a CPU")
 }
 
 /// A program that is not traced and burns this CPU.
-fn noise(cpu: usize) -> Background {
+pub fn noise(cpu: usize) -> Background {
     let arguments = format!("--announce crowded --cpu {cpu} --duration 30s");
     let mut noise = Background::command(&workload(&arguments));
     noise.next_json();

@@ -1,5 +1,6 @@
 """Memory as Python programs use it: `cow` forks workers that look at the parent's strings, `churn` makes a large array anew in each step.
-`--healthy`: numbers in an array instead of strings; one buffer that is used again. The last line is what the program measured of itself."""
+`--healthy`: numbers in an array instead of strings; one buffer that is used again. `--apart`: the strings are
+there, and workers look at numbers in an array. The last line is what the program measured of itself."""
 
 import array
 import json
@@ -22,7 +23,11 @@ def look_at_samples(data):
 
 
 def cow(healthy, count, workers):
-    data = array.array("q", range(count)) if healthy else [f"sample-{number:08}" for number in range(count)]
+    apart = "--apart" in sys.argv
+    numbers = array.array("q", range(count)) if healthy or apart else None
+    strings = None if healthy else [f"sample-{number:08}" for number in range(count)]
+    data = strings if numbers is None else numbers
+    started = time.monotonic()
     children = []
     for _ in range(workers):
         ready, tell = os.pipe()
@@ -40,7 +45,7 @@ def cow(healthy, count, workers):
         facts.append({"pid": pid, "private_dirty_bytes": private_dirty(pid)})
     for pid, _ in children:
         os.waitpid(pid, 0)
-    return {"workers": facts}
+    return {"workers": facts, "took_s": time.monotonic() - started}
 
 
 def train_step(healthy, kept, size):

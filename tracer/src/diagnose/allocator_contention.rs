@@ -7,9 +7,10 @@
 
 use std::collections::BTreeMap;
 
-use super::thresholds::{REPORTED_SHARE, is_reported, severity, speedup_bound};
+use super::thresholds::{at_most_s, REPORTED_SHARE, is_reported, severity, speedup_bound};
 use super::{Claim, Facts, Outcome, Rule, confidence, evidence, functions, parties};
 use crate::model::report::{Evidence, Finding, FunctionTime, Futex, Report, Subject, Waiter};
+use crate::model::stacks::FUTEX;
 use crate::model::units::{count, duration, percent};
 
 /// See the file's head.
@@ -105,7 +106,7 @@ fn claim(report: &Report, arenas: &[(usize, &Futex)]) -> Option<Claim> {
             parties::named("thread", waiter.thread.as_deref(), waiter.tid),
         ),
         lost_s: Some(lost_s),
-        share_of_wall: path.as_ref().map(|path| path.share),
+        share_of_wall: path.as_ref().map(|path| path.s / wall_s),
         speedup_bound: speedup_bound(lost_s, wall_s),
         culprit: Some(culprit),
         victims: ranked.iter().take(MAX_VICTIMS).filter_map(|of| Some(parties::waiter(report, first, of.row.as_ref()?.1))).collect(),
@@ -115,7 +116,7 @@ fn claim(report: &Report, arenas: &[(usize, &Futex)]) -> Option<Claim> {
              serve (larger than 1 KiB, or many of one size) wait for each other.{}",
             count(waited.len() as u64, "thread"),
             count(arenas.len() as u64, "arena"),
-            if path.is_some() { " The seconds lost are those of the critical path." } else { "" }
+            if path.is_some() { " The seconds lost are those of the critical path, with what it takes to sleep and to wake." } else { "" }
         ),
         fix: "Let there be more arenas (`MALLOC_ARENA_MAX` up, or not set at all), use an allocator with caches for each thread (jemalloc, \
               tcmalloc, mimalloc by LD_PRELOAD), or allocate less: reuse buffers, allocate once for many small objects."
@@ -130,22 +131,46 @@ fn claim(report: &Report, arenas: &[(usize, &Futex)]) -> Option<Claim> {
 
 /// Time of the critical path that waits for these locks are the reason of.
 struct OnPath {
+    /// With what follows.
     s: f64,
-    share: f64,
+    /// Of it, waiting for a CPU after these waits, and where the report holds the longest.
+    queued: Option<(usize, f64)>,
+    /// Of it, computing in the kernel to sleep and to wake, at most; and where the report holds the most.
+    futex: Option<(usize, f64)>,
     /// The longest, for the evidence.
     first: (usize, f64),
+}
+
+impl OnPath {
+    /// Each wait and each wake-up is a system call; the process's own are shared out by the number of waits.
+    fn add_futex_calls(&mut self, report: &Report, pid: u32, arenas: &[(usize, &Futex)]) {
+        let phases = report.critical_path.iter().flat_map(|path| &path.phases).enumerate();
+        let ours = || phases.clone().filter(|(_, phase)| phase.what.phase == FUTEX && phase.whose.pid == Some(pid));
+        let (mut s, mut samples) = (0.0, 0);
+        ours().for_each(|(_, phase)| (s, samples) = (s + phase.what.s, samples + phase.what.samples));
+        let all = report.locks.iter().flat_map(|locks| &locks.futexes).filter(|futex| futex.pid == pid);
+        let all: u64 = all.map(|futex| futex.waits).sum();
+        let of_arenas: u64 = arenas.iter().map(|(_, futex)| futex.waits).sum();
+        self.s += at_most_s(s, samples) * of_arenas as f64 / all.max(1) as f64;
+        self.futex = ours().map(|(index, phase)| (index, phase.what.s)).reduce(|a, b| if b.1 > a.1 { b } else { a });
+    }
 }
 
 fn on_path(report: &Report, arenas: &[(usize, &Futex)]) -> Option<OnPath> {
     let ours = arenas.iter().filter_map(|(_, futex)| parties::on_path(report, futex.pid, &futex.address));
     let mut found: Option<OnPath> = None;
     for (index, wait) in ours {
-        let sum = found.get_or_insert(OnPath { s: 0.0, share: 0.0, first: (index, wait.s) });
-        sum.s += wait.s;
-        sum.share += wait.share;
+        let sum = found.get_or_insert(OnPath { s: 0.0, queued: None, futex: None, first: (index, wait.s) });
+        sum.s += wait.s + wait.queued_s;
+        if wait.queued_s > sum.queued.map_or(0.0, |(_, queued_s)| queued_s) {
+            sum.queued = Some((index, wait.queued_s));
+        }
         if wait.s > sum.first.1 {
             sum.first = (index, wait.s);
         }
+    }
+    if let (Some(sum), Some((_, first))) = (&mut found, arenas.first()) {
+        sum.add_futex_calls(report, first.pid, arenas);
     }
     found.filter(|path| path.s >= REPORTED_SHARE * report.window.duration_s)
 }
@@ -182,6 +207,14 @@ fn numbers(
     rows.extend(path.map(|path| {
         let source = format!("/critical_path/waits/{}/s", path.first.0);
         evidence("of the critical path, for waits for one arena", path.first.1, "s", source, wall)
+    }));
+    rows.extend(path.and_then(|path| path.queued).map(|(index, s)| {
+        let source = format!("/critical_path/waits/{index}/queued_s");
+        evidence("of the critical path, waiting for a CPU after these waits", s, "s", source, None)
+    }));
+    rows.extend(path.and_then(|path| path.futex).map(|(index, s)| {
+        let source = format!("/critical_path/phases/{index}/s");
+        evidence("of the critical path, computing of one thread in futex calls, by samples", s, "s", source, None)
     }));
     rows
 }

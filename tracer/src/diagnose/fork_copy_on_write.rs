@@ -109,7 +109,7 @@ fn claim(report: &Report, parent: u32, children: &[(usize, &ProcessFaults)]) -> 
             parties::named("process", most.process.as_deref(), most.pid),
             called.map(|called| format!(", mostly in {called}")).unwrap_or_default(),
         ),
-        lost_s: Some(lost.s),
+        lost_s: Some(lost.at_most_s()),
         share_of_wall: lost.share,
         speedup_bound: None,
         culprit: Some(subject(most)),

@@ -1,7 +1,7 @@
 //! `fsync-stall`: a thread waits until what it wrote is on the disk, again and again, and the run waits with it. Calls in the
 //! background that nothing waits for are observed only. Which device was slow, and how much was flushed, is not known here.
 
-use super::thresholds::{REPORTED_SHARE, is_reported, severity, speedup_bound};
+use super::thresholds::{at_most_s, REPORTED_SHARE, is_reported, severity, speedup_bound};
 use super::{Claim, Facts, Outcome, Rule, confidence, evidence, functions, named, parties, subject, threads};
 use crate::model::critical_path::{CriticalPath, PathPart};
 use crate::model::report::{Finding, Report, Subject, Wait};
@@ -165,6 +165,8 @@ struct OnPath<'a> {
     index: usize,
     /// Waiting, and computing in the kernel below the calls, of which each row is evidence.
     total_s: f64,
+    /// What that can be at most: the computing is known from samples.
+    at_most_s: f64,
     computing: Vec<(usize, f64)>,
     /// For how long the threads queued for a CPU once the disk had the data: they would not have left it. Of each kind of wait.
     queued: Vec<(usize, f64)>,
@@ -180,23 +182,35 @@ impl<'a> OnPath<'a> {
         };
         let (index, part) = parts().next()?;
         let waiting_s: f64 = parts().map(|(_, part)| part.s).sum();
-        let phases = path.phases.iter().enumerate().filter(|(_, phase)| phase.what.phase == SYNC);
-        let computing: Vec<(usize, f64)> = phases.map(|(index, phase)| (index, phase.what.s)).collect();
+        let phases = || path.phases.iter().enumerate().filter(|(_, phase)| phase.what.phase == SYNC);
+        let computing: Vec<(usize, f64)> = phases().map(|(index, phase)| (index, phase.what.s)).collect();
         let waits = path.waits.iter().enumerate();
         let queued: Vec<(usize, f64)> = waits
             .filter(|(_, wait)| is_sync(&wait.state, wait.detail.as_deref()) && wait.queued_s > 0.0)
             .map(|(index, wait)| (index, wait.queued_s))
             .collect();
         let total_s = waiting_s + computing.iter().chain(&queued).map(|(_, s)| s).sum::<f64>();
+        let computed_s = computing.iter().map(|(_, s)| s).sum();
+        let samples = phases().map(|(_, phase)| phase.what.samples).sum();
+        let at_most_s = total_s - computed_s + at_most_s(computed_s, samples);
         let pieces = parts().map(|(_, part)| part.pieces).sum();
-        (total_s >= LEAST_S).then_some(OnPath { part, index, total_s, computing, queued, pieces, path_s: path.total_s })
+        (total_s >= LEAST_S).then_some(OnPath {
+            part,
+            index,
+            total_s,
+            at_most_s,
+            computing,
+            queued,
+            pieces,
+            path_s: path.total_s,
+        })
     }
 
     fn claim(&self, report: &Report, worst: &Syncing) -> Claim {
         let wall_s = report.window.duration_s;
         let share = self.total_s / self.path_s.max(f64::MIN_POSITIVE);
         let reported = is_reported(self.total_s, wall_s, self.pieces, worst.max_s);
-        let mut finding = worst.finding(report, self.total_s, ON_THE_PATH);
+        let mut finding = worst.finding(report, self.at_most_s, ON_THE_PATH);
         let mut culprit = match self.part.tid {
             // The path names the thread; else it is one of several, and the one that waits longest stands for them.
             Some(tid) if worst.who.tid != Some(tid) => {

@@ -1,7 +1,7 @@
 //! `gc-pauses`: CPython's collector of cyclic garbage takes a good part of the run. Told by samples that have the collector anywhere in
 //! their stack; by its addresses, so names are not needed. Where neither symbols nor probes tell where it is, the rule says so.
 
-use super::thresholds::{REPORTED_SHARE, is_reported, severity, speedup_bound};
+use super::thresholds::{at_most_s, REPORTED_SHARE, is_reported, severity, speedup_bound};
 use super::{Claim, Facts, Outcome, Rule, confidence, evidence, functions, parties, threads};
 use crate::model::report::{Evidence, Finding, Report, Subject};
 use crate::model::stacks::{PYTHON_GC, Phase};
@@ -154,6 +154,7 @@ fn collected(report: &Report) -> Vec<Collected<'_>> {
 fn claim(facts: &Facts<'_>, one: &Collected<'_>) -> Claim {
     let report = facts.report;
     let wall_s = report.window.duration_s;
+    let lost_s = at_most_s(one.s, one.samples);
     let culprit = culprit(report, one);
     // Garbage is collected with the interpreter lock held.
     let holds = |finding: &&Finding| {
@@ -166,9 +167,9 @@ fn claim(facts: &Facts<'_>, one: &Collected<'_>) -> Claim {
         severity: severity(one.s, wall_s),
         confidence: confidence(report, SAMPLED),
         summary: one.summary(wall_s),
-        lost_s: Some(one.s),
+        lost_s: Some(lost_s),
         share_of_wall: one.share,
-        speedup_bound: speedup_bound(one.s, wall_s),
+        speedup_bound: speedup_bound(lost_s, wall_s),
         culprit: Some(culprit),
         victims: Vec::new(),
         evidence: evidences(one, wall_s),
@@ -176,9 +177,9 @@ fn claim(facts: &Facts<'_>, one: &Collected<'_>) -> Claim {
             "Each full collection looks at every container object that is alive, and no other Python thread of the process runs \
              meanwhile. {}",
             if one.share.is_some() {
-                "The seconds lost are those of the critical path, estimated from samples."
+                "The seconds lost are those of the critical path, estimated from samples, at most."
             } else {
-                "The seconds lost are those of the thread that collected most, an upper bound, estimated from samples."
+                "The seconds lost are those of the thread that collected most, estimated from samples, an upper bound."
             }
         ),
         fix: "Call gc.freeze() once what lives for long is built, so that it is not looked at any more; collect more rarely \
@@ -188,7 +189,7 @@ fn claim(facts: &Facts<'_>, one: &Collected<'_>) -> Claim {
         experiment: format!(
             "Run it with gc.freeze() before the loop, or with gc.disable() for a short run: at most {} of the wall time must go. \
              gc.callbacks give the length of each collection.",
-            duration(one.s)
+            duration(lost_s)
         ),
         consequences,
     };

@@ -7,7 +7,7 @@
 
 use std::collections::BTreeSet;
 
-use super::thresholds::{REPORTED_SHARE, is_reported, severity, speedup_bound};
+use super::thresholds::{at_most_s, REPORTED_SHARE, is_reported, severity, speedup_bound};
 use super::{Claim, Facts, Outcome, Rule, confidence, evidence, functions, parties};
 use crate::model::critical_path::{CriticalPath, PathPart, PathPhase};
 use crate::model::objects::{Object, ObjectEnd};
@@ -186,6 +186,13 @@ impl<'a> Moving<'a> {
         }
     }
 
+    /// What `lost_s` can be at most: copying is known from samples.
+    fn at_most_s(&self) -> f64 {
+        let copied_s: f64 = self.parts.iter().map(|(.., ipc_s)| ipc_s).sum();
+        let samples = self.phases.iter().map(|(_, phase)| phase.what.samples).sum();
+        self.lost_s() - copied_s + at_most_s(copied_s, samples)
+    }
+
     fn lost_s(&self) -> f64 {
         let waited: f64 = self.mutual.iter().map(|(_, part)| part.s).sum();
         let queued: f64 = self.turns.iter().map(|turn| turn.part.s * turn.share()).sum();
@@ -193,7 +200,7 @@ impl<'a> Moving<'a> {
     }
 
     fn claim(&self, report: &Report, link: Link<'_>) -> Claim {
-        let (wall_s, lost_s) = (report.window.duration_s, self.lost_s());
+        let (wall_s, lost_s, at_most_s) = (report.window.duration_s, self.lost_s(), self.at_most_s());
         let own = if link.object.bytes.is_some() { COUNTED } else { NOT_COUNTED };
         let of = &self.path.of;
         let finding = Finding {
@@ -211,9 +218,9 @@ impl<'a> Moving<'a> {
                 link.rate(),
                 self.mostly(lost_s),
             ),
-            lost_s: Some(lost_s),
+            lost_s: Some(at_most_s),
             share_of_wall: (self.path.total_s > 0.0).then(|| lost_s / self.path.total_s),
-            speedup_bound: speedup_bound(lost_s, wall_s),
+            speedup_bound: speedup_bound(at_most_s, wall_s),
             culprit: self.phases.first().map(|(_, most)| culprit(report, most, link)),
             victims: vec![parties::party(report, (Some(of.pid), of.process.as_ref()), (of.tid, of.thread.as_ref()))],
             evidence: self.evidence(link, wall_s),
@@ -227,7 +234,7 @@ impl<'a> Moving<'a> {
             experiment: format!(
                 "Send the first message as it is and then only a number for each, and let the receiver use the first one again: the wall \
                  time must fall, by at most {}. If a larger buffer alone makes it fall, it is the waiting for each other, else the copying.",
-                duration(lost_s)
+                duration(at_most_s)
             ),
             consequences: Vec::new(),
         };

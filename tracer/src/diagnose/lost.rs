@@ -2,6 +2,7 @@
 //! of the thread that lost most. Used by the rules on memory.
 
 use super::evidence;
+use super::thresholds::at_most_s;
 use super::threads;
 use crate::model::report::{Evidence, Report, Thread};
 use crate::model::stacks::Phase;
@@ -25,6 +26,9 @@ pub(super) struct Lost {
     pub s: f64,
     /// Of it waiting.
     pub waited_s: f64,
+    /// Of it computing, as samples tell, and how many those are.
+    sampled_s: f64,
+    samples: u64,
     /// In how many pieces, samples included.
     pub pieces: u64,
     /// The longest wait; 0: not told.
@@ -44,6 +48,22 @@ impl Lost {
         self.parts.push((what, s, source));
     }
 
+    fn add_samples(&mut self, what: &'static str, phase: &Phase, source: String) {
+        self.add(what, phase.s, phase.samples, source);
+        self.sampled_s += phase.s;
+        self.samples += phase.samples;
+    }
+
+    /// What was lost at most: an estimate from samples may be too small.
+    pub fn at_most_s(&self) -> f64 {
+        self.s - self.sampled_s + at_most_s(self.sampled_s, self.samples)
+    }
+
+    /// The kernel's own account of a thread instead of what samples say.
+    pub fn replace(&mut self, s: f64, pieces: u64) {
+        (self.s, self.pieces, self.sampled_s, self.samples) = (s, pieces, 0.0, 0);
+    }
+
     /// Each part as evidence, largest first.
     pub fn evidence(&self) -> Vec<Evidence> {
         let mut parts: Vec<&(&str, f64, String)> = self.parts.iter().collect();
@@ -58,9 +78,11 @@ impl Lost {
     /// Says where these seconds are from.
     pub fn whose(&self) -> &'static str {
         if self.share.is_some() {
-            "The seconds lost are those of the critical path; computing in the kernel is estimated from samples."
+            "The seconds lost are those of the critical path; computing in the kernel is estimated from samples, and counts at the upper end \
+             of what they can mean."
         } else {
-            "The seconds lost are those of the thread that lost most, an upper bound; computing in the kernel is estimated from samples."
+            "The seconds lost are those of the thread that lost most, an upper bound; computing in the kernel is estimated from samples, and \
+             counts at the upper end of what they can mean."
         }
     }
 }
@@ -113,12 +135,7 @@ fn on_path(report: &Report, waits: impl Fn(&Waiting<'_>) -> bool, phases: impl F
     for (index, phase) in path.phases.iter().enumerate() {
         if phases(&phase.what.phase, phase.whose.pid) {
             let source = format!("/critical_path/phases/{index}/s");
-            lost.add(
-                "computing in the kernel on the critical path, by samples",
-                phase.what.s,
-                phase.what.samples,
-                source,
-            );
+            lost.add_samples("computing in the kernel on the critical path, by samples", &phase.what, source);
             if let Some(tid) = phase.whose.tid.filter(|_| phase.what.s > most) {
                 (most, lost.most) = (phase.what.s, Some((phase.whose.pid, tid)));
             }
@@ -156,7 +173,7 @@ fn of_threads(
         let own = |(_, phase): &(usize, &Phase)| phases(&phase.phase, thread.pid);
         for (number, phase) in thread.phases.iter().enumerate().filter(own) {
             let source = format!("/threads/{index}/phases/{number}/s");
-            lost.add("computing of the thread in the kernel, by samples", phase.s, phase.samples, source);
+            lost.add_samples("computing of the thread in the kernel, by samples", phase, source);
         }
         lost
     };

@@ -212,9 +212,9 @@ impl Case<'_> {
             severity: severity(self.lost.s, wall_s),
             confidence: confidence(self.report, COUNTED),
             summary,
-            lost_s: Some(self.lost.s),
+            lost_s: Some(self.lost.at_most_s()),
             share_of_wall: self.lost.share,
-            speedup_bound: speedup_bound(self.lost.s, wall_s),
+            speedup_bound: speedup_bound(self.lost.at_most_s(), wall_s),
             culprit: Some(self.culprit()),
             victims: Vec::new(),
             evidence: self.evidence(wall_s),
@@ -255,7 +255,7 @@ impl Case<'_> {
              most {}.",
             bytes(2 * file.size_bytes),
             bytes(file.size_bytes),
-            duration(self.lost.s)
+            duration(self.lost.at_most_s())
         );
         self.claim(PageCacheThrash.class(), summary, [hypothesis, fix, experiment])
     }
@@ -285,7 +285,7 @@ impl Case<'_> {
         let experiment = format!(
             "Read the file once before the run (cat FILE > /dev/null) and compare: these waits must go to zero, and the wall time must fall by \
              at most {}.",
-            duration(self.lost.s)
+            duration(self.lost.at_most_s())
         );
         self.claim(ColdFileMapping.class(), summary, [hypothesis, fix, experiment])
     }

@@ -113,16 +113,16 @@ impl Case<'_> {
 
     fn claim(&self) -> Claim {
         let wall_s = self.report.window.duration_s;
-        let lost_s = self.lost.s;
+        let (lost_s, at_most_s) = (self.lost.s, self.lost.at_most_s());
         let finding = Finding {
             class: if self.churns { AllocationChurn.class() } else { PageFaultStorm.class() }.to_owned(),
             rank: 0,
             severity: severity(lost_s, wall_s),
             confidence: confidence(self.report, SAMPLED),
             summary: self.summary(wall_s),
-            lost_s: Some(lost_s),
+            lost_s: Some(at_most_s),
             share_of_wall: self.lost.share,
-            speedup_bound: speedup_bound(lost_s, wall_s),
+            speedup_bound: speedup_bound(at_most_s, wall_s),
             culprit: Some(self.culprit()),
             victims: Vec::new(),
             evidence: self.evidence(wall_s),
@@ -232,6 +232,6 @@ impl Case<'_> {
             "Run it with huge pages (echo always > /sys/kernel/mm/transparent_hugepage/enabled on a test machine): page faults must fall by \
              hundreds of times"
         };
-        format!("{how}, and the wall time by at most {}.", duration(self.lost.s))
+        format!("{how}, and the wall time by at most {}.", duration(self.lost.at_most_s()))
     }
 }

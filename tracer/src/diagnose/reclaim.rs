@@ -147,7 +147,7 @@ fn lost_to(report: &Report, kind: &Kind, worst: &Stall, total_s: f64) -> Lost {
         lost(report, |wait| wait.state == "memory" && of_kind(wait.detail), |phase, _| phase == RECLAIM && mostly);
     if report.critical_path.is_none() {
         // What the kernel's own account says is exact.
-        (found.s, found.pieces) = (worst.total_s, worst.count);
+        found.replace(worst.total_s, worst.count);
     }
     found
 }
@@ -201,15 +201,15 @@ fn claim(facts: &Facts<'_>, kind: &Kind, stalls: &[(usize, &Stall)], lost: &Lost
             format_args!("{} of {}", duration(total_s), count(stalls.len() as u64, "thread")),
             bytes(freed),
         ),
-        lost_s: Some(lost.s),
+        lost_s: Some(lost.at_most_s()),
         share_of_wall: lost.share,
-        speedup_bound: speedup_bound(lost.s, wall_s),
+        speedup_bound: speedup_bound(lost.at_most_s(), wall_s),
         culprit,
         victims: stalls.iter().take(MAX_VICTIMS).map(|(_, stall)| party(stall)).collect(),
         evidence: list,
         hypothesis: format!("{} {}", kind.hypothesis, lost.whose()),
         fix: kind.fix.to_owned(),
-        experiment: format!("{}, and the wall time must fall, by at most {}.", kind.experiment, duration(lost.s)),
+        experiment: format!("{}, and the wall time must fall, by at most {}.", kind.experiment, duration(lost.at_most_s())),
         consequences: Vec::new(),
     };
     let events = stalls.iter().map(|(_, stall)| stall.count).sum();

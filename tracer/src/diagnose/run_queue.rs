@@ -43,6 +43,8 @@ struct Worst<'a> {
     thread: &'a Thread,
     queued: &'a Queued,
     lost_s: f64,
+    /// What else it would not lose, for the same reason: time that it spins.
+    besides_s: f64,
     victims: Vec<Subject>,
 }
 
@@ -61,7 +63,7 @@ fn worst(report: &Report, lost_s: fn(&Queued) -> f64) -> Option<Worst<'_>> {
     let (index, thread, queued, lost_s) = *all.first()?;
     let worth = all.iter().take_while(|(.., own_s)| *own_s >= lost_s / 10.0);
     let victims = worth.take(MAX_VICTIMS).map(|(_, thread, ..)| subject(thread)).collect();
-    Some(Worst { index, thread, queued, lost_s, victims })
+    Some(Worst { index, thread, queued, lost_s, besides_s: 0.0, victims })
 }
 
 /// What the three rules have in common.
@@ -78,7 +80,7 @@ struct Text {
 
 fn claim(report: &Report, worst: &Worst<'_>, text: Text) -> Claim {
     let wall_s = report.window.duration_s;
-    let lost_s = worst.lost_s;
+    let lost_s = (worst.lost_s + worst.besides_s).min(wall_s);
     let finding = Finding {
         class: text.class.to_owned(),
         rank: 0,
@@ -248,7 +250,7 @@ impl Rule for CpuOversubscription {
         if let Some(quota) = facts.earlier.iter().find(|finding| finding.class == "cpu-quota-throttling") {
             return Outcome::Silent(format!("{} explains the run", quota.class));
         }
-        let Some(worst) = worst(report, |queued| queued.siblings_s) else {
+        let Some(mut worst) = worst(report, |queued| queued.siblings_s) else {
             return Outcome::Silent(
                 "no thread waited for a CPU behind another of the workload for as much as 1 % of the wall time, beyond handing over"
                     .to_owned(),
@@ -269,6 +271,8 @@ impl Rule for CpuOversubscription {
                 count(spinning, "thread")
             ));
         }
+        // Who it spins for has no CPU.
+        worst.besides_s = state_s(worst.thread, "spinning");
         Outcome::Claims(vec![oversubscribed(report, &worst, wanting, allowed)])
     }
 }
@@ -306,6 +310,10 @@ fn oversubscribed(report: &Report, worst: &Worst<'_>, wanting: u64, allowed: u32
             None,
         ));
     }
+    if worst.besides_s > 0.0 {
+        let source = format!("/threads/{}/states/spinning", worst.index);
+        facts.push(evidence("its time on a CPU spinning", worst.besides_s, "s", source, None));
+    }
     let (words, _, rows) = behind(worst, |row| row.sibling);
     facts.extend(rows);
     let affinity = pinned(report, worst);
@@ -342,7 +350,7 @@ fn oversubscribed(report: &Report, worst: &Worst<'_>, wanting: u64, allowed: u32
         experiment: format!(
             "Run the same work with {} in all: the wall time must fall, by at most {}.",
             count(u64::from(allowed), "thread"),
-            duration(worst.lost_s)
+            duration((worst.lost_s + worst.besides_s).min(report.window.duration_s))
         ),
     };
     let mut claim = claim(report, worst, text);

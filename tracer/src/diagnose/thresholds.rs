@@ -31,6 +31,19 @@ pub fn severity(lost_s: f64, wall_s: f64) -> Severity {
     }
 }
 
+/// The 95 % point of the normal distribution.
+const SURE: f64 = 1.645;
+
+/// What an estimate from samples can be at most, with 95 % confidence: what removing it saves may be that much, and `lost_s` is a bound.
+/// Samples are events of their own kind of a Poisson process at worst; its square root has a standard deviation of a half.
+pub fn at_most_s(estimate_s: f64, samples: u64) -> f64 {
+    if samples == 0 {
+        return estimate_s;
+    }
+    let samples = samples as f64;
+    estimate_s * (samples.sqrt() + SURE / 2.0).powi(2) / samples
+}
+
 /// How many times as fast the run can become at most (Amdahl); none where that has no bound.
 pub fn speedup_bound(lost_s: f64, wall_s: f64) -> Option<f64> {
     (lost_s > 0.0 && lost_s < wall_s).then(|| wall_s / (wall_s - lost_s))
@@ -49,6 +62,15 @@ mod tests {
         assert!(is_reported(1.0, 10.0, 1, 1.0), "one long event");
         assert!(!is_reported(3.0, 100.0, 1, 3.0), "long, but under 5 %");
         assert!(!is_reported(1.0, 0.0, 100, 1.0), "no wall time");
+    }
+
+    #[test]
+    fn what_few_samples_estimate_may_be_much_more_and_what_many_do_hardly() {
+        assert_eq!(at_most_s(0.5, 0), 0.5);
+        let factor = |samples| at_most_s(1.0, samples);
+        assert!((factor(1) - 3.32).abs() < 0.01, "{}", factor(1));
+        assert!((factor(50) - 1.25).abs() < 0.01, "{}", factor(50));
+        assert!((factor(10_000) - 1.016).abs() < 0.001, "{}", factor(10_000));
     }
 
     #[test]

@@ -326,6 +326,10 @@ pub const PAGE_FAULT: &str = "page-fault";
 /// [`Phase::phase`] of time in which the kernel takes back memory that the thread gives up.
 pub const UNMAP: &str = "unmap";
 
+/// [`Phase::phase`] of time on a CPU in the kernel to sleep at a futex and to wake who sleeps there: what a contended lock costs besides
+/// the waiting.
+pub const FUTEX: &str = "futex";
+
 /// [`Phase::phase`] of time in the kernel below reads and writes of pipes and unix sockets.
 pub const IPC_COPY: &str = "ipc-copy";
 

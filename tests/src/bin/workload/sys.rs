@@ -245,6 +245,14 @@ pub fn compute(duration: Duration) -> u64 {
     x
 }
 
+/// Computes until this thread has had so much CPU time.
+pub fn compute_cpu(duration: Duration) {
+    let end = clock_ns(libc::CLOCK_THREAD_CPUTIME_ID) + duration.as_nanos() as u64;
+    while clock_ns(libc::CLOCK_THREAD_CPUTIME_ID) < end {
+        compute_loops(1, 2000);
+    }
+}
+
 /// A fixed amount of work that no optimiser removes.
 pub fn compute_loops(mut x: u64, loops: u64) -> u64 {
     for _ in 0..loops {

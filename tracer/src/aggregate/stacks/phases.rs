@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, HashSet};
 
 use super::definitions::Definitions;
 use crate::model::meta::Addresses;
-use crate::model::stacks::{IPC_COPY, PAGE_FAULT, RECLAIM, SYNC, UNMAP};
+use crate::model::stacks::{FUTEX, IPC_COPY, PAGE_FAULT, RECLAIM, SYNC, UNMAP};
 
 /// Stacks in a phase.
 #[derive(Debug, Default)]
@@ -84,6 +84,9 @@ const UNMAPS: [&str; 8] = [
     "do_vmi_munmap",
 ];
 
+/// Those that put threads to sleep at futexes, and wake them.
+const FUTEXES: [&str; 5] = ["__x64_sys_futex", "__arm64_sys_futex", "do_futex", "futex_wait", "futex_wake"];
+
 /// What a stack does for its thread's memory, or its files, by the names of the kernel's functions in it. Freeing memory is done within
 /// page faults and copies, and copies touch memory, so the cause comes first.
 pub fn of_kernel<'a>(functions: impl Iterator<Item = &'a str>) -> Option<&'static str> {
@@ -98,6 +101,8 @@ pub fn of_kernel<'a>(functions: impl Iterator<Item = &'a str>) -> Option<&'stati
             Some((3, PAGE_FAULT))
         } else if UNMAPS.contains(&name) {
             Some((4, UNMAP))
+        } else if FUTEXES.contains(&name) {
+            Some((5, FUTEX))
         } else {
             None
         }

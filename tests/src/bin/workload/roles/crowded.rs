@@ -16,6 +16,9 @@ pub struct Options {
     nice: i32,
     #[arg(long, value_parser = roles::duration, default_value = "3s")]
     duration: Duration,
+    /// It ends once it has computed for so long, however long that takes.
+    #[arg(long, value_parser = roles::duration)]
+    work: Option<Duration>,
     /// It computes for 2 ms and sleeps for 18 ms.
     #[arg(long)]
     mostly_idle: bool,
@@ -23,10 +26,14 @@ pub struct Options {
 
 impl roles::Options for Options {
     fn run(&self, run: &mut Run) -> anyhow::Result<()> {
-        let Options { cpu, nice, duration, mostly_idle } = *self;
+        let Options { cpu, nice, duration, work, mostly_idle } = *self;
         anyhow::ensure!(sys::pin(cpu), "cannot bind to CPU {cpu}");
         let worker = run.spawn("computer", move |truth| {
             truth.set("niced", sys::nice(nice));
+            if let Some(work) = work {
+                sys::compute_cpu(work);
+                return;
+            }
             if !mostly_idle {
                 sys::compute(duration);
                 return;

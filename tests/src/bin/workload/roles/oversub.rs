@@ -19,6 +19,9 @@ pub struct Options {
     /// Work of one step, divided among the threads: loops.
     #[arg(long, default_value_t = 2_000_000)]
     work: u64,
+    /// Ends after so many steps, not after the duration.
+    #[arg(long)]
+    steps: Option<u64>,
 }
 
 /// Waits until all have come, as OpenMP's barriers do.
@@ -38,14 +41,15 @@ impl roles::Options for Options {
         run.set("cpus", cpus.len());
         let arrived = Arc::new(AtomicU64::new(0));
         let (threads, loops) = (self.threads, self.work / self.threads);
-        let end = std::time::Instant::now() + self.duration;
+        let end = self.steps.is_none().then(|| std::time::Instant::now() + self.duration);
+        let all_steps = self.steps.unwrap_or(u64::MAX);
         let mut workers = Vec::new();
         for _ in 0..threads {
             let arrived = Arc::clone(&arrived);
             workers.push(run.spawn("spinner", move |truth| {
                 let mut steps = 0;
-                let over = || std::time::Instant::now() >= end;
-                while !over() {
+                let over = || end.is_some_and(|end| std::time::Instant::now() >= end);
+                while steps < all_steps && !over() {
                     sys::compute_loops(1, loops);
                     steps += 1;
                     arrived.fetch_add(1, Ordering::AcqRel);

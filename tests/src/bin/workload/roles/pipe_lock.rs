@@ -22,6 +22,9 @@ pub struct Options {
     hold: Duration,
     #[arg(long, value_parser = roles::duration, default_value = "2s")]
     duration: Duration,
+    /// Ends once each that asks has asked so often, not after the duration.
+    #[arg(long)]
+    calls: Option<u64>,
     /// Same work, but each thread has a pipe of its own.
     #[arg(long)]
     healthy: bool,
@@ -49,9 +52,9 @@ fn provide(slow: &Slow, hold: Duration) -> std::io::Result<()> {
 
 /// Writes the memory to the pipe and empties the pipe.
 #[inline(never)]
-fn write_slowly(pipe: &Pipe, slow: &Slow, end: Instant, truth: &mut ThreadTruth) -> std::io::Result<()> {
+fn write_slowly(pipe: &Pipe, slow: &Slow, over: impl Fn() -> bool, truth: &mut ThreadTruth) -> std::io::Result<()> {
     let (mut buffer, mut rounds, mut held) = (vec![0; PAGE_BYTES], 0_u64, Duration::ZERO);
-    while Instant::now() < end {
+    while !over() {
         slow.0.take_away()?;
         let started = Instant::now();
         slow.0.write_to(pipe.1.as_fd())?;
@@ -66,10 +69,10 @@ fn write_slowly(pipe: &Pipe, slow: &Slow, end: Instant, truth: &mut ThreadTruth)
 
 /// Asks how much is in the pipe.
 #[inline(never)]
-fn ask(pipe: &Pipe, end: Instant, truth: &mut ThreadTruth) -> std::io::Result<()> {
+fn ask(pipe: &Pipe, end: Instant, most: Option<u64>, truth: &mut ThreadTruth) -> std::io::Result<()> {
     let (mut waited, mut in_calls, mut longest, mut calls) =
         (sys::Waited::default(), Duration::ZERO, Duration::ZERO, 0_u64);
-    while Instant::now() < end {
+    while most.map_or_else(|| Instant::now() < end, |most| calls < most) {
         let asked = Instant::now();
         waited.in_call(|| sys::bytes_in_pipe(pipe.0.as_fd()))?;
         let took = asked.elapsed();
@@ -97,23 +100,29 @@ impl roles::Options for Options {
         let shared = pipe()?;
         let page = Page::new().context("cannot make memory that comes slowly (userfaultfd)")?;
         let slow: Slow = Arc::new((page, AtomicBool::new(false)));
-        let (end, hold) = (Instant::now() + self.duration, self.hold);
+        let (end, hold, most) = (Instant::now() + self.duration, self.hold, self.calls);
+        let asked_enough = Arc::new(AtomicBool::new(false));
         run.set("healthy", self.healthy);
         let provided = slow.clone();
         let mut workers = vec![run.spawn("provider", move |truth| note(provide(&provided, hold), truth))?];
         let pipe_of_hog = shared.clone();
+        let enough = asked_enough.clone();
         let hog = run.spawn("hog", move |truth| {
-            let result = write_slowly(&pipe_of_hog, &slow, end, truth);
+            let over = || if most.is_some() { enough.load(Ordering::Acquire) } else { Instant::now() >= end };
+            let result = write_slowly(&pipe_of_hog, &slow, over, truth);
             slow.1.store(true, Ordering::Release);
             note(result, truth);
         })?;
         run.set("hog_tid", hog.tid());
         workers.push(hog);
+        let mut askers = Vec::new();
         for _ in 0..self.threads {
             let asked = if self.healthy { pipe()? } else { shared.clone() };
-            workers.push(run.spawn("asker", move |truth| note(ask(&asked, end, truth), truth))?);
+            askers.push(run.spawn("asker", move |truth| note(ask(&asked, end, most, truth), truth))?);
         }
         run.ready(&workers);
+        run.join(askers)?;
+        asked_enough.store(true, Ordering::Release);
         run.join(workers)
     }
 }

@@ -13,6 +13,9 @@ pub struct Options {
     cgroup: PathBuf,
     #[arg(long, value_parser = roles::duration, default_value = "3s")]
     duration: Duration,
+    /// It ends once it has computed for so long, however long that takes.
+    #[arg(long, value_parser = roles::duration)]
+    work: Option<Duration>,
     /// Part of each 20 ms in which it computes.
     #[arg(long, default_value_t = 1.0)]
     busy: f64,
@@ -35,10 +38,14 @@ impl roles::Options for Options {
             anyhow::ensure!(sys::pin(cpu), "cannot bind to CPU {cpu}");
             run.set("cpu", cpu);
         }
-        let (duration, busy) = (self.duration, self.busy);
+        let (duration, busy, work) = (self.duration, self.busy, self.work);
         let mut workers = Vec::new();
         for _ in 0..self.threads {
             workers.push(run.spawn("computer", move |_| {
+                if let Some(work) = work {
+                    sys::compute_cpu(work);
+                    return;
+                }
                 if busy >= 1.0 {
                     sys::compute(duration);
                     return;
