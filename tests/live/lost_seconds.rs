@@ -198,11 +198,11 @@ fn two_cpus() -> bool {
 #[test]
 fn each_rule_has_a_pair_or_a_reason_why_not() {
     let report = Tracer::run(shell("true")).go().expect_code(0).report();
-    let known = |class: &str| {
-        WITH_A_PAIR.contains(&class) || WITHOUT_A_PAIR.iter().any(|(without, _)| *without == class)
-    };
+    let known =
+        |class: &str| WITH_A_PAIR.contains(&class) || WITHOUT_A_PAIR.iter().any(|(without, _)| *without == class);
     let rules = harness::list(&report.0, "rules");
-    let missing: Vec<&str> = rules.iter().filter_map(|rule| rule["class"].as_str()).filter(|class| !known(class)).collect();
+    let missing: Vec<&str> =
+        rules.iter().filter_map(|rule| rule["class"].as_str()).filter(|class| !known(class)).collect();
     assert!(missing.is_empty(), "no pair: {missing:?}");
 }
 
@@ -297,7 +297,7 @@ fn messages_through_a_pipe_bound_what_shared_memory_saves() {
 #[test]
 fn one_arena_bounds_what_many_save() {
     if two_cpus() {
-        let run = "arena --threads 6 --allocations 800000";
+        let run = "arena --threads 6 --allocations 1200000";
         Pair::of("allocator-contention", run, &format!("{run} --healthy")).measure().assert_bound();
     }
 }

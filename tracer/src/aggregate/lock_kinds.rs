@@ -138,6 +138,12 @@ fn by_functions<'a>(names: impl Iterator<Item = &'a str>) -> Option<&'static str
     None
 }
 
+/// Whether a native function is the C library's allocator.
+pub(super) fn allocates(name: &str) -> bool {
+    let name = public_name(name);
+    is_allocator(name) || ALLOCATOR.contains(&name)
+}
+
 /// The allocator's names are words that other functions begin with.
 fn is_allocator(name: &str) -> bool {
     let end = name.find(['.', '@']).unwrap_or(name.len());

@@ -7,10 +7,10 @@
 
 use std::collections::BTreeMap;
 
-use super::thresholds::{at_most_s, REPORTED_SHARE, is_reported, severity, speedup_bound};
+use super::thresholds::{REPORTED_SHARE, at_most_s, is_reported, severity, speedup_bound};
 use super::{Claim, Facts, Outcome, Rule, confidence, evidence, functions, parties};
 use crate::model::report::{Evidence, Finding, FunctionTime, Futex, Report, Subject, Waiter};
-use crate::model::stacks::FUTEX;
+use crate::model::stacks::{ALLOCATOR, FUTEX};
 use crate::model::units::{count, duration, percent};
 
 /// See the file's head.
@@ -77,7 +77,8 @@ fn claim(report: &Report, arenas: &[(usize, &Futex)]) -> Option<Claim> {
     let longest = ranked.first()?;
     let (row, waiter) = longest.row.as_ref()?;
     let path = on_path(report, arenas);
-    let lost_s = path.as_ref().map_or(longest.total_s, |path| path.s);
+    let lost_s = path.as_ref().map_or(longest.total_s, |path| path.reported);
+    let at_most_s = path.as_ref().map_or(lost_s, |path| path.s.min(wall_s));
     let waits: u64 = arenas.iter().map(|(_, futex)| futex.waits).sum();
     let all_s: f64 = arenas.iter().map(|(_, futex)| futex.total_s).sum();
     let max_s = arenas.iter().map(|(_, futex)| futex.max_s).fold(0.0, f64::max);
@@ -105,9 +106,9 @@ fn claim(report: &Report, arenas: &[(usize, &Futex)]) -> Option<Claim> {
             duration(all_s),
             parties::named("thread", waiter.thread.as_deref(), waiter.tid),
         ),
-        lost_s: Some(lost_s),
-        share_of_wall: path.as_ref().map(|path| path.s / wall_s),
-        speedup_bound: speedup_bound(lost_s, wall_s),
+        lost_s: Some(at_most_s),
+        share_of_wall: path.as_ref().map(|path| path.reported / wall_s),
+        speedup_bound: speedup_bound(at_most_s, wall_s),
         culprit: Some(culprit),
         victims: ranked.iter().take(MAX_VICTIMS).filter_map(|of| Some(parties::waiter(report, first, of.row.as_ref()?.1))).collect(),
         evidence: numbers(report, (*index, first), (row, waiter), path.as_ref()),
@@ -116,7 +117,7 @@ fn claim(report: &Report, arenas: &[(usize, &Futex)]) -> Option<Claim> {
              serve (larger than 1 KiB, or many of one size) wait for each other.{}",
             count(waited.len() as u64, "thread"),
             count(arenas.len() as u64, "arena"),
-            if path.is_some() { " The seconds lost are those of the critical path, with what it takes to sleep and to wake." } else { "" }
+            if path.is_some() { " The seconds lost are those of the critical path, with what it takes to sleep and to wake, and all computing in the allocator, some of which stays: a bound." } else { "" }
         ),
         fix: "Let there be more arenas (`MALLOC_ARENA_MAX` up, or not set at all), use an allocator with caches for each thread (jemalloc, \
               tcmalloc, mimalloc by LD_PRELOAD), or allocate less: reuse buffers, allocate once for many small objects."
@@ -133,26 +134,35 @@ fn claim(report: &Report, arenas: &[(usize, &Futex)]) -> Option<Claim> {
 struct OnPath {
     /// With what follows.
     s: f64,
+    /// The waits and the queueing alone: what counts for whether it is reported.
+    reported: f64,
     /// Of it, waiting for a CPU after these waits, and where the report holds the longest.
     queued: Option<(usize, f64)>,
-    /// Of it, computing in the kernel to sleep and to wake, at most; and where the report holds the most.
-    futex: Option<(usize, f64)>,
+    /// Of it, computing in the allocator, and in the kernel to sleep and to wake, at most; and where the report holds the most of each.
+    computing: [Option<(usize, f64)>; 2],
     /// The longest, for the evidence.
     first: (usize, f64),
 }
 
 impl OnPath {
-    /// Each wait and each wake-up is a system call; the process's own are shared out by the number of waits.
-    fn add_futex_calls(&mut self, report: &Report, pid: u32, arenas: &[(usize, &Futex)]) {
-        let phases = report.critical_path.iter().flat_map(|path| &path.phases).enumerate();
-        let ours = || phases.clone().filter(|(_, phase)| phase.what.phase == FUTEX && phase.whose.pid == Some(pid));
-        let (mut s, mut samples) = (0.0, 0);
-        ours().for_each(|(_, phase)| (s, samples) = (s + phase.what.s, samples + phase.what.samples));
+    /// Each wait and each wake-up is a system call; the process's own are shared out by the number of waits. And whoever takes the lock
+    /// finds the arena's memory in another CPU's cache.
+    fn add_computing(&mut self, report: &Report, pid: u32, arenas: &[(usize, &Futex)]) {
         let all = report.locks.iter().flat_map(|locks| &locks.futexes).filter(|futex| futex.pid == pid);
         let all: u64 = all.map(|futex| futex.waits).sum();
         let of_arenas: u64 = arenas.iter().map(|(_, futex)| futex.waits).sum();
-        self.s += at_most_s(s, samples) * of_arenas as f64 / all.max(1) as f64;
-        self.futex = ours().map(|(index, phase)| (index, phase.what.s)).reduce(|a, b| if b.1 > a.1 { b } else { a });
+        let shares = [(FUTEX, of_arenas as f64 / all.max(1) as f64), (ALLOCATOR, 1.0)];
+        for ((name, share), most) in shares.into_iter().zip(&mut self.computing) {
+            let (mut s, mut samples) = (0.0, 0);
+            let phases = report.critical_path.iter().flat_map(|path| &path.phases).enumerate();
+            for (index, phase) in phases.filter(|(_, phase)| phase.what.phase == name && phase.whose.pid == Some(pid)) {
+                (s, samples) = (s + phase.what.s, samples + phase.what.samples);
+                if phase.what.s > most.map_or(0.0, |(_, s)| s) {
+                    *most = Some((index, phase.what.s));
+                }
+            }
+            self.s += share * at_most_s(s, samples);
+        }
     }
 }
 
@@ -160,7 +170,13 @@ fn on_path(report: &Report, arenas: &[(usize, &Futex)]) -> Option<OnPath> {
     let ours = arenas.iter().filter_map(|(_, futex)| parties::on_path(report, futex.pid, &futex.address));
     let mut found: Option<OnPath> = None;
     for (index, wait) in ours {
-        let sum = found.get_or_insert(OnPath { s: 0.0, queued: None, futex: None, first: (index, wait.s) });
+        let sum = found.get_or_insert(OnPath {
+            s: 0.0,
+            reported: 0.0,
+            queued: None,
+            computing: [None; 2],
+            first: (index, wait.s),
+        });
         sum.s += wait.s + wait.queued_s;
         if wait.queued_s > sum.queued.map_or(0.0, |(_, queued_s)| queued_s) {
             sum.queued = Some((index, wait.queued_s));
@@ -170,9 +186,10 @@ fn on_path(report: &Report, arenas: &[(usize, &Futex)]) -> Option<OnPath> {
         }
     }
     if let (Some(sum), Some((_, first))) = (&mut found, arenas.first()) {
-        sum.add_futex_calls(report, first.pid, arenas);
+        sum.reported = sum.s;
+        sum.add_computing(report, first.pid, arenas);
     }
-    found.filter(|path| path.s >= REPORTED_SHARE * report.window.duration_s)
+    found.filter(|path| path.reported >= REPORTED_SHARE * report.window.duration_s)
 }
 
 /// The function in which most time went, over all threads.
@@ -212,9 +229,12 @@ fn numbers(
         let source = format!("/critical_path/waits/{index}/queued_s");
         evidence("of the critical path, waiting for a CPU after these waits", s, "s", source, None)
     }));
-    rows.extend(path.and_then(|path| path.futex).map(|(index, s)| {
-        let source = format!("/critical_path/phases/{index}/s");
-        evidence("of the critical path, computing of one thread in futex calls, by samples", s, "s", source, None)
+    let what = ["in futex calls", "in the allocator"];
+    let computing = path.iter().flat_map(|path| what.iter().zip(&path.computing));
+    rows.extend(computing.filter_map(|(what, most)| {
+        let (index, s) = (*most)?;
+        let metric = format!("of the critical path, computing of one thread {what}, by samples");
+        Some(evidence(&metric, s, "s", format!("/critical_path/phases/{index}/s"), None))
     }));
     rows
 }

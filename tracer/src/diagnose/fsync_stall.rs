@@ -1,7 +1,7 @@
 //! `fsync-stall`: a thread waits until what it wrote is on the disk, again and again, and the run waits with it. Calls in the
 //! background that nothing waits for are observed only. Which device was slow, and how much was flushed, is not known here.
 
-use super::thresholds::{at_most_s, REPORTED_SHARE, is_reported, severity, speedup_bound};
+use super::thresholds::{REPORTED_SHARE, at_most_s, is_reported, severity, speedup_bound};
 use super::{Claim, Facts, Outcome, Rule, confidence, evidence, functions, named, parties, subject, threads};
 use crate::model::critical_path::{CriticalPath, PathPart};
 use crate::model::report::{Finding, Report, Subject, Wait};
@@ -192,7 +192,7 @@ impl<'a> OnPath<'a> {
         let total_s = waiting_s + computing.iter().chain(&queued).map(|(_, s)| s).sum::<f64>();
         let computed_s = computing.iter().map(|(_, s)| s).sum();
         let samples = phases().map(|(_, phase)| phase.what.samples).sum();
-        let at_most_s = total_s - computed_s + at_most_s(computed_s, samples);
+        let at_most_s = (total_s - computed_s + at_most_s(computed_s, samples)).min(path.total_s.max(total_s));
         let pieces = parts().map(|(_, part)| part.pieces).sum();
         (total_s >= LEAST_S).then_some(OnPath {
             part,

@@ -8,7 +8,7 @@
 
 use super::thresholds::{REPORTED_SHARE, is_reported, severity, speedup_bound};
 use super::{Claim, Facts, Outcome, Rule, confidence, evidence, functions, parties};
-use crate::model::critical_path::{CriticalPath, OwnWait, PathOf, PathPart};
+use crate::model::critical_path::{CriticalPath, OwnWait, PathOf, PathPart, PathWait};
 use crate::model::report::{Evidence, Finding, Report, Subject};
 use crate::model::units::{count, duration, percent};
 
@@ -204,6 +204,10 @@ impl<'a> Case<'a> {
         let wall_s = report.window.duration_s;
         let own = if self.most_s * 2.0 >= self.lost_s { PRODUCER_SEEN } else { PRODUCER_SPREAD };
         let (who, did) = (producer(self.most), doing(self.most));
+        let queued: Vec<(f64, Evidence)> = self.queued(report).collect();
+        let at_most_s = self.lost_s + queued.iter().map(|(s, _)| s).sum::<f64>();
+        let mut evidence = self.evidence(wall_s);
+        evidence.extend(queued.into_iter().take(2).map(|(_, queued)| queued));
         let finding = Finding {
             class: InputStarvation.class().to_owned(),
             rank: 0,
@@ -218,12 +222,12 @@ impl<'a> Case<'a> {
                 self.queue(),
                 percent(self.most_s / self.lost_s),
             ),
-            lost_s: Some(self.lost_s),
+            lost_s: Some(at_most_s),
             share_of_wall: (self.path.total_s > 0.0).then(|| self.lost_s / self.path.total_s),
-            speedup_bound: speedup_bound(self.lost_s, wall_s),
+            speedup_bound: speedup_bound(at_most_s, wall_s),
             culprit: Some(self.culprit(report)),
             victims: vec![self.victim(report)],
-            evidence: self.evidence(wall_s),
+            evidence,
             hypothesis: format!(
                 "The main thread takes things from a queue faster than they are put in. The wait itself is no cause: the seconds lost \
                  are those of the critical path in which the producers did what the wait was ended by; {who} mostly {did}."
@@ -232,12 +236,22 @@ impl<'a> Case<'a> {
             experiment: format!(
                 "Run the same work on input that is made beforehand (in memory, no {did_what}): the wall time must fall by at most {}. \
                  Then with the fix: the wait at the queue must fall, and the wall time with it.",
-                duration(self.lost_s),
+                duration(at_most_s),
                 did_what = if self.most.state == "timer" { "sleep" } else { "decoding" },
             ),
             consequences: Vec::new(),
         };
         Claim { finding, reported: is_reported(self.lost_s, wall_s, self.waits, self.max_s) }
+    }
+
+    /// For how long the consumer then queued for a CPU.
+    fn queued<'b>(&'b self, report: &'b Report) -> impl Iterator<Item = (f64, Evidence)> + 'b {
+        let queues = self.queues.iter().map(|queue| queue.wait);
+        let waited = move |wait: &PathWait| {
+            let mut queues = queues.clone();
+            wait.object.is_some() && queues.any(|own| (&own.state, &own.object) == (&wait.state, &wait.object))
+        };
+        parties::queued_after(report, waited)
     }
 
     fn consumer(&self) -> String {

@@ -7,7 +7,7 @@
 
 use std::collections::BTreeSet;
 
-use super::thresholds::{at_most_s, REPORTED_SHARE, is_reported, severity, speedup_bound};
+use super::thresholds::{REPORTED_SHARE, at_most_s, is_reported, severity, speedup_bound};
 use super::{Claim, Facts, Outcome, Rule, confidence, evidence, functions, parties};
 use crate::model::critical_path::{CriticalPath, PathPart, PathPhase};
 use crate::model::objects::{Object, ObjectEnd};
@@ -201,6 +201,7 @@ impl<'a> Moving<'a> {
 
     fn claim(&self, report: &Report, link: Link<'_>) -> Claim {
         let (wall_s, lost_s, at_most_s) = (report.window.duration_s, self.lost_s(), self.at_most_s());
+        let at_most_s = at_most_s.min(wall_s.max(lost_s));
         let own = if link.object.bytes.is_some() { COUNTED } else { NOT_COUNTED };
         let of = &self.path.of;
         let finding = Finding {

@@ -165,26 +165,32 @@ impl<'a> Case<'a> {
         if lost_s < LEAST_S {
             return None;
         }
+        let pid = Some(self.row.pid);
+        let after = parties::queued_after(self.report, move |wait| wait.state == "kernel_lock" && wait.pid == pid);
+        let after: Vec<(f64, Evidence)> = after.collect();
+        let at_most_s = lost_s + after.iter().map(|(s, _)| s).sum::<f64>();
         let doing = self.owners.first().and_then(|owner| self.doing(owner));
+        let mut evidence = self.evidence(waiter, source, doing.as_ref());
+        evidence.extend(after.into_iter().take(2).map(|(_, queued)| queued));
         let finding = Finding {
             class: self.class.to_owned(),
             rank: 0,
             severity: severity(lost_s, wall_s),
             confidence: self.confidence(),
             summary: self.summary(waiter, lost_s, wall_s),
-            lost_s: Some(lost_s),
+            lost_s: Some(at_most_s),
             share_of_wall: None,
-            speedup_bound: speedup_bound(lost_s, wall_s),
+            speedup_bound: speedup_bound(at_most_s, wall_s),
             culprit: self.culprit(doing.as_ref()),
             victims: self.waiters.iter().take(MAX_VICTIMS).map(|(waiter, _)| self.victim(waiter)).collect(),
-            evidence: self.evidence(waiter, source, doing.as_ref()),
+            evidence,
             hypothesis: self.hypothesis(doing.as_ref()),
             fix: self.fix(),
             experiment: format!(
                 "Run it with the fix, or once without the work of {}: the time in the state kernel_lock must fall, and the wall time \
                  with it, by at most {}.",
                 self.holder().unwrap_or_else(|| "the thread that holds the lock".to_owned()),
-                duration(lost_s)
+                duration(at_most_s)
             ),
             consequences: Vec::new(),
         };

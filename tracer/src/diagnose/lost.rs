@@ -2,8 +2,8 @@
 //! of the thread that lost most. Used by the rules on memory.
 
 use super::evidence;
-use super::thresholds::at_most_s;
 use super::threads;
+use super::thresholds::at_most_s;
 use crate::model::report::{Evidence, Report, Thread};
 use crate::model::stacks::Phase;
 
@@ -29,6 +29,8 @@ pub(super) struct Lost {
     /// Of it computing, as samples tell, and how many those are.
     sampled_s: f64,
     samples: u64,
+    /// For how long was looked.
+    wall_s: f64,
     /// In how many pieces, samples included.
     pub pieces: u64,
     /// The longest wait; 0: not told.
@@ -54,9 +56,9 @@ impl Lost {
         self.samples += phase.samples;
     }
 
-    /// What was lost at most: an estimate from samples may be too small.
+    /// What was lost at most: an estimate from samples may be too small. Not more than the run.
     pub fn at_most_s(&self) -> f64 {
-        self.s - self.sampled_s + at_most_s(self.sampled_s, self.samples)
+        (self.s - self.sampled_s + at_most_s(self.sampled_s, self.samples)).min(self.s.max(self.wall_s))
     }
 
     /// The kernel's own account of a thread instead of what samples say.
@@ -96,7 +98,9 @@ pub(super) fn lost(
     waits: impl Fn(&Waiting<'_>) -> bool,
     phases: impl Fn(&str, Option<u32>) -> bool,
 ) -> Lost {
-    if report.critical_path.is_some() { on_path(report, waits, phases) } else { of_threads(report, waits, phases) }
+    let found =
+        if report.critical_path.is_some() { on_path(report, waits, phases) } else { of_threads(report, waits, phases) };
+    Lost { wall_s: report.window.duration_s, ..found }
 }
 
 fn on_path(report: &Report, waits: impl Fn(&Waiting<'_>) -> bool, phases: impl Fn(&str, Option<u32>) -> bool) -> Lost {

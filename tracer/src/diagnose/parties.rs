@@ -1,9 +1,9 @@
 //! Who a finding is about: threads, processes and the locks between them, found in the report and named. What they did is `functions`'s.
 
 use super::thresholds::REPORTED_SHARE;
-use super::{functions, subject, threads};
+use super::{evidence, functions, subject, threads};
 use crate::model::critical_path::PathWait;
-use crate::model::report::{Futex, Report, Subject, Thread, Waiter};
+use crate::model::report::{Evidence, Futex, Report, Subject, Thread, Waiter};
 
 /// The row of a thread, and its position.
 pub(super) fn row(report: &Report, pid: Option<u32>, tid: u32) -> Option<(usize, &Thread)> {
@@ -47,6 +47,18 @@ pub(super) fn on_path<'a>(report: &'a Report, pid: u32, address: &str) -> Option
     let ours =
         |wait: &PathWait| wait.state == "futex" && wait.pid == Some(pid) && wait.object.as_deref() == Some(address);
     report.critical_path.as_ref()?.waits.iter().enumerate().find(|(_, wait)| ours(wait))
+}
+
+/// Waits on the path after which threads queued for a CPU that they would not have left: for how long, and where the report holds it.
+pub(super) fn queued_after<'a>(
+    report: &'a Report,
+    of: impl Fn(&PathWait) -> bool + 'a,
+) -> impl Iterator<Item = (f64, Evidence)> + 'a {
+    let waits = report.critical_path.iter().flat_map(|path| &path.waits).enumerate();
+    waits.filter(move |(_, wait)| wait.queued_s > 0.0 && of(wait)).map(|(index, wait)| {
+        let source = format!("/critical_path/waits/{index}/queued_s");
+        (wait.queued_s, evidence("waiting for a CPU after these waits", wait.queued_s, "s", source, None))
+    })
 }
 
 /// The same; none where it is under the reporting threshold there.

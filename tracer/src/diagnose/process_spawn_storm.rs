@@ -6,7 +6,7 @@
 
 use super::thresholds::{REPORTED_SHARE, is_reported, severity, speedup_bound};
 use super::{Claim, Facts, Outcome, Rule, confidence, evidence, functions, parties};
-use crate::model::critical_path::{PathShortLived, PathWait};
+use crate::model::critical_path::PathShortLived;
 use crate::model::report::{Evidence, Finding, FunctionTime, Process, Report, Spawned, Subject, Thread};
 use crate::model::units::{count, duration, grouped, percent};
 
@@ -93,14 +93,13 @@ impl Storm<'_> {
         }
         // Forking is the parent's own time: on the path as far as the parent is.
         let children_s = self.on_path().map_or(0.0, |(_, row)| row.s);
-        let queued_s: f64 = self.queued().map(|(_, wait)| wait.queued_s).sum();
+        let queued_s: f64 = self.queued().map(|(s, _)| s).sum();
         if children_s > 0.0 { children_s + self.forking_s() + queued_s } else { 0.0 }
     }
 
     /// Waits for children on the path, after which it queued for a CPU: it would not have left it.
-    fn queued(&self) -> impl Iterator<Item = (usize, &PathWait)> {
-        let waits = self.report.critical_path.iter().flat_map(|path| &path.waits).enumerate();
-        waits.filter(|(_, wait)| wait.state == "child" && wait.pid == Some(self.process.pid) && wait.queued_s > 0.0)
+    fn queued(&self) -> impl Iterator<Item = (f64, Evidence)> {
+        parties::queued_after(self.report, |wait| wait.state == "child" && wait.pid == Some(self.process.pid))
     }
 
     fn forking_s(&self) -> f64 {
@@ -218,10 +217,7 @@ impl Storm<'_> {
         } else if let Some((source, waited_s)) = self.waited().filter(|_| self.report.critical_path.is_none()) {
             facts.push(evidence("the longest wait for children", waited_s, "s", source, Some(("wall time", wall_s))));
         }
-        for (index, wait) in self.queued().take(2) {
-            let source = format!("/critical_path/waits/{index}/queued_s");
-            facts.push(evidence("waiting for a CPU after waits for children", wait.queued_s, "s", source, None));
-        }
+        facts.extend(self.queued().take(2).map(|(_, queued)| queued));
         facts.push(evidence("processes that it started", spawned.started as f64, "1", at("started"), None));
         let started = Some(("processes that it started", spawned.started as f64));
         facts.push(evidence(

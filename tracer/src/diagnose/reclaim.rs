@@ -209,7 +209,11 @@ fn claim(facts: &Facts<'_>, kind: &Kind, stalls: &[(usize, &Stall)], lost: &Lost
         evidence: list,
         hypothesis: format!("{} {}", kind.hypothesis, lost.whose()),
         fix: kind.fix.to_owned(),
-        experiment: format!("{}, and the wall time must fall, by at most {}.", kind.experiment, duration(lost.at_most_s())),
+        experiment: format!(
+            "{}, and the wall time must fall, by at most {}.",
+            kind.experiment,
+            duration(lost.at_most_s())
+        ),
         consequences: Vec::new(),
     };
     let events = stalls.iter().map(|(_, stall)| stall.count).sum();

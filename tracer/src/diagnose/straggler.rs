@@ -6,7 +6,8 @@
 //! interpreter's lock, a CPU) has rules of its own, which come first.
 
 use super::thresholds::{REPORTED_SHARE, is_reported, severity, speedup_bound};
-use super::{Claim, Facts, Outcome, Rule, confidence, evidence, functions, named, state_s, subject, threads};
+use super::{Claim, Facts, Outcome, Rule, confidence, evidence, functions, named, parties, state_s, subject, threads};
+use crate::model::critical_path::PathWait;
 use crate::model::report::{Evidence, Finding, Report, Thread, Wait};
 use crate::model::units::{count, duration, grouped, percent};
 
@@ -144,8 +145,10 @@ fn same_work(a: &Thread, b: &Thread) -> bool {
 
 fn claim(report: &Report, found: &Found<'_>) -> Claim {
     let (_, straggler) = found.straggler;
-    let (wall_s, lost_s) = (report.window.duration_s, found.mean_s);
+    let wall_s = report.window.duration_s;
     let first = found.waiters.first();
+    let queued: Vec<(f64, Evidence)> = queued(report, found).collect();
+    let lost_s = (found.mean_s + queued.iter().map(|(s, _)| s).sum::<f64>()).min(wall_s.max(found.mean_s));
     let rounds = first.map_or(0, |waiter| waiter.wait.count);
     let object = first.and_then(|waiter| waiter.wait.object.clone());
     let doing = straggler.pid.and_then(|pid| {
@@ -159,9 +162,10 @@ fn claim(report: &Report, found: &Found<'_>) -> Claim {
         let verb = if doing.waited { "waited" } else { "computed" };
         Some(format!(", which meanwhile {verb} mostly in {}", functions::words(&doing.time.location)?))
     });
-    let mean_ms = duration(lost_s / rounds.max(1) as f64);
+    let mean_ms = duration(found.mean_s / rounds.max(1) as f64);
     let reported = is_reported(lost_s, wall_s, rounds, first.map_or(0.0, |waiter| waiter.wait.max_s));
     let mut facts = facts(report, found);
+    facts.extend(queued.into_iter().take(2).map(|(_, queued)| queued));
     facts.extend(doing.as_ref().and_then(|doing| {
         let metric = format!("time of the straggler in {}", functions::words(&doing.time.location)?);
         Some(evidence(&metric, doing.time.total_s, "s", doing.source.clone(), None))
@@ -175,8 +179,8 @@ fn claim(report: &Report, found: &Found<'_>) -> Claim {
             "{} of {} that do the same work waited {} each ({} of {}) for {} of process {}, {} times, {mean_ms} each time{}",
             count(found.waiters.len() as u64, "thread"),
             found.others + 1,
-            duration(lost_s),
-            percent(lost_s / wall_s),
+            duration(found.mean_s),
+            percent(found.mean_s / wall_s),
             duration(wall_s),
             named(straggler),
             straggler.pid.map_or_else(|| "?".to_owned(), |pid| pid.to_string()),
@@ -190,7 +194,7 @@ fn claim(report: &Report, found: &Found<'_>) -> Claim {
         victims: found.waiters.iter().take(MAX_VICTIMS).map(|waiter| subject(waiter.thread)).collect(),
         evidence: facts,
         hypothesis: "Threads that meet after each step take as long as the last of them; here that is one and the same most of the time. The \
-                     seconds lost are the mean of what the others waited for it."
+                     seconds lost are the mean of what the others waited for it, and then for a CPU."
             .to_owned(),
         fix: "Find what this one does and the others do not (its data, its disk, its CPU, its neighbours), or divide the work so that all \
               take as long."
@@ -204,6 +208,15 @@ fn claim(report: &Report, found: &Found<'_>) -> Claim {
         consequences: Vec::new(),
     };
     Claim { finding, reported }
+}
+
+/// Time on the path for which those that had waited then queued for a CPU.
+fn queued<'a>(report: &'a Report, found: &'a Found<'a>) -> impl Iterator<Item = (f64, Evidence)> + 'a {
+    let of_waiter = |wait: &PathWait, waiter: &Waiter<'_>| {
+        let same = (&wait.state, &wait.object) == (&waiter.wait.state, &waiter.wait.object);
+        same && wait.pid == waiter.thread.pid
+    };
+    parties::queued_after(report, move |wait| found.waiters.iter().any(|waiter| of_waiter(wait, waiter)))
 }
 
 fn facts(report: &Report, found: &Found<'_>) -> Vec<Evidence> {

@@ -221,7 +221,8 @@ fn time_below_the_collector_is_a_finding_that_names_the_function_that_started_it
     let [phase] = &path.phases[..] else { panic!("one thread collects: {:?}", path.phases) };
     assert_eq!((phase.what.phase.as_str(), phase.what.samples, phase.whose.tid), ("python-gc", 250, Some(11)));
     assert!((phase.what.s - 2.0).abs() < 0.05, "half of what it computed while main waited: {phase:?}");
-    assert_eq!(finding.lost_s, Some(phase.what.s));
+    let lost_s = finding.lost_s.expect("seconds");
+    assert!((1.05 * phase.what.s..1.15 * phase.what.s).contains(&lost_s), "at most, by 250 samples: {finding:?}");
     assert_eq!(finding.consequences, ["gil-contention"], "the lock is held meanwhile");
 }
 

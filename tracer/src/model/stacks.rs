@@ -330,6 +330,9 @@ pub const UNMAP: &str = "unmap";
 /// the waiting.
 pub const FUTEX: &str = "futex";
 
+/// [`Phase::phase`] of time below the C library's malloc and free, the kernel's part of it aside.
+pub const ALLOCATOR: &str = "allocator";
+
 /// [`Phase::phase`] of time in the kernel below reads and writes of pipes and unix sockets.
 pub const IPC_COPY: &str = "ipc-copy";
 

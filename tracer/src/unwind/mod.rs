@@ -148,7 +148,9 @@ impl Unwinder {
             return outcome(StackEnd::Unreadable);
         }
         let table = snapshot.arch.table();
-        let steps_left = MAX_STEPS;
+        // Nothing here unwinds 32-bit code. What its one frame is called must not decide how it ends.
+        let compat = snapshot.flags & raw_flags::COMPAT != 0;
+        let steps_left = if compat { 1 } else { MAX_STEPS };
         self.memory.executor.left_bytes = MAX_EXECUTED_BYTES;
         let mut walk = Walk { snapshot, space, table, memory: &mut self.memory, last: None, steps_left };
         let mut state = State::first(snapshot, table);
@@ -172,8 +174,11 @@ impl Unwinder {
                 rescued: false,
             });
         }
-        let compat = snapshot.flags & raw_flags::COMPAT != 0;
-        if is_gap && !compat && walk.rescue(&state, frames, 0) {
+        if compat {
+            frames.truncate(1);
+            return Outcome { unknown_address, ..outcome(StackEnd::NoUnwindInfo) };
+        }
+        if is_gap && walk.rescue(&state, frames, 0) {
             return Outcome { rescued: true, unknown_address, ..outcome(StackEnd::Whole) };
         }
         let end = match stop {

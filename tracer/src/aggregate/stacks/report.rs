@@ -8,12 +8,13 @@ use super::phases::{Phases, is_packing, of_kernel};
 use super::quality::{end, no_stack};
 use super::spin::{Spun, spinning};
 use super::{Stacks, Tally};
+use crate::aggregate::lock_kinds::allocates;
 use crate::model::meta::FrameKind;
 use crate::model::profile::{Activity, ESTIMATOR, Entry, NoStack, Profile, Text};
 use crate::model::report::seconds;
 use crate::model::stacks::{
-    AtAttach, CpuFunction, FunctionTime, IPC_PACK, Location, PAGE_FAULT, PYTHON_GC, Phase, ShownFrame, ShownStack,
-    SpunFunction, Stacks as Section, UNMAP, WaitFunction, Whose,
+    ALLOCATOR, AtAttach, CpuFunction, FunctionTime, IPC_PACK, Location, PAGE_FAULT, PYTHON_GC, Phase, ShownFrame,
+    ShownStack, SpunFunction, Stacks as Section, UNMAP, WaitFunction, Whose,
 };
 
 const MAX_FUNCTIONS: usize = 16;
@@ -107,9 +108,12 @@ impl<'a> Named<'a> {
                 return Some(PYTHON_GC);
             }
             let functions = sites.in_stack(index).filter_map(|(_, site)| kernel(site));
+            let natives = || sites.in_stack(index).filter_map(|(_, site)| sites.functions.get(site.function));
+            let allocating = || natives().any(|known| known.kind == FrameKind::Native && allocates(&known.label));
             match of_kernel(functions.map(|function| &*function.label)) {
                 // Memory that the packing touches is part of it.
                 None | Some(PAGE_FAULT | UNMAP) if packing(index) => Some(IPC_PACK),
+                None if allocating() => Some(ALLOCATOR),
                 phase => phase,
             }
         };
