@@ -99,7 +99,7 @@ fn recording_ends_when_the_target_is_gone() {
 #[test]
 fn recording_all_agrees_with_the_busiest_processes_own_accounts() {
     let (tracer, folder) = Tracer::record(&["--all", "--duration", "5s"]).start();
-    until("the tracer attaches", PATIENCE, || bpf::all_attached(tracer.pid()));
+    until("the tracer records", PATIENCE, || tracer.complained().contains("recording"));
     let own_pid = tracer.pid();
     let stolen_before_s = stolen_s();
     let programs: Vec<Background> = [1000, 1250, 1500, 1750, 2000]
@@ -155,7 +155,7 @@ fn recording_by_name_finds_programs_that_run_and_programs_that_come() {
     let (_first, early) = named.start("sleep --period 20ms --duration 30s");
     let (_other, other) = started("sleep --period 20ms --duration 30s");
     let (tracer, folder) = Tracer::record(&["--comm", &named.name, "--duration", "2s"]).start();
-    until("the tracer attaches", PATIENCE, || bpf::all_attached(tracer.pid()));
+    until("the tracer records", PATIENCE, || tracer.complained().contains("recording"));
     let (_second, late) = named.start("sleep --period 20ms --duration 30s");
     let ended = tracer.end_within(PATIENCE);
     assert_eq!(ended.code, Some(0), "{ended}");
@@ -175,7 +175,7 @@ fn recording_a_cgroup_finds_who_is_in_it_and_who_comes() {
     cgroup.add(inside.pid());
     let folder = cgroup.folder().display().to_string();
     let (tracer, files) = Tracer::record(&["--cgroup", &folder, "--duration", "2s"]).start();
-    until("the tracer attaches", PATIENCE, || bpf::all_attached(tracer.pid()));
+    until("the tracer records", PATIENCE, || tracer.complained().contains("recording"));
     let (_late, late) = started(&format!("cgroup-move --to {folder} --period 600ms"));
     let ended = tracer.end_within(PATIENCE);
     drop(inside);

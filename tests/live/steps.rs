@@ -217,3 +217,25 @@ fn a_function_that_is_never_entered_is_said_to_be() {
     assert!(traced.ended.stderr.contains("it was not entered by any traced thread"), "{}", traced.ended);
     assert_eq!(whole(&traced.report().0["critical_path"]["steps"], "entries"), 0);
 }
+
+#[test]
+fn steps_that_nobody_asked_for_are_found_by_the_wait_that_the_main_thread_comes_back_to() {
+    let traced = Tracer::run(workload("straggler --steps 40")).options(&["--family", "cpu"]).go().expect_code(0);
+    let report = traced.report();
+    let steps = steps(&report);
+    assert_eq!(text(&steps["found"], "state"), "socket_unix", "it meets the other rank: {steps}");
+    let place = text(&steps["found"]["place"], "function");
+    assert!(place.contains("straggler"), "{steps}");
+    assert!((35..=39).contains(&whole(steps, "count")), "one for each meeting but the first: {steps}");
+    let p50 = number(&steps["duration"], "p50_s");
+    assert!((0.030..0.060).contains(&p50), "5 ms of work and 30 ms late: {steps}");
+    assert!(traced.ended.stderr.contains("found by its waits in"), "{}", traced.ended.stderr);
+}
+
+#[test]
+fn a_program_without_a_rhythm_has_no_steps() {
+    for role in ["cpu --duration 400ms", "mutex --duration 400ms", "pingpong --count 20000", "steps --steps 8"] {
+        let report = Tracer::run(workload(role)).go().expect_code(0).report();
+        assert!(report.0["critical_path"]["steps"].is_null(), "{role}: {}", report.0["critical_path"]["steps"]);
+    }
+}

@@ -5,15 +5,6 @@ use std::collections::BTreeSet;
 /// Commands of bpf(2) (uapi/linux/bpf.h).
 const PROG_GET_FD_BY_ID: libc::c_long = 13;
 
-/// Programs that the tracer attaches where the kernel has everything.
-const PROGRAMS: usize = 11;
-
-/// Whether a tracer holds all its programs; the one that starts to count comes last.
-pub fn all_attached(pid: u32) -> bool {
-    let off = usize::from(std::env::var_os("TRACER_WITHOUT").is_some());
-    held_by(pid).len() >= PROGRAMS - off
-}
-
 /// Ids of the programs that a process holds, directly or by links.
 pub fn held_by(pid: u32) -> BTreeSet<u32> {
     let mut ids = BTreeSet::new();

@@ -5,6 +5,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -47,6 +48,7 @@ pub struct Background {
     lines: Receiver<String>,
     seen: String,
     stderr: Option<JoinHandle<String>>,
+    complained: Arc<Mutex<Vec<u8>>>,
     over: bool,
 }
 
@@ -79,12 +81,16 @@ impl Background {
             }
         });
         let mut stderr = child.stderr.take().expect("a pipe was asked for");
+        let complained = Arc::new(Mutex::new(Vec::new()));
+        let kept = complained.clone();
         let stderr = std::thread::spawn(move || {
-            let mut bytes = Vec::new();
-            let _ = stderr.read_to_end(&mut bytes);
-            String::from_utf8_lossy(&bytes).into_owned()
+            let mut piece = [0; 4096];
+            while let Ok(count @ 1..) = stderr.read(&mut piece) {
+                kept.lock().expect("no other holder panics").extend_from_slice(&piece[..count]);
+            }
+            String::from_utf8_lossy(&kept.lock().expect("no other holder panics")).into_owned()
         });
-        Background { child, started, lines, seen: String::new(), stderr: Some(stderr), over: false }
+        Background { child, started, lines, seen: String::new(), stderr: Some(stderr), complained, over: false }
     }
 
     /// Starts a program by its command line.
@@ -112,6 +118,11 @@ impl Background {
                 return value;
             }
         }
+    }
+
+    /// What it has complained so far.
+    pub fn complained(&self) -> String {
+        String::from_utf8_lossy(&self.complained.lock().expect("no other holder panics")).into_owned()
     }
 
     /// Sends it a signal.

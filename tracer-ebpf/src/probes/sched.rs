@@ -87,9 +87,7 @@ fn switch(state: &mut CpuState, prev: Task, next: Task, prev_state: u32, preempt
     let mut registers = None;
     if prev_tracked && let Some(slot) = filter::slot(prev_tid) {
         record.flags |= flags::PREV_TRACKED;
-        if slot.wait_ts_ns != RUNNING && slot.wait_ts_ns != 0 {
-            unseen_arrival(state, slot, prev, header, cpu);
-        }
+        unseen_arrival(state, slot, prev, header, cpu);
         let left = state::left(prev_state, preempted);
         dead = matches!(left, Left::Dead);
         slot.wait_ts_ns = if matches!(left, Left::Runnable) { u64::MAX } else { ts_ns };
@@ -147,10 +145,13 @@ fn arrives(slot: &mut Slot, task: Task, ts_ns: u64, record: &mut Switch) {
     slot.wait_ts_ns = RUNNING;
 }
 
-/// A thread leaves its CPU that was not seen to get it: the kernel does not report each switch (some 6 of 10,000 were missing where
-/// this was built, for every tool). The scheduler's own account tells for how long it ran.
+/// A thread leaves its CPU, or ends. It may not have been seen to get it: the kernel does not report each switch (some 6 of 10,000 were
+/// missing where this was built, for every tool). Then the scheduler's own account tells for how long it ran.
 #[inline(always)]
-fn unseen_arrival(state: &mut CpuState, slot: &mut Slot, task: Task, mut header: Header, cpu: u32) {
+pub(super) fn unseen_arrival(state: &mut CpuState, slot: &mut Slot, task: Task, mut header: Header, cpu: u32) {
+    if slot.wait_ts_ns == RUNNING || slot.wait_ts_ns == 0 {
+        return;
+    }
     let Some(ran_ns) = task::ran_ns(task) else { return };
     let arrived_ns = header.ts_ns.saturating_sub(ran_ns);
     header.kind = kind::ARRIVED;

@@ -15,7 +15,9 @@ use tracer_common::{
 use crate::{
     access::{config, present, probed},
     emit::{self, Lane},
-    filter, python_processes,
+    filter,
+    probes::sched::unseen_arrival,
+    python_processes,
     task::{self, Task},
 };
 
@@ -176,6 +178,7 @@ pub fn sched_process_exit(ctx: BtfTracePointContext) -> i32 {
         if config!(python) == 1 && task::process_is_over(task) {
             python_processes::forget(tgid);
         }
+        arrived_unseen(state, task, tid);
         moved(state, task);
         emit::see(state, FAMILY);
         let (header, cpu) = now(state, kind::EXIT);
@@ -187,6 +190,16 @@ pub fn sched_process_exit(ctx: BtfTracePointContext) -> i32 {
         emit::submit(state, FAMILY, cpu, Lane::Rare, &record);
     }
     0
+}
+
+/// A thread that nobody saw get its CPU: for how long it ran must be told now, since the scheduler's account begins anew before the last
+/// switch, when the thread leaves its group.
+#[inline(always)]
+fn arrived_unseen(state: &mut CpuState, task: Task, tid: u32) {
+    if let Some(slot) = filter::slot(tid) {
+        let (header, cpu) = now(state, kind::ARRIVED);
+        unseen_arrival(state, slot, task, header, cpu);
+    }
 }
 
 /// What a thread that ends has read and written, where the kernel counts that.

@@ -5,14 +5,18 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::critical_path::{PathOf, PathPart};
+use super::stacks::Location;
 
 /// Steps: the time from one entry of a function to the next one in the same thread. Each is walked as the critical path is, so its
 /// parts sum to its wall time.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Steps {
-    /// The function, as it was asked for.
+    /// The function, as it was asked for; or what begins a step, where that was found.
     pub spec: String,
+    /// Nobody asked for steps: the thread of the path comes back to this wait at a steady pace, and each time a step begins.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub found: Option<FoundSteps>,
     /// Threads that have steps.
     pub threads: u64,
     /// Those with most time in steps; at most 8.
@@ -57,6 +61,20 @@ pub struct Steps {
 
 fn is_zero(number: &u64) -> bool {
     *number == 0
+}
+
+/// A wait that a thread comes back to at a steady pace.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct FoundSteps {
+    /// What it waits in; see the thread table.
+    pub state: String,
+    /// The system call, or what tells it further.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub detail: Option<String>,
+    /// Where in its code.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub place: Option<Location>,
 }
 
 /// How a time is spread over steps; a percentile is one of the times themselves.

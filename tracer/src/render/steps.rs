@@ -29,7 +29,8 @@ pub(super) fn section(page: &mut Page, report: &Report) {
         return;
     }
     let threads = if steps.threads > 1 { format!(" of {}", count(steps.threads, "thread")) } else { String::new() };
-    page.title(&format!("Steps: {} of {}{threads}", count(steps.count, "step"), steps.spec));
+    let begins = if steps.found.is_some() { "found by" } else { "of" };
+    page.title(&format!("Steps: {} {begins} {}{threads}", count(steps.count, "step"), steps.spec));
     let spread = &steps.duration;
     if steps.count > 0 {
         page.paragraph(
@@ -42,7 +43,10 @@ pub(super) fn section(page: &mut Page, report: &Report) {
             ),
         );
         slow(page, steps);
-        table(page, steps);
+        // What nobody asked for is told in full where it makes a difference.
+        if steps.found.is_none() || steps.slow.is_some() {
+            table(page, steps);
+        }
     }
     notes(page, steps);
 }
@@ -113,8 +117,9 @@ fn table(page: &mut Page, steps: &Steps) {
 }
 
 fn notes(page: &mut Page, steps: &Steps) {
+    let first = if steps.found.is_some() { "wait" } else { "entry" };
     let mut notes = vec![format!(
-        "{} before the first entry, {} from the last one on",
+        "{} before the first {first}, {} from the last one on",
         duration(steps.before_s),
         duration(steps.after_s)
     )];

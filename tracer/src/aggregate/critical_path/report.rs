@@ -92,7 +92,7 @@ impl Aggregate {
         };
         section.kept_s =
             (complete_from_ns > life.start_ns).then(|| seconds(life.end_ns.saturating_sub(complete_from_ns)));
-        section.steps = self.steps_section(stacks);
+        section.steps = self.steps_section(serial, stacks);
         Some(section)
     }
 }

@@ -3,16 +3,17 @@
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
+use super::cycle::{self, Cycle};
 use super::history::Reader;
 use super::report::{RowKey, Writer};
 use super::step_causes::{Walked, every, mean, slow_from_ns, spread, walk_steps};
-use super::steps::{Row, Span};
+use super::steps::{Row, Span, Steps as Entries};
 use super::walk::Path;
 use crate::aggregate::Aggregate;
 use crate::aggregate::stacks::report::Named;
 use crate::model::report::seconds;
 use crate::model::stacks::FunctionTime;
-use crate::model::steps::{MoreIn, OneStep, SlowSteps, StepCause, Steps, Watched};
+use crate::model::steps::{FoundSteps, MoreIn, OneStep, SlowSteps, StepCause, Steps, Watched};
 
 const MAX_OF: usize = 8;
 const MAX_CAUSES: usize = 24;
@@ -30,10 +31,30 @@ const LEAST_OF_MORE: f64 = 0.05;
 const LEAST_STEPS: u64 = 4;
 
 impl Aggregate {
-    /// The section; none where no steps were asked for.
-    pub(super) fn steps_section(&self, stacks: Option<&Named<'_>>) -> Option<Steps> {
-        let spec = self.target.as_ref()?.step.clone()?;
-        let rows = self.steps.rows(&self.history);
+    /// The section: of the steps that were asked for, else of those that the thread of the path is found to have.
+    pub(super) fn steps_section(&self, serial: u32, stacks: Option<&Named<'_>>) -> Option<Steps> {
+        if let Some(spec) = self.target.as_ref()?.step.clone() {
+            return Some(self.told_steps(spec, &self.steps, stacks));
+        }
+        let life = self.history.life(serial)?;
+        let mut reader = Reader::new(&self.history, &self.pythons);
+        let cycle = cycle::find(&mut reader, serial, (life.start_ns, life.end_ns))?;
+        let found = self.found(&cycle, life.tgid, stacks);
+        let spec = found_words(&found);
+        Some(Steps { found: Some(found), ..self.told_steps(spec, &cycle.steps(serial), stacks) })
+    }
+
+    fn found(&self, cycle: &Cycle, tgid: u32, stacks: Option<&Named<'_>>) -> FoundSteps {
+        let places = stacks.map(|stacks| stacks.places(tgid, &[(cycle.place, 1)])).unwrap_or_default();
+        FoundSteps {
+            state: cycle.reason.state.id().to_owned(),
+            detail: self.wait_detail(cycle.reason),
+            place: places.into_iter().next().map(|time| time.location),
+        }
+    }
+
+    fn told_steps(&self, spec: String, steps: &Entries, stacks: Option<&Named<'_>>) -> Steps {
+        let rows = steps.rows(&self.history);
         let mut times: Vec<u64> = rows.values().flat_map(|row| &row.spans).map(Span::ns).collect();
         times.sort_unstable();
         let count = times.len() as u64;
@@ -42,20 +63,21 @@ impl Aggregate {
         let walked = walk_steps(&rows, (&self.history, &self.stacks.timeline, &self.pythons), from_ns);
         let reader = Reader::new(&self.history, &self.pythons);
         let over_all = |of: fn(&Row) -> u64| seconds(rows.values().map(of).fold(0, u64::saturating_add));
-        let entered_s = seconds(self.steps.last_ns.saturating_sub(self.steps.first_ns));
-        let entries = self.steps.entries();
+        let entered_s = seconds(steps.last_ns.saturating_sub(steps.first_ns));
+        let entries = steps.entries();
         let rate_hz = if entered_s > 0.0 { entries.saturating_sub(1) as f64 / entered_s } else { 0.0 };
         let told = Told { aggregate: self, stacks, reader: &reader, walked: &walked };
         let (causes, others_ns) = told.causes();
-        Some(Steps {
+        Steps {
             spec,
+            found: None,
             threads: rows.len() as u64,
             of: told.of(&rows),
             entries,
             count,
             incomplete: rows.len() as u64,
             not_walked: count.saturating_sub(walked.slow + walked.ordinary),
-            forgotten: self.steps.forgotten,
+            forgotten: steps.forgotten,
             rate_hz,
             too_fine: rate_hz > MOST_HZ,
             total_s: over_all(Row::total_ns),
@@ -67,7 +89,7 @@ impl Aggregate {
             slow: told.slow(&rows, median_ns),
             slowest: walked.longest.iter().map(|(span, path)| told.one(span, path)).collect(),
             watched: self.watched(),
-        })
+        }
     }
 
     fn watched(&self) -> Vec<Watched> {
@@ -80,6 +102,13 @@ impl Aggregate {
         };
         self.steps.watched.iter().map(row).collect()
     }
+}
+
+/// Which wait begins a step, in words.
+fn found_words(found: &FoundSteps) -> String {
+    let call = found.detail.as_deref().unwrap_or(&found.state);
+    let function = found.place.as_ref().and_then(|place| place.function.as_deref());
+    function.map_or_else(|| format!("its waits in {call}"), |function| format!("its waits in {call} in {function}"))
 }
 
 /// What the section is made of.

@@ -217,3 +217,31 @@ proptest! {
         }
     }
 }
+
+/// Twenty rounds of computing and waiting for what `state` says, each 10 ms.
+fn rounds(serial: u32, state: State) -> Made {
+    (0..20).fold(Made::new(serial, 0), |made, _| made.runs(4 * MS).waits(6 * MS, state, 7, TIMER))
+}
+
+#[test]
+fn a_wait_that_a_thread_comes_back_to_begins_its_steps() {
+    let history = history(vec![rounds(1, State::Pipe).runs(10 * MS)]);
+    let pythons = Pythons::default();
+    let cycle = super::cycle::find(&mut super::history::Reader::new(&history, &pythons), 1, (0, 210 * MS));
+    let cycle = cycle.expect("it waits every 10 ms");
+    assert_eq!((cycle.reason.state, cycle.starts_ns.len(), cycle.starts_ns[0]), (State::Pipe, 20, 4 * MS));
+    let rows = cycle.steps(1).rows(&history);
+    assert_eq!((rows[&1].spans.len(), rows[&1].spans[0].ns()), (19, 10 * MS));
+    let known = (&history, &Timeline::default(), &pythons);
+    let walked = walk_steps(&rows, known, slow_from_ns(10 * MS));
+    assert_eq!((walked.total_ns, walked.ordinary), (190 * MS, 19), "a wait belongs to the step that it begins");
+}
+
+#[test]
+fn a_thread_that_waits_for_something_else_each_time_has_no_cycle() {
+    let states = [State::Pipe, State::Futex, State::File, State::Poll, State::SocketUnix];
+    let all = states.iter().fold(Made::new(1, 0), |made, state| made.runs(4 * MS).waits(6 * MS, *state, 7, TIMER));
+    let history = history(vec![all.runs(150 * MS)]);
+    let pythons = Pythons::default();
+    assert_eq!(super::cycle::find(&mut super::history::Reader::new(&history, &pythons), 1, (0, 200 * MS)), None);
+}
