@@ -15,6 +15,14 @@ pub enum Yardstick {
     Pingpong,
     /// A program that only computes, sampled at 99 Hz: eBPF run time times rate, and the program's CPU time
     Cpu,
+    /// Two threads on two CPUs that fight for one mutex, held for about a millisecond: the slowdown
+    Locks,
+    /// A program that touches memory for the first time: nanoseconds for each page fault
+    Faults,
+    /// A Python program that computes with NumPy: the slowdown
+    Numpy,
+    /// A Python program that reads a file from the page cache: the slowdown
+    Stream,
     /// Stacks of waits: eBPF run time for each stack that was taken
     Waits,
     /// The tracer's memory with a Python program
@@ -76,6 +84,38 @@ const PINGPONG: [&str; 6] = ["--seed", "1", "pingpong", "--pinned", "--count", "
 const SHORT_PINGPONG: [&str; 6] = ["--seed", "1", "pingpong", "--pinned", "--count", "20000"];
 /// Longer than the sampling period, so that every wait's stack is due.
 const WAITS: [&str; 8] = ["--seed", "1", "sleep", "--each-cpu", "--period", "20ms", "--duration", "5s"];
+/// Two threads, each on a CPU of its own, that block for each other: the work of an item takes a millisecond.
+const LOCKS: [&str; 8] = ["--seed", "1", "items", "mutex", "--items", "800", "--loops", "1000000"];
+/// A page fault for each page of a GiB.
+const FAULTS: [&str; 5] = ["--seed", "1", "touch", "--mib", "1024"];
+/// What an ordinary program does with arrays: it makes them, computes with them and lets them go.
+const NUMPY: &str = "
+import json, time
+import numpy
+start = time.monotonic()
+random = numpy.random.default_rng(1)
+weights = random.random((400, 400))
+batches = [random.random((400, 400)) for _ in range(8)]
+total = 0.0
+for step in range(400):
+    hidden = numpy.maximum(batches[step % 8] @ weights, 0)
+    total += float((hidden / hidden.max()).sum())
+    weights = weights * 0.999 + 0.001
+print(json.dumps({'elapsed_s': time.monotonic() - start}))
+";
+/// Reads a file of 64 MiB that is in the page cache, sixty times, in pieces of 1 MiB.
+const STREAM: &str = "
+import json, tempfile, time
+with tempfile.TemporaryFile(buffering=0) as file:
+    file.write(bytes(64 << 20))
+    buffer = bytearray(1 << 20)
+    start = time.monotonic()
+    for _ in range(60):
+        file.seek(0)
+        while file.readinto(buffer):
+            pass
+print(json.dumps({'elapsed_s': time.monotonic() - start}))
+";
 /// Computes and sleeps for two seconds.
 const PYTHON: &str = "
 import json, time
@@ -109,6 +149,10 @@ impl<'a> Session<'a> {
         let rows = match yardstick {
             Yardstick::Pingpong => self.pingpong(),
             Yardstick::Cpu => self.cpu(),
+            Yardstick::Locks => self.locks(),
+            Yardstick::Faults => self.faults(),
+            Yardstick::Numpy => self.numpy(),
+            Yardstick::Stream => self.python_slowdown("reading a file from the page cache, slowdown", STREAM, 1.05),
             Yardstick::Waits => self.waits(),
             Yardstick::Python => self.python(),
             Yardstick::Idle => self.idle(),
@@ -151,6 +195,59 @@ impl<'a> Session<'a> {
             rows.push(shown("pingpong, slowdown by perf sched record", "", perf, pairs));
         }
         Ok(rows)
+    }
+
+    fn locks(&mut self) -> Result<Vec<Row>> {
+        let command = self.bench.workload(&LOCKS)?;
+        self.slowdown("lock-heavy, slowdown", &command, 1.05)
+    }
+
+    /// Pairs of a command until the limit is told.
+    fn slowdown(&self, what: &str, command: &[String], limit: f64) -> Result<Vec<Row>> {
+        let (mut rounds, mut pairs) = (Rounds::default(), FIRST_PAIRS);
+        loop {
+            self.bench.rounds(what, command, &mut rounds, pairs)?;
+            let base = elapsed(&rounds.base);
+            let slowdown = median_interval(&ratios(&traced_elapsed(&rounds.traced), &base));
+            let control = median_interval(&ratios(&elapsed(&rounds.control), &base));
+            let row = decided(what, "", slowdown, limit, control, pairs);
+            if !wants_more(&row) || pairs >= self.most_pairs {
+                return Ok(vec![row]);
+            }
+            pairs = (pairs + FIRST_PAIRS).min(self.most_pairs);
+        }
+    }
+
+    /// The touching alone is timed, by the program itself: the memory is cold or warm as the host likes, so pairs and medians.
+    fn faults(&mut self) -> Result<Vec<Row>> {
+        const LIMIT_NS: f64 = 150.0;
+        let command = self.bench.workload(&FAULTS)?;
+        // The first run has the host provide the memory.
+        self.bench.bare(&command)?;
+        let mut rounds = Rounds::default();
+        self.bench.rounds("faults", &command, &mut rounds, 2 * FIRST_PAIRS)?;
+        let faults = 1024.0 * 1024.0 * 1024.0 / 4096.0;
+        let per_fault = |more: &[f64]| -> Vec<f64> {
+            more.iter().zip(elapsed(&rounds.base)).map(|(more, base)| (more - base) * 1e9 / faults).collect()
+        };
+        let added = median_interval(&per_fault(&traced_elapsed(&rounds.traced)));
+        let bare: Vec<f64> = elapsed(&rounds.base).iter().map(|s| s * 1e9 / faults).collect();
+        let control = median_interval(&per_fault(&elapsed(&rounds.control)));
+        Ok(vec![
+            decided("page fault, added", "ns", added, LIMIT_NS, None, rounds.base.len()),
+            shown("page fault, bare", "ns", median_interval(&bare), rounds.base.len()),
+            shown("page fault, bare against itself", "ns", control, rounds.base.len()),
+        ])
+    }
+
+    fn numpy(&mut self) -> Result<Vec<Row>> {
+        anyhow::ensure!(Cmd::new("python3").args(["-c", "import numpy"]).ask().is_some(), "python3 has no NumPy here");
+        self.python_slowdown("Python with NumPy, slowdown", NUMPY, 1.02)
+    }
+
+    fn python_slowdown(&self, what: &str, program: &str, limit: f64) -> Result<Vec<Row>> {
+        let command: Vec<String> = ["python3", "-c", program].map(str::to_owned).to_vec();
+        self.slowdown(what, &command, limit)
     }
 
     /// Too small an effect for a clock: decided by what the kernel says of the programs' run time, unless the CPU time of the
