@@ -229,7 +229,8 @@ fn steps_that_nobody_asked_for_are_found_by_the_wait_that_the_main_thread_comes_
     assert!((35..=39).contains(&whole(steps, "count")), "one for each meeting but the first: {steps}");
     let p50 = number(&steps["duration"], "p50_s");
     assert!((0.030..0.060).contains(&p50), "5 ms of work and 30 ms late: {steps}");
-    assert!(traced.ended.stderr.contains("found by its waits in"), "{}", traced.ended.stderr);
+    let shown = harness::replay(&traced.capture(), &[]).ended.stdout;
+    assert!(shown.contains("found by its waits in"), "{shown}");
 }
 
 #[test]

@@ -1,9 +1,9 @@
 //! Who ended a wait: a thread, a timer or a device. A thread that was merely interrupted is never named.
 
 use crate::harness::{
-    Background, Tracer, close, list,
+    Background, Tracer, close, list, number, replay,
     report::{waits, wakers},
-    shell, trace, whole, workload, workspace,
+    shell, text, trace, whole, workload, workspace,
 };
 
 #[test]
@@ -86,4 +86,22 @@ fn switches_are_counted_as_the_kernel_counts_them() {
     let kernel = whole(&truth, "switches") as f64 + whole(&truth, "preemptions") as f64;
     close("switches", switches, kernel, 0.001, 60.0);
     close("pre-emptions", preemptions, whole(&truth, "preemptions") as f64, 0.002, 60.0);
+}
+
+#[test]
+fn the_code_that_ends_a_wait_is_named() {
+    let command = workload("items producer --items 150 --loops 100000");
+    let traced = Tracer::run(command).options(&["--family", "cpu"]).go().expect_code(0);
+    let (truth, report) = (traced.truth(), traced.report());
+    let main = report.thread(whole(&truth, "pid"));
+    let wait = list(main, "waits").iter().find(|wait| wait["state"] == "pipe").expect("it waits for items");
+    let ended = list(wait, "woken_in").first().unwrap_or_else(|| panic!("no stack of who writes: {wait}"));
+    assert_eq!(text(ended, "function"), "write_full", "what the producer writes with: {wait}");
+    let all: f64 = list(wait, "woken_in").iter().map(|time| number(time, "total_s")).sum();
+    close("the time of the waits, shared out", all, number(wait, "total_s"), 0.01, 0.001);
+    let sleep = list(report.thread(whole(&truth, "child")), "waits").iter().find(|wait| wait["state"] == "timer");
+    let sleep = sleep.expect("it sleeps before each");
+    assert!(list(sleep, "woken_in").is_empty(), "a timer has no code of the workload: {sleep}");
+    let shown = replay(&traced.capture(), &[]).ended.stdout;
+    assert!(shown.contains(") in write_full"), "{shown}");
 }

@@ -89,8 +89,10 @@ pub struct CpuState {
     pub spins: [Spin; MAX_SPINS],
     /// So many switches between threads that are not traced become records as well: a traced one waits for this CPU.
     pub strangers_left: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// The current thread ends a wait at this place, and the next program is to take its stack; 0: none is due.
+    pub due_waker: u32,
+    /// Who waits: its process in the upper half, its id in the lower.
+    pub due_wakee: u64,
 }
 
 /// A contention that has begun.
@@ -107,4 +109,4 @@ pub struct Spin {
     pub kind: u32,
 }
 
-const _: () = assert!(size_of::<CpuState>() == 64 * FAMILY_SLOTS + 72 + 16 + 24 * MAX_SPINS);
+const _: () = assert!(size_of::<CpuState>() == 64 * FAMILY_SLOTS + 72 + 24 + 24 * MAX_SPINS);

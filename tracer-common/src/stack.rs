@@ -30,6 +30,9 @@ pub mod origin {
     /// The thread touched a page that it did not have: the place is a [`crate::memory::FaultKind`], and the weight is a number of such
     /// faults.
     pub const FAULT: u8 = 4;
+    /// The thread ends another one's wait: the place is that of the wait, and the weight no time but who waited, its process in the
+    /// upper half and its id in the lower.
+    pub const WAKER: u8 = 5;
 }
 
 /// Bits of [`RawStack::flags`].

@@ -107,9 +107,36 @@ fn drawn(mean: u32) -> bool {
     (random * config!(sample_period_ns)) >> 32 < u64::from(mean) << UNIT_SHIFT
 }
 
-/// Asks for the stack, if the budget allows: time is paid in advance, and no more than a burst of it. False: it does not.
+/// Asks for the stack, if the budget allows. False: it does not.
 #[inline(always)]
 fn due(state: &mut CpuState, place: u32, stacks_before: u32, ts_ns: u64) -> bool {
+    if !pay(state, ts_ns) {
+        return false;
+    }
+    state.due_ts_ns = ts_ns;
+    state.due_again = stacks_before;
+    state.due_place = place;
+    true
+}
+
+/// The current thread ends a wait. Its stack is asked for with a probability of (this wait) / (sampling period): of wakers too, one per
+/// period of waiting.
+#[inline(always)]
+pub fn woken(state: &mut CpuState, slot: &Slot, wakee: u64) {
+    // What a slot holds instead of a time is later than any.
+    let mut waited = slot.wake_ts_ns.saturating_sub(slot.wait_ts_ns) >> UNIT_SHIFT;
+    if waited > u64::from(u32::MAX) {
+        waited = u64::from(u32::MAX);
+    }
+    if slot.place != 0 && drawn(waited as u32) && pay(state, slot.wake_ts_ns) {
+        state.due_waker = slot.place;
+        state.due_wakee = wakee;
+    }
+}
+
+/// One stack of the budget: time is paid in advance, and no more than a burst of it.
+#[inline(always)]
+fn pay(state: &mut CpuState, ts_ns: u64) -> bool {
     let mut paid_ts_ns = state.budget_ts_ns;
     if paid_ts_ns < ts_ns {
         paid_ts_ns = ts_ns;
@@ -119,9 +146,6 @@ fn due(state: &mut CpuState, place: u32, stacks_before: u32, ts_ns: u64) -> bool
         return false;
     }
     state.budget_ts_ns = paid_ts_ns + NS_PER_STACK;
-    state.due_ts_ns = ts_ns;
-    state.due_again = stacks_before;
-    state.due_place = place;
     true
 }
 

@@ -9,6 +9,7 @@ use super::{Traced, list, number, text, whole};
 /// `origin` of a `sampled` line.
 const ON_CPU: u64 = 1;
 const WAIT: u64 = 2;
+const WAKER: u64 = 5;
 
 /// Why a stack was taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,6 +18,8 @@ pub enum Origin {
     OnCpu,
     /// It began to wait.
     Wait,
+    /// It ended another one's wait.
+    Waker,
 }
 
 /// A function in a stack: of a frame whose code holds inlined functions there are several.
@@ -144,6 +147,7 @@ fn sample(event: &Value, stacks: &HashMap<u64, Value>, functions: &HashMap<u64, 
         origin: match whole(event, "origin") {
             ON_CPU => Origin::OnCpu,
             WAIT => Origin::Wait,
+            WAKER => Origin::Waker,
             other => panic!("origin {other}: {event}"),
         },
         weight_ns: number(event, "weight_ns") as u64,

@@ -1,5 +1,5 @@
 //! Family cpu: stacks. A clock's tick takes the stack of the thread that it interrupts; a switch takes that of the thread that
-//! leaves, when the program before it found that it is that place's turn (`places`).
+//! leaves, when the program before it found that it is that place's turn (`places`), and a wake-up that of the thread that ends a wait.
 
 use aya_ebpf::{
     EbpfContext,
@@ -156,6 +156,46 @@ fn wait<const HELPER: bool>(ctx: BtfTracePointContext) -> i32 {
             side.flags |= flags::NO_KERNEL_FRAMES;
         }
     }
+    stack::take::<HELPER>(state, ctx.as_ptr(), request, side, |_| ());
+    0
+}
+
+/// A thread ends another one's wait. Runs after the program that notes who wakes whom and decides whether this one is looked at.
+#[btf_tracepoint(function = "sched_waking")]
+pub fn waker_stack(ctx: BtfTracePointContext) -> i32 {
+    waker::<true>(ctx)
+}
+
+/// The same for kernels before 5.17.
+#[btf_tracepoint(function = "sched_waking")]
+pub fn waker_stack_old(ctx: BtfTracePointContext) -> i32 {
+    waker::<false>(ctx)
+}
+
+#[inline(always)]
+fn waker<const HELPER: bool>(ctx: BtfTracePointContext) -> i32 {
+    let Some(state) = emit::cpu_state() else { return 0 };
+    let place = state.due_waker;
+    if place == 0 {
+        return 0;
+    }
+    state.due_waker = 0;
+    let ids = bpf_get_current_pid_tgid();
+    let (tid, tgid) = (ids as u32, (ids >> 32) as u32);
+    if !filter::tracked(state, tid, tgid) {
+        return 0;
+    }
+    let request = Request {
+        // SAFETY: no arguments.
+        ts_ns: unsafe { bpf_ktime_get_ns() },
+        origin: origin::WAKER,
+        tid,
+        tgid,
+        weight_ns: state.due_wakee,
+        place,
+        flags: 0,
+    };
+    let side = stack::user_side(tid, tgid);
     stack::take::<HELPER>(state, ctx.as_ptr(), request, side, |_| ());
     0
 }

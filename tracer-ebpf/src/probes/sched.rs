@@ -300,6 +300,9 @@ pub fn sched_waking(ctx: BtfTracePointContext) -> i32 {
         && let Some(slot) = filter::slot(task::tid(wakee))
     {
         remember(state, slot, ctx.pid());
+        if config!(wait_stacks) == 1 && slot.wake_context == tracer_common::sched::WakeContext::Task as u8 {
+            places::woken(state, slot, u64::from(task::tgid(wakee)) << 32 | u64::from(task::tid(wakee)));
+        }
     }
     0
 }

@@ -334,6 +334,7 @@ impl Writer<'_> {
                 joins: Some(wait.joins).filter(|joins| *joins > 0),
                 wakers: self.wakers(&wait.wakers, MAX_WAIT_PARTIES),
                 places: self.places(tgid, &wait.places),
+                woken_in: self.stacks.as_ref().map(|stacks| stacks.woken_in(tgid, &wait.places)).unwrap_or_default(),
             }
         };
         waits.iter().map(row).collect()

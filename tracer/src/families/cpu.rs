@@ -30,6 +30,14 @@ const PROGRAMS: &[Program] = &[
         fallback: Some(Fallback { name: "wait_stack_old", hook: Hook::TpBtf { name: "sched_switch" } }),
     },
     Program {
+        name: "waker_stack",
+        // Behind `sched_waking`, which decides whose turn it is.
+        hook: Hook::TpBtf { name: "sched_waking" },
+        required: false,
+        purpose: "which code ends the waits of others",
+        fallback: Some(Fallback { name: "waker_stack_old", hook: Hook::TpBtf { name: "sched_waking" } }),
+    },
+    Program {
         name: "sleeping_threads",
         hook: Hook::Iterator { over: "task" },
         required: false,

@@ -78,6 +78,10 @@ pub struct OwnWait {
     /// In which functions it waited; at most 4.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub places: Vec<FunctionTime>,
+    /// In which functions the traced threads were that ended these waits, as far as stacks were taken; at most 4.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(default)]
+    pub ended_in: Vec<FunctionTime>,
     /// Threads that ended these waits, the most often first; at most 8.
     pub ended_by: Vec<Ender>,
     /// What happened meanwhile: parts of the path, which sum to these waits but for what is left out. Most time first; at most 8.

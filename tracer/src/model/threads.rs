@@ -191,6 +191,11 @@ pub struct Wait {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[serde(default)]
     pub places: Vec<FunctionTime>,
+    /// Functions in which the traced threads were that ended these waits, with the time of the waits that each ended; of stacks taken
+    /// in proportion to waiting, not below interrupts; at most 4.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(default)]
+    pub woken_in: Vec<FunctionTime>,
 }
 
 /// How a thread waited on a CPU, which is its time in the state `spinning`: the greater of what samples estimate and of what its calls

@@ -398,7 +398,12 @@ fn by_whom(wait: &Wait) -> String {
     parts.extend(wait.owners.first().map(|owner| format!("held by {}", owner_name(owner))));
     // "Unknown" says nothing.
     let waker = wait.wakers.iter().find(|waker| waker.context != Context::Unknown);
-    parts.extend(waker.map(|waker| format!("woken by {}", waker_name(waker))));
+    parts.extend(waker.map(|waker| {
+        // In which function, where it is a thread that says so.
+        let place = wait.woken_in.first().filter(|_| waker.tid.is_some());
+        let place = place.and_then(|time| time.location.function.as_deref()).map(|name| format!(" in {name}"));
+        format!("woken by {}{}", waker_name(waker), place.unwrap_or_default())
+    }));
     if wait.open {
         parts.push("still waiting at the end".to_owned());
     }

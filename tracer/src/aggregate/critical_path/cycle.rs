@@ -20,6 +20,9 @@ const LEAST_SHARE: f64 = 0.5;
 /// Of the steps, those that are between half and twice the median.
 const ALIKE_SHARE: f64 = 0.8;
 
+/// Part of a step within which a wait is the one before it, tried again.
+const AGAIN: u64 = 10;
+
 /// A wait that the thread comes back to.
 #[derive(Debug, PartialEq)]
 pub struct Cycle {
@@ -29,6 +32,8 @@ pub struct Cycle {
     pub place: u32,
     /// When each began; in the order of time.
     pub starts_ns: Vec<u64>,
+    /// The median of the times between them.
+    pub step_ns: u64,
 }
 
 /// What tells waits apart: state, call, place in the code, and what for where the place is not known.
@@ -58,10 +63,10 @@ pub fn find(reader: &mut Reader<'_>, serial: u32, (start_ns, end_ns): (u64, u64)
     let cycles = waits.into_iter().filter_map(|((_, _, place, _), (reason, mut starts_ns))| {
         starts_ns.reverse();
         let step_ns = steady(&starts_ns, wall_ns)?;
-        Some((step_ns, Cycle { reason, place, starts_ns }))
+        Some(Cycle { reason, place, starts_ns, step_ns })
     });
     // A loop within a step is steady too: the outermost one is what is asked for.
-    cycles.max_by_key(|(step_ns, _)| *step_ns).map(|(_, cycle)| cycle)
+    cycles.max_by_key(|cycle| cycle.step_ns)
 }
 
 /// The median of the times between these, if they are a rhythm that fills the time.
@@ -79,10 +84,11 @@ fn steady(starts_ns: &[u64], wall_ns: u64) -> Option<u64> {
 }
 
 impl Cycle {
-    /// The waits as entries of steps.
+    /// The waits as entries of steps. One that follows at once is part of the same: who was woken for nothing waits again.
     pub fn steps(&self, serial: u32) -> Steps {
         let mut steps = Steps::default();
-        self.starts_ns.iter().for_each(|ts_ns| steps.enter(serial, *ts_ns, 0));
+        let apart_ns = self.step_ns / AGAIN;
+        self.starts_ns.iter().for_each(|ts_ns| steps.enter(serial, *ts_ns, apart_ns));
         steps
     }
 }

@@ -324,6 +324,7 @@ impl Writer<'_> {
             path: told.path,
             ends: told.ends.or_else(|| self.link_by_enders(within, own)),
             places: self.stacks.map(|stacks| stacks.places(tgid, &places)).unwrap_or_default(),
+            ended_in: self.stacks.map(|stacks| stacks.woken_in(tgid, &places)).unwrap_or_default(),
             ended_by: self.enders(own),
             did: rows.iter().map(|(key, row)| self.part(key, row, Some(within))).collect(),
         }

@@ -24,6 +24,23 @@ struct Indexed {
     module_at: BTreeMap<u32, usize>,
 }
 
+/// A tally split over stacks by how often each was taken, so that the parts sum to it.
+pub(super) fn shared_out(taken: Vec<(Result<u64, NoStack>, u64)>, tally: Tally) -> Vec<(Result<u64, NoStack>, Tally)> {
+    let all = taken.iter().fold(0u64, |sum, (_, count)| sum.saturating_add(*count));
+    if all == 0 {
+        return vec![(Err(NoStack::NotCaptured), tally)];
+    }
+    let mut upto = 0u64;
+    let share = |whole: u64, part: u64| (u128::from(whole) * u128::from(part) / u128::from(all)) as u64;
+    let part = |(stack, count): (Result<u64, NoStack>, u64)| {
+        let from = upto;
+        upto = upto.saturating_add(count);
+        let between = |whole: u64| share(whole, upto) - share(whole, from);
+        (stack, Tally { count: between(tally.count), ns: between(tally.ns) })
+    };
+    taken.into_iter().map(part).collect()
+}
+
 impl Stacks {
     /// The weighted stacks, once the window is closed.
     pub fn profile(&self, calls: &Calls, names: &Names, start_unix_ns: Option<u64>, duration_ns: u64) -> Profile {
@@ -63,8 +80,16 @@ impl Stacks {
 
     /// The stacks of a place, by how often each was taken.
     pub fn taken_at(&self, tgid: u32, place: u32) -> Vec<(Result<u64, NoStack>, u64)> {
-        let Some(taken) = self.captures.get(&(tgid, place)) else { return Vec::new() };
-        let mut taken = taken.clone();
+        self.in_order(self.captures.get(&(tgid, place)))
+    }
+
+    /// The same of the threads that ended waits there.
+    pub fn woken_at(&self, tgid: u32, place: u32) -> Vec<(Result<u64, NoStack>, u64)> {
+        self.in_order(self.wakers.get(&(tgid, place)))
+    }
+
+    fn in_order(&self, taken: Option<&Vec<(u64, u64)>>) -> Vec<(Result<u64, NoStack>, u64)> {
+        let mut taken = taken.cloned().unwrap_or_default();
         taken.sort_by_key(|(stack, count)| (Reverse(*count), *stack));
         taken.into_iter().map(|(stack, count)| (self.known(stack), count)).collect()
     }
@@ -74,20 +99,7 @@ impl Stacks {
         if place == 0 {
             return vec![(Err(NoStack::NoPlace), tally)];
         }
-        let taken = self.taken_at(tgid, place);
-        let all = taken.iter().fold(0u64, |sum, (_, count)| sum.saturating_add(*count));
-        if all == 0 {
-            return vec![(Err(NoStack::NotCaptured), tally)];
-        }
-        let mut upto = 0u64;
-        let share = |whole: u64, part: u64| (u128::from(whole) * u128::from(part) / u128::from(all)) as u64;
-        let part = |(stack, count): (Result<u64, NoStack>, u64)| {
-            let from = upto;
-            upto = upto.saturating_add(count);
-            let between = |whole: u64| share(whole, upto) - share(whole, from);
-            (stack, Tally { count: between(tally.count), ns: between(tally.ns) })
-        };
-        taken.into_iter().map(part).collect()
+        shared_out(self.taken_at(tgid, place), tally)
     }
 
     fn known(&self, stack: u64) -> Result<u64, NoStack> {
@@ -113,7 +125,7 @@ impl Stacks {
         for (_, _, _, stack) in sums.keys() {
             stacks.extend(stack.ok().map(|id| (id, 0)));
         }
-        for (stack, _) in self.captures.values().flatten() {
+        for (stack, _) in self.captures.values().chain(self.wakers.values()).flatten() {
             stacks.extend(self.known(*stack).ok().map(|id| (id, 0)));
         }
         for (_, _, stack) in self.faults.keys() {

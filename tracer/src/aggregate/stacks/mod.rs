@@ -62,6 +62,26 @@ impl Tally {
     }
 }
 
+/// By process and place of a wait each stack that was taken, and how often.
+type Taken = FastMap<(u32, u32), Vec<(u64, u64)>>;
+
+/// Counts a stack of a place. False: there is no room for the place.
+fn keep(taken: &mut Taken, key: (u32, u32), stack: u64) -> bool {
+    if taken.len() >= MAX_KEYS && !taken.contains_key(&key) {
+        return false;
+    }
+    let stacks = taken.entry(key).or_default();
+    let kept = if stacks.len() < MAX_PLACE_STACKS { stack } else { 0 };
+    match stacks.iter_mut().find(|(known, _)| *known == stack) {
+        Some((_, count)) => *count += 1,
+        None => match stacks.iter_mut().find(|(known, _)| *known == kept) {
+            Some((_, count)) => *count += 1,
+            None => stacks.push((kept, 1)),
+        },
+    }
+    true
+}
+
 /// A sample whose time may yet turn out to lie outside of the window. Ordered by time first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Sample {
@@ -93,7 +113,9 @@ pub struct Stacks {
     active: bool,
     held: BinaryHeap<Reverse<Sample>>,
     samples: FastMap<(u32, u32, u64), Tally>,
-    captures: FastMap<(u32, u32), Vec<(u64, u64)>>,
+    captures: Taken,
+    /// The same of the threads that ended waits there.
+    wakers: Taken,
     waits: FastMap<WaitKey, Tally>,
     names: FastMap<(u32, u32), (NameId, NameId)>,
     /// When samples were taken.
@@ -142,6 +164,10 @@ impl Stacks {
             }
             origin::WAIT | origin::ATTACHED => self.captured(event),
             origin::FAULT => self.faulted(event, span),
+            origin::WAKER => {
+                let key = ((event.weight_ns >> 32) as u32, event.place);
+                self.captures_over += u64::from(!keep(&mut self.wakers, key, event.stack));
+            }
             _ => self.outside += 1,
         }
     }
@@ -163,20 +189,7 @@ impl Stacks {
     fn captured(&mut self, event: &Sampled) {
         self.refreshed += u64::from(event.refreshed & 1 != 0);
         self.changed += u64::from(event.refreshed & 3 == 3);
-        let key = (event.tgid, event.place);
-        if self.captures.len() >= MAX_KEYS && !self.captures.contains_key(&key) {
-            self.captures_over += 1;
-            return;
-        }
-        let stacks = self.captures.entry(key).or_default();
-        let stack = if stacks.len() < MAX_PLACE_STACKS { event.stack } else { 0 };
-        match stacks.iter_mut().find(|(known, _)| *known == event.stack) {
-            Some((_, count)) => *count += 1,
-            None => match stacks.iter_mut().find(|(known, _)| *known == stack) {
-                Some((_, count)) => *count += 1,
-                None => stacks.push((stack, 1)),
-            },
-        }
+        self.captures_over += u64::from(!keep(&mut self.captures, (event.tgid, event.place), event.stack));
     }
 
     fn count(&mut self, sample: Sample, start_ns: u64, end_ns: u64) {

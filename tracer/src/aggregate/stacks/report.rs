@@ -4,6 +4,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::blame::{FunctionId, Site, Sites};
+use super::estimate::shared_out;
 use super::phases::{Phases, is_packing, of_kernel};
 use super::quality::{end, no_stack};
 use super::spin::{Spun, spinning};
@@ -271,13 +272,22 @@ impl<'a> Named<'a> {
 
     /// Where in its code a thread waited, from the places of the waits.
     pub fn places(&self, tgid: u32, places: &[(u32, u64)]) -> Vec<FunctionTime> {
+        let at = |(place, ns): &(u32, u64)| self.stacks.split(tgid, *place, Tally { count: 0, ns: *ns });
+        self.summed(places.iter().filter(|(place, _)| *place != 0).flat_map(at))
+    }
+
+    /// Where in their code the threads were that ended these waits.
+    pub fn woken_in(&self, tgid: u32, places: &[(u32, u64)]) -> Vec<FunctionTime> {
+        let at = |(place, ns): &(u32, u64)| shared_out(self.stacks.woken_at(tgid, *place), Tally { count: 0, ns: *ns });
+        self.summed(places.iter().filter(|(place, _)| *place != 0).flat_map(at))
+    }
+
+    fn summed(&self, parts: impl Iterator<Item = (Result<u64, NoStack>, Tally)>) -> Vec<FunctionTime> {
         let mut by_site = BySite::default();
-        for (place, ns) in places.iter().filter(|(place, _)| *place != 0) {
-            for (stack, part) in self.stacks.split(tgid, *place, Tally { count: 0, ns: *ns }) {
-                let stack = stack.ok().and_then(|id| self.by_id.get(&id).copied());
-                if let Some(site) = stack.and_then(|stack| self.blamed(stack)) {
-                    by_site.add(site, part.ns);
-                }
+        for (stack, part) in parts {
+            let stack = stack.ok().and_then(|id| self.by_id.get(&id).copied());
+            if let Some(site) = stack.and_then(|stack| self.blamed(stack)) {
+                by_site.add(site, part.ns);
             }
         }
         self.times(&by_site)
