@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::harness::{
-    Background, Tracer, bpf, close,
+    Background, Tracer, close,
     host::{Cgroup, stolen_s},
     list, number, python,
     report::{Report, state},

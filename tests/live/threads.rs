@@ -137,3 +137,16 @@ fn a_child_knows_its_parent() {
     assert_eq!(child["parent_pid"], truth["pid"], "parent of {child}");
     assert!(child["end_unix_ns"].as_u64() > child["start_unix_ns"].as_u64(), "it started and ended: {child}");
 }
+
+#[test]
+fn no_more_is_taken_from_threads_than_the_host_says() {
+    let traced = trace("cpu --threads 2 --duration 500ms");
+    let (truth, report) = (traced.truth(), traced.report());
+    for own in list(&truth, "threads") {
+        let row = report.thread(whole(own, "tid"));
+        let taken_s = number(row, "taken_s");
+        assert!(taken_s <= traced.stolen_s + 0.01, "the host says {} s: {row}", traced.stolen_s);
+        let account_s = number(own, "schedstat_ns") / 1e9;
+        assert!(taken_s <= state(row, "on_cpu") - account_s + 0.01, "its own account is {account_s} s: {row}");
+    }
+}

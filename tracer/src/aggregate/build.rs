@@ -278,6 +278,7 @@ impl Writer<'_> {
             states: self.states(&thread.sums),
             other_detail,
             unknown_detail: blind(thread.blind_ns),
+            taken_s: thread.taken_ns.map(seconds),
             switches: thread.sums.switches,
             preemptions: thread.sums.preemptions,
             throttles: Some(thread.throttles.0).filter(|count| *count > 0),

@@ -167,7 +167,7 @@ impl Aggregate {
 
     pub(super) fn exit(&mut self, event: &Exit) {
         if let Some(thread) = self.threads.find(event.tid).and_then(|index| self.threads.get_mut(index)) {
-            thread.exiting_ns = Some(event.header.ts_ns);
+            thread.note_end(event.header.ts_ns, event.sum_exec_runtime_ns, &self.span);
         }
     }
 

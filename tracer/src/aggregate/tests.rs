@@ -668,3 +668,32 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn what_the_schedulers_account_of_a_thread_leaves_out_was_taken_from_it() {
+    let ends = |account_ms: u64| {
+        let exit = Exit {
+            header: header(kind::EXIT, at(100), 0),
+            tid: 11,
+            tgid: 10,
+            exit_code: 0,
+            reserved: 0,
+            sum_exec_runtime_ns: account_ms * MS,
+            comm: comm("worker"),
+        };
+        let events = vec![
+            Event::NewTask(new_task(at(0), 10, 10, 1, "main")),
+            Event::NewTask(new_task(at(0), 11, 10, 10, "worker")),
+            Event::Switch(switch(at(0), 0, 0, 11, Leave::Preempted)),
+            Event::Switch(switch(at(60), 0, 11, 0, Leave::Preempted)),
+            Event::Switch(switch(at(98), 0, 0, 11, Leave::Preempted)),
+            Event::Exit(exit),
+            Event::Switch(switch(at(100), 0, 11, 0, Leave::Dead)),
+        ];
+        thread(&report(events, 100), 11).taken_s
+    };
+    // On a CPU for 62 ms, of which the last two may not be in the account yet.
+    assert_eq!(ends(50), Some(0.010));
+    assert_eq!(ends(62), Some(0.0));
+    assert_eq!(ends(0), None, "no account");
+}

@@ -215,6 +215,8 @@ pub struct Thread {
     pub start_ns: u64,
     /// When its end was announced.
     pub exiting_ns: Option<u64>,
+    /// Then: what it was on a CPU by its switches, less what the scheduler's account of it says, where both are of its whole life.
+    pub taken_ns: Option<u64>,
     /// While it waits: for what.
     pub reason: Reason,
     /// While it waits: inode number or address; 0: none.
@@ -256,6 +258,9 @@ pub struct Thread {
 /// Between two joins that follow each other passes no more time than this.
 const BETWEEN_JOINS_NS: u64 = 2_000_000;
 
+/// Between two ticks of a kernel with 100 of them a second, the fewest that are built.
+const LONGEST_TICK_NS: u64 = 10_000_000;
+
 /// Earlier names kept of one thread.
 const MAX_NAMES_BEFORE: usize = 8;
 
@@ -276,6 +281,7 @@ impl Thread {
             since_ns: start_ns,
             start_ns,
             exiting_ns: None,
+            taken_ns: None,
             reason: Reason::UNKNOWN,
             object: 0,
             place: 0,
@@ -294,6 +300,20 @@ impl Thread {
             detailed: None,
             blind_ns: Default::default(),
             gap_mark_ns,
+        }
+    }
+
+    /// Its end is announced: it is on a CPU, and the scheduler says for how long it was by its own clock, which stands still while the
+    /// hypervisor or an interrupt has the CPU. That account is renewed at each tick, so what may be missing of it is left out.
+    pub fn note_end(&mut self, ts_ns: u64, sum_exec_runtime_ns: u64, span: &Span) {
+        self.exiting_ns = Some(ts_ns);
+        let is_whole = self.origin == Origin::Created && self.start_ns >= span.start_ns;
+        let is_known = sum_exec_runtime_ns > 0 && matches!(self.phase, Phase::OnCpu(_));
+        if is_whole && is_known && self.sums.of(State::Unknown) == 0 {
+            let last_ns = ts_ns.saturating_sub(self.since_ns);
+            let on_cpu_ns = self.sums.of(State::OnCpu).saturating_add(last_ns);
+            let missing_ns = last_ns.min(LONGEST_TICK_NS);
+            self.taken_ns = Some(on_cpu_ns.saturating_sub(sum_exec_runtime_ns).saturating_sub(missing_ns));
         }
     }
 

@@ -1,6 +1,8 @@
 //! `cpu-steal` and `irq-load`: the CPUs were busy with something that is no thread of this host, or with interrupts. Threads count as
 //! on a CPU meanwhile. The kernel's counters tell it for the whole host only, so how it hit a thread is inferred: by its share.
 
+use std::cmp::Ordering;
+
 use super::thresholds::{REPORTED_SHARE, is_reported, severity, speedup_bound};
 use super::{Claim, Facts, Outcome, Rule, confidence, evidence, named, subject, threads};
 use crate::model::report::{Finding, HostCpu, Report, Thread};
@@ -85,7 +87,10 @@ fn check(report: &Report, kind: &Kind) -> Outcome {
     };
     let share = (kind.share)(host);
     let on_cpu_s = |thread: &Thread| thread.states.get("on_cpu").copied().unwrap_or(0.0);
-    let busiest = threads(report).max_by(|a, b| on_cpu_s(a.1).total_cmp(&on_cpu_s(b.1)).then(b.0.cmp(&a.0)));
+    // Where it is known whom it hit, that one.
+    let hit = |thread: &Thread| (thread.taken_s.unwrap_or(0.0), on_cpu_s(thread));
+    let by_hit = |a: &Thread, b: &Thread| hit(a).partial_cmp(&hit(b)).unwrap_or(Ordering::Equal);
+    let busiest = threads(report).max_by(|a, b| by_hit(a.1, b.1).then(b.0.cmp(&a.0)));
     let Some((index, thread)) = busiest.filter(|_| share >= REPORTED_SHARE) else {
         return Outcome::Silent(format!("{} of the time in which the CPUs had work {}", percent(share), kind.who));
     };
@@ -94,7 +99,11 @@ fn check(report: &Report, kind: &Kind) -> Outcome {
 
 fn claim(report: &Report, kind: &Kind, share: f64, (index, thread, on_cpu_s): (usize, &Thread, f64)) -> Claim {
     let wall_s = report.window.duration_s;
-    let lost_s = share * on_cpu_s;
+    let lost_s = (share * on_cpu_s).max(thread.taken_s.unwrap_or(0.0));
+    let taken = thread.taken_s.map(|taken_s| {
+        let metric = "time that its own account of this leaves out, steal and interrupts together, at least";
+        evidence(metric, taken_s, "s", format!("/threads/{index}/taken_s"), None)
+    });
     let finding = Finding {
         class: kind.class.to_owned(),
         rank: 0,
@@ -113,22 +122,26 @@ fn claim(report: &Report, kind: &Kind, share: f64, (index, thread, on_cpu_s): (u
         speedup_bound: speedup_bound(lost_s, wall_s),
         culprit: None,
         victims: vec![subject(thread)],
-        evidence: vec![
-            evidence(
+        evidence: [
+            Some(evidence(
                 &format!("share of the CPUs' time that {}", kind.who),
                 share,
                 "1",
                 kind.source.to_owned(),
                 Some(("reporting threshold", REPORTED_SHARE)),
-            ),
-            evidence(
+            )),
+            Some(evidence(
                 "CPU time of the busiest thread",
                 on_cpu_s,
                 "s",
                 format!("/threads/{index}/states/on_cpu"),
                 Some(("wall time", wall_s)),
-            ),
-        ],
+            )),
+            taken,
+        ]
+        .into_iter()
+        .flatten()
+        .collect(),
         hypothesis: kind.hypothesis.to_owned(),
         fix: kind.fix.to_owned(),
         experiment: kind.experiment.to_owned(),

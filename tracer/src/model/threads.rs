@@ -82,6 +82,11 @@ pub struct Thread {
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     #[serde(default)]
     pub unknown_detail: BTreeMap<String, f64>,
+    /// Of the time on a CPU, that for which the hypervisor or interrupts had it, at least: what the scheduler's own account of the thread
+    /// leaves out. Absent: not known, as of a thread that was not seen from its start to its end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
+    pub taken_s: Option<f64>,
     /// How often it left a CPU.
     pub switches: u64,
     /// How often it was pushed off.

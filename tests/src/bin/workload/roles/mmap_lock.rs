@@ -75,16 +75,23 @@ impl roles::Options for Options {
             None
         };
         let mut workers = Vec::new();
-        let nibbled = Arc::new(AtomicBool::new(false));
+        let (nibbled, began) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
         if child.is_none() {
-            let nibbled = nibbled.clone();
-            let over = move || over() || nibbled.load(Ordering::Acquire);
+            let (nibbled, begins) = (nibbled.clone(), began.clone());
+            let over = move || {
+                begins.store(true, Ordering::Release);
+                over() || nibbled.load(Ordering::Acquire)
+            };
             let worker = run.spawn("churn", move |truth| match churn(len_bytes, over) {
                 Ok(rounds) => truth.set("rounds", rounds),
                 Err(error) => truth.set("error", error.to_string()),
             })?;
             run.set("churn_tid", worker.tid());
             workers.push(worker);
+            // Few rounds would be over before it begins.
+            while !began.load(Ordering::Acquire) {
+                std::thread::sleep(Duration::from_micros(100));
+            }
         }
         let mut nibblers = Vec::new();
         for _ in 0..self.threads {
