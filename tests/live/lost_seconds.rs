@@ -16,9 +16,10 @@ const PAIRS_OF_CLOSE: usize = 5;
 const MIB: u64 = 1 << 20;
 
 /// Rules of which no pair can be made, and why.
-const WITHOUT_A_PAIR: [(&str, &str); 9] = [
+const WITHOUT_A_PAIR: [(&str, &str); 10] = [
     ("deadlock", "the run does not end"),
     ("oom-kill", "the run does not end by itself: less work is done"),
+    ("shm-exhaustion", "the run does not end by itself: less work is done"),
     ("oom-forecast", "what is to come is told, and nothing is lost yet"),
     ("cpu-bound", "the work itself is what it costs"),
     ("cpu-steal", "unproven: this host is not asked to take its CPUs away"),

@@ -29,6 +29,7 @@ mod python_runtime;
 mod record;
 mod replay;
 mod run_queue;
+mod shm;
 mod signals;
 mod spawning;
 mod spinning;

@@ -107,6 +107,10 @@ recorded! {
     growth "growth"
         "./workload grow --rate 40 --mib 1024 --cgroup CGROUP, likewise, with a limit of 1 GiB; record --pid for 5 s, --family sched,cpu,fault,rss"
         "memory of a cgroup grows towards its limit";
+    shm "shm" "./workload shm, without debug information; run --family sched,cpu,fault,rss"
+        "a child fills a file system of 64 MiB in memory through a mapping, and dies of SIGBUS";
+    shm_healthy "shm-healthy" "./workload shm --mib 32, likewise; run --family sched,cpu,fault,rss"
+        "its healthy twin: it fills a half";
     ipc "ipc" "/usr/bin/python3 ipc.py bytes count 8, run --family sched,cpu"
         "large messages are copied through a pipe";
     plateau "plateau"

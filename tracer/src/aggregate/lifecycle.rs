@@ -169,6 +169,8 @@ impl Aggregate {
         if let Some(thread) = self.threads.find(event.tid).and_then(|index| self.threads.get_mut(index)) {
             thread.note_end(event.header.ts_ns, event.sum_exec_runtime_ns, &self.span);
         }
+        let parent = self.processes.get(event.tgid).map_or(0, |process| process.parent);
+        self.memory.exit(event, parent);
     }
 
     /// The thread, which counts from here on if nothing told of it before: what the event tells of made it a traced one.

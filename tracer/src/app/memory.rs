@@ -1,4 +1,4 @@
-//! Samples how much memory the traced processes, their cgroups and the host have: read a few times a second and written into the stream
+//! Samples how much memory the traced processes, their cgroups, the host and file systems in memory (`tmpfs.rs`) have: read a few times a second and written into the stream
 //! as records. Runs if the family `rss` does. Bounded: so many processes, so many cgroups, so many files for a batch; where there are
 //! more processes each is read more seldom.
 
@@ -6,12 +6,14 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use tracer_common::record::{meta, sched};
 
+use super::tmpfs::Tmpfs;
 use crate::{
     kernel::{
         clock,
         cpu_limits::with_ancestors,
         live::push_meta,
         memory::{self, Controller},
+        tmpfs::namespace,
     },
     model::{
         event::{Event, Meta},
@@ -41,6 +43,7 @@ const LOOK_AGAIN: u32 = 4;
 #[derive(Default)]
 struct Process {
     cgroup: Option<String>,
+    mount_namespace: Option<u64>,
     readings: u32,
 }
 
@@ -54,6 +57,7 @@ pub struct Memory {
     turns: VecDeque<u32>,
     cgroups: BTreeSet<String>,
     limited: BTreeSet<String>,
+    tmpfs: Tmpfs,
     readings: u64,
     next_ns: u64,
 }
@@ -69,6 +73,7 @@ impl Memory {
             turns: VecDeque::new(),
             cgroups: BTreeSet::new(),
             limited: BTreeSet::new(),
+            tmpfs: Tmpfs::default(),
             readings: 0,
             next_ns: 0,
         }
@@ -136,10 +141,12 @@ impl Memory {
             let Some(pid) = self.turns.pop_front() else { break };
             let Some(mut sizes) = memory::process(pid) else {
                 self.processes.remove(&pid);
+                self.tmpfs.gone(pid);
                 continue;
             };
             self.turns.push_back(pid);
             sizes.cgroup = self.cgroup(pid);
+            sizes.mount_namespace = self.mount_namespace(pid);
             record.processes.push(sizes);
         }
         if let Some(controller) = &self.controller {
@@ -153,8 +160,18 @@ impl Memory {
                 }
             }
         }
+        (record.tmpfs, record.tmpfs_over) = self.tmpfs.read();
         self.readings += 1;
         record
+    }
+
+    /// The mount namespace of a process, if it is another one than before.
+    fn mount_namespace(&mut self, pid: u32) -> Option<u64> {
+        let process = self.processes.get_mut(&pid)?;
+        let now = namespace(pid).filter(|now| process.mount_namespace != Some(*now))?;
+        process.mount_namespace = Some(now);
+        self.tmpfs.enters(pid, now);
+        Some(now)
     }
 
     /// The cgroup of a process, if it is another one than before.

@@ -21,6 +21,7 @@ mod step;
 mod strangers;
 mod tables;
 mod target;
+mod tmpfs;
 
 /// Exit code of `run` when the tracer itself failed.
 pub const RUN_FAILED: u8 = 125;

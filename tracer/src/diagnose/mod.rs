@@ -25,6 +25,7 @@ mod parties;
 mod process_spawn_storm;
 mod reclaim;
 mod run_queue;
+mod shm_exhaustion;
 mod spin_wait;
 mod straggler;
 mod thresholds;
@@ -50,6 +51,8 @@ mod tests_kernel_locks;
 mod tests_memory;
 #[cfg(test)]
 mod tests_python;
+#[cfg(test)]
+mod tests_shm;
 #[cfg(test)]
 mod tests_spin;
 #[cfg(test)]
@@ -103,6 +106,7 @@ pub trait Rule: Sync {
 pub const RULES: &[&dyn Rule] = &[
     &deadlock::Deadlock,
     &oom_kill::OomKill,
+    &shm_exhaustion::ShmExhaustion,
     &oom_forecast::OomForecast,
     &cpu_quota::CpuQuotaThrottling,
     &cpu_host::CpuSteal,

@@ -30,6 +30,7 @@ fn process_in(pid: u32, status: &str) -> Option<ProcessMemory> {
         locked: kib("VmLck").unwrap_or(0).max(kib("VmPin").unwrap_or(0)),
         peak: kib("VmHWM").unwrap_or(0),
         cgroup: None,
+        mount_namespace: None,
     })
 }
 

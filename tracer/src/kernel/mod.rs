@@ -21,6 +21,7 @@ pub mod progstats;
 pub mod ring_sizes;
 pub mod sleepers;
 pub mod step_points;
+pub mod tmpfs;
 pub mod tracefs;
 
 pub use btf::Btf;

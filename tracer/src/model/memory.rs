@@ -1,8 +1,10 @@
-//! The report's section `memory`: how much memory processes, their cgroups and the host had, over time, and when a limit would be
+//! The report's section `memory`: how much memory processes, their cgroups, the host and file systems in memory had, over time, and when a limit would be
 //! reached. Plain data. Sizes are read some four times a second; between two readings nothing is known.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+use super::stacks::Whose;
 
 /// Sizes over time. In bytes; times in seconds since the window's start.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -22,6 +24,22 @@ pub struct Memory {
     /// Forecasts that were made on the way, in the order of time; at most 129 of each cgroup, evenly thinned out, the last one among them.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub forecasts: Vec<Forecast>,
+    /// File systems in memory (tmpfs, as /dev/shm is) that traced processes could write to, fullest first; at most 16.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub tmpfs: Vec<TmpfsSizes>,
+    /// Such file systems that were not read, not kept or are not told.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub tmpfs_over: u64,
+    /// Processes that died of SIGBUS, in the order of time; at most 64. Without kernel type information (BTF) nobody sees them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub bus_errors: Vec<BusError>,
+    /// Further ones.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub bus_errors_over: u64,
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// The host.
@@ -152,4 +170,62 @@ pub struct Forecast {
     pub eta_low_s: f64,
     /// The same by the flatter end.
     pub eta_high_s: f64,
+}
+
+/// A file system in memory. What it holds counts as shared memory and page cache, and has a limit of its own.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct TmpfsSizes {
+    /// Where it is mounted for the process below.
+    pub path: String,
+    /// Device number, "major:minor".
+    pub device: String,
+    /// The process that it was first seen by: others in its mount namespace see it at the same place.
+    pub pid: u32,
+    /// What it may hold, at the last reading.
+    pub size_bytes: u64,
+    /// What was in use at the first reading.
+    pub first_bytes: u64,
+    /// When it was fullest. Between two readings it may have been fuller.
+    pub most_bytes: u64,
+    /// The part of its size that was in use then.
+    pub most_share: f64,
+    /// When that was.
+    pub most_t_s: f64,
+    /// What was in use at the last reading.
+    pub last_bytes: u64,
+    /// When that was.
+    pub last_t_s: f64,
+    /// What was in use over time: [seconds, bytes]; at most 256 points, evenly thinned out.
+    pub series: Vec<(f64, u64)>,
+}
+
+/// A process that died of SIGBUS: it touched a page of a mapped file that the file's end or file system did not give it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct BusError {
+    /// When.
+    pub t_s: f64,
+    /// The process, and the thread of it that ended first.
+    #[serde(flatten)]
+    pub whose: Whose,
+    /// The file systems in memory that it could write to; absent: there was none, or what it saw is not known.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub fillings: Vec<TmpfsFilling>,
+}
+
+/// How full a file system was when a process died.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct TmpfsFilling {
+    /// Its place in `tmpfs`.
+    pub tmpfs: u64,
+    /// What was in use at the last reading before.
+    pub used_bytes: u64,
+    /// The same as a part of its size.
+    pub used_share: f64,
+    /// How long before the death that was.
+    pub before_s: f64,
+    /// How fast it grew until then, by the reading before that one.
+    pub bytes_per_s: f64,
 }

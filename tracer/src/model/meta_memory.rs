@@ -74,6 +74,35 @@ pub struct MemoryRecord {
     /// Cgroups of traced processes and all above them.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub cgroups: Vec<CgroupMemory>,
+    /// File systems in memory that traced processes can write to. One that is left out is as before.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub tmpfs: Vec<TmpfsMemory>,
+    /// Further ones, that are not watched.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub tmpfs_over: u64,
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
+/// Part of [`MemoryRecord`]: a file system in memory (tmpfs) with a limit.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct TmpfsMemory {
+    /// Its device number, "major:minor".
+    pub device: String,
+    /// Where it is mounted for the process that it was first seen by.
+    pub path: String,
+    /// That process.
+    pub pid: u32,
+    /// Mount namespaces that it is mounted in; none: as before.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub namespaces: Vec<u64>,
+    /// What it may hold.
+    pub size: u64,
+    /// What it holds.
+    pub used: u64,
 }
 
 /// Part of [`MemoryRecord`]: /proc/meminfo and /proc/pressure.
@@ -123,6 +152,9 @@ pub struct ProcessMemory {
     /// Path of its memory cgroup; where it is the same as before it is not repeated.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cgroup: Option<String>,
+    /// Its mount namespace, likewise.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mount_namespace: Option<u64>,
 }
 
 /// Part of [`MemoryRecord`]: a memory cgroup. Children count in it.

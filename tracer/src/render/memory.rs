@@ -1,8 +1,8 @@
-//! The text report's section on memory: who held what, how it grew, which limits there are. Left out where nothing grew and nothing is near
-//! a limit.
+//! The text report's section on memory: who held what, how it grew, which limits there are, of cgroups and of file systems in memory. Left
+//! out where nothing grew and nothing is near a limit.
 
 use super::layout::{Align, Page};
-use crate::model::memory::{CgroupSizes, Memory, ProcessSizes, Sizes};
+use crate::model::memory::{CgroupSizes, Memory, ProcessSizes, Sizes, TmpfsSizes};
 use crate::model::report::Report;
 use crate::model::units::{bytes, duration};
 
@@ -18,15 +18,17 @@ const BLOCKS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█
 /// All that there is to say.
 pub(super) fn section(page: &mut Page, report: &Report) {
     let Some(memory) = &report.memory else { return };
-    let killed = report.findings.iter().any(|finding| finding.class.starts_with("oom-"));
+    let of_memory = |class: &str| class.starts_with("oom-") || class == "shm-exhaustion";
+    let killed = report.findings.iter().any(|finding| of_memory(&finding.class));
     let grew = memory.processes.iter().any(|process| growth(process) >= LEAST_GROWTH_BYTES);
-    let near = memory.cgroups.iter().any(is_near);
+    let near = memory.cgroups.iter().any(is_near) || memory.tmpfs.iter().any(|tmpfs| tmpfs.most_share >= NEAR);
     if !killed && !grew && !near {
         return;
     }
     page.title("Memory");
     processes(page, memory);
     cgroups(page, memory);
+    file_systems(page, memory);
     if let Some(host) = &memory.host {
         let least =
             format!("the host had {} of {} left at least", bytes(host.available_least_bytes), bytes(host.total_bytes));
@@ -122,6 +124,32 @@ fn cgroups(page: &mut Page, memory: &Memory) {
             bytes(held),
             crate::model::units::grouped(cgroup.limit_hits),
             course(&cgroup.series),
+        ]
+    };
+    page.table(&heading, &shown.iter().map(row).collect::<Vec<_>>());
+}
+
+fn file_systems(page: &mut Page, memory: &Memory) {
+    let shown: Vec<&TmpfsSizes> = memory.tmpfs.iter().filter(|tmpfs| tmpfs.most_bytes > 0).take(MAX_ROWS).collect();
+    if shown.is_empty() {
+        return;
+    }
+    let heading = [
+        ("file system in memory", Align::Left),
+        ("size", Align::Right),
+        ("most used", Align::Right),
+        ("at the end", Align::Right),
+        ("seen by", Align::Right),
+        ("used over time", Align::Left),
+    ];
+    let row = |tmpfs: &&TmpfsSizes| {
+        vec![
+            tmpfs.path.clone(),
+            bytes(tmpfs.size_bytes),
+            bytes(tmpfs.most_bytes),
+            bytes(tmpfs.last_bytes),
+            tmpfs.pid.to_string(),
+            course(&tmpfs.series),
         ]
     };
     page.table(&heading, &shown.iter().map(row).collect::<Vec<_>>());

@@ -361,6 +361,15 @@ impl Mapping {
         Ok(mapping)
     }
 
+    /// Maps a file, to read and write; what is written goes to the file.
+    pub fn of_writable_file(file: BorrowedFd<'_>, len_bytes: usize) -> io::Result<Self> {
+        let access = libc::PROT_READ | libc::PROT_WRITE;
+        // SAFETY: asks for a new mapping at an address of the kernel's choice.
+        let address =
+            unsafe { libc::mmap(std::ptr::null_mut(), len_bytes, access, libc::MAP_SHARED, file.as_raw_fd(), 0) };
+        if address == libc::MAP_FAILED { Err(io::Error::last_os_error()) } else { Ok(Mapping { address, len_bytes }) }
+    }
+
     /// Its bytes.
     pub fn bytes(&self) -> &[u8] {
         // SAFETY: the mapping, which nobody writes to; a file is never shortened while it is mapped.
@@ -377,7 +386,13 @@ impl Mapping {
 
     /// Writes a byte of each page.
     pub fn touch_pages(&mut self) {
-        for at in (0..self.len_bytes).step_by(4096) {
+        self.touch_between(0, self.len_bytes);
+    }
+
+    /// Writes a byte of each page from one offset to another.
+    #[inline]
+    pub fn touch_between(&mut self, from: usize, to: usize) {
+        for at in (from..to.min(self.len_bytes)).step_by(4096) {
             // SAFETY: within the mapping, which is writable and nobody else's.
             unsafe { self.address.cast::<u8>().add(at).write_volatile(1) };
         }
@@ -407,4 +422,26 @@ pub fn unnamed_file(folder: &std::path::Path) -> std::io::Result<std::fs::File> 
     let mut options = std::fs::OpenOptions::new();
     std::os::unix::fs::OpenOptionsExt::custom_flags(&mut options, libc::O_TMPFILE);
     options.read(true).write(true).open(folder)
+}
+
+/// Mounts a file system in memory on a folder, in a mount namespace of this process's own.
+pub fn mount_tmpfs(folder: &std::path::Path, size_bytes: usize) -> io::Result<()> {
+    let folder = CString::new(folder.as_os_str().as_encoded_bytes())?;
+    let options = CString::new(format!("size={size_bytes}"))?;
+    // SAFETY: takes a number.
+    check(unsafe { libc::unshare(libc::CLONE_NEWNS) })?;
+    let private = libc::MS_REC | libc::MS_PRIVATE;
+    let none = std::ptr::null();
+    // SAFETY: strings end with a zero; what is not used for a change of propagation may be null.
+    check(unsafe { libc::mount(none, c"/".as_ptr(), none, private, none.cast()) })?;
+    let kind = c"tmpfs".as_ptr();
+    // SAFETY: strings end with a zero, and the options of a tmpfs are one.
+    check(unsafe { libc::mount(kind, folder.as_ptr(), kind, 0, options.as_ptr().cast()) }).map(drop)
+}
+
+/// Unmounts what is mounted on a folder.
+pub fn unmount(folder: &std::path::Path) -> io::Result<()> {
+    let folder = CString::new(folder.as_os_str().as_encoded_bytes())?;
+    // SAFETY: the string ends with a zero.
+    check(unsafe { libc::umount(folder.as_ptr()) }).map(drop)
 }

@@ -1,12 +1,16 @@
-//! Sizes of processes and cgroups over time, as user space read them. Bounded: 1,024 processes and 128 cgroups with up to 256 points each
-//! (every second one is dropped when there are more), 128 forecasts of each cgroup.
+//! Sizes of processes, cgroups and file systems in memory over time, as user space read them. Bounded: 1,024 processes and 128 cgroups with
+//! up to 256 points each (every second one is dropped when there are more), 128 forecasts of each cgroup; `tmpfs.rs` has bounds of its own.
 
 mod forecast;
 mod report;
+mod tmpfs;
 
 use std::collections::BTreeMap;
 
+use tracer_common::sched::Exit;
+
 use self::forecast::Trend;
+use self::tmpfs::Tmpfs;
 use super::thread::Span;
 use crate::model::meta::{CgroupMemory, HostMemory, MemoryRecord, ProcessMemory};
 
@@ -68,6 +72,7 @@ type Series = Thinned<(u64, u64)>;
 #[derive(Clone, Debug, Default)]
 struct Process {
     cgroup: Option<String>,
+    mount_namespace: Option<u64>,
     first: (u64, ProcessMemory),
     most: (u64, ProcessMemory),
     last: (u64, ProcessMemory),
@@ -101,6 +106,7 @@ pub struct Memory {
     processes: BTreeMap<u32, Process>,
     processes_over: u64,
     cgroups: BTreeMap<String, Cgroup>,
+    tmpfs: Tmpfs,
 }
 
 /// What cannot be dropped and read again.
@@ -131,6 +137,17 @@ impl Memory {
         for cgroup in &record.cgroups {
             self.cgroup(t_ns, cgroup);
         }
+        for row in &record.tmpfs {
+            self.tmpfs.row(t_ns, row);
+        }
+        self.tmpfs.over = self.tmpfs.over.max(record.tmpfs_over);
+    }
+
+    /// A thread ended. A process that was never read saw what its parent sees.
+    pub fn exit(&mut self, event: &Exit, parent: u32) {
+        let namespace = |pid: u32| self.processes.get(&pid)?.mount_namespace;
+        let namespace = namespace(event.tgid).or_else(|| namespace(parent));
+        self.tmpfs.exit(event.header.ts_ns, (event.tid, event.tgid), event.exit_code, namespace);
     }
 
     fn process(&mut self, t_ns: u64, sizes: &ProcessMemory) {
@@ -146,9 +163,15 @@ impl Memory {
         });
         if sizes.peak < known.last.1.peak {
             // The most that was ever resident never falls: another program runs there now, or another process has the number.
-            *known =
-                Process { first: now.clone(), most: now.clone(), cgroup: known.cgroup.take(), ..Process::default() };
+            *known = Process {
+                first: now.clone(),
+                most: now.clone(),
+                cgroup: known.cgroup.take(),
+                mount_namespace: known.mount_namespace,
+                ..Process::default()
+            };
         }
+        known.mount_namespace = sizes.mount_namespace.or(known.mount_namespace);
         if let Some(cgroup) = &sizes.cgroup {
             known.cgroup = Some(cgroup.clone());
         }

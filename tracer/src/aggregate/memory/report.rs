@@ -2,15 +2,22 @@
 
 use std::cmp::Reverse;
 
+use super::tmpfs::{Death, Filling, Mount};
 use super::{Cgroup, Process, held, resident};
 use crate::aggregate::Aggregate;
-use crate::model::memory::{CgroupSizes, Forecast, HostSizes, Memory as Section, ProcessSizes, Sizes};
+use crate::aggregate::build::known;
+use crate::model::memory::{
+    BusError, CgroupSizes, Forecast, HostSizes, Memory as Section, ProcessSizes, Sizes, TmpfsFilling, TmpfsSizes,
+};
 use crate::model::meta::{PressureTotals, ProcessMemory};
 use crate::model::report::seconds;
+use crate::model::stacks::Whose;
 use crate::model::text::printable;
 
 /// Rows of each list.
 const MAX_ROWS: usize = 32;
+/// Of those on file systems in memory.
+const MAX_TMPFS: usize = 16;
 /// A cgroup without a limit is told if it grew by this.
 const TOLD_GROWTH_BYTES: u64 = 16 << 20;
 /// Counted by the kernel in pages.
@@ -36,6 +43,7 @@ impl Aggregate {
             let growth = held(&cgroup.last).saturating_sub(held(&cgroup.first));
             cgroup.last.limit.is_some() || cgroup.last.high.is_some() || growth >= TOLD_GROWTH_BYTES
         };
+        let fullest = self.fullest();
         Some(Section {
             readings: memory.readings,
             host: memory.host.as_ref().map(|(first, last, least)| HostSizes {
@@ -62,6 +70,15 @@ impl Aggregate {
                 .map(|cgroup| self.cgroup_sizes(cgroup))
                 .collect(),
             forecasts: self.forecasts(),
+            tmpfs: fullest.iter().map(|index| self.tmpfs_sizes(&memory.tmpfs.mounts[*index])).collect(),
+            tmpfs_over: memory.tmpfs.over + (memory.tmpfs.mounts.len() - fullest.len()) as u64,
+            bus_errors: memory
+                .tmpfs
+                .deaths
+                .iter()
+                .map(|death| self.bus_error(death, &fullest, name(death.tgid)))
+                .collect(),
+            bus_errors_over: memory.tmpfs.deaths_over,
         })
     }
 
@@ -115,6 +132,58 @@ impl Aggregate {
                 .map(|pages| pages.saturating_mul(PAGE_BYTES)),
             pressure_full_s: between(first.pressure, last.pressure, |total| total.full_us),
             series: self.series(&cgroup.series),
+        }
+    }
+
+    /// The file systems in memory that are told, the fullest first.
+    fn fullest(&self) -> Vec<usize> {
+        let mounts = &self.memory.tmpfs.mounts;
+        let mut all: Vec<usize> = (0..mounts.len()).collect();
+        all.sort_by(|a, b| {
+            let (a, b) = (&mounts[*a], &mounts[*b]);
+            b.most.share().total_cmp(&a.most.share()).then_with(|| (&a.path, a.pid).cmp(&(&b.path, b.pid)))
+        });
+        all.truncate(MAX_TMPFS);
+        all
+    }
+
+    fn tmpfs_sizes(&self, mount: &Mount) -> TmpfsSizes {
+        TmpfsSizes {
+            path: printable(mount.path.as_bytes()),
+            device: printable(mount.device.as_bytes()),
+            pid: mount.pid,
+            size_bytes: mount.last.size,
+            first_bytes: mount.first.used,
+            most_bytes: mount.most.used,
+            most_share: mount.most.share(),
+            most_t_s: self.t_s(mount.most.t_ns),
+            last_bytes: mount.last.used,
+            last_t_s: self.t_s(mount.last.t_ns),
+            series: self.series(&mount.series),
+        }
+    }
+
+    fn bus_error(&self, death: &Death, told: &[usize], process: Option<String>) -> BusError {
+        let (name, named) = self.stacks.name_of(death.tgid, death.tid).unwrap_or_default();
+        let filling = |filling: &Filling| {
+            let reading = filling.reading;
+            Some(TmpfsFilling {
+                tmpfs: told.iter().position(|index| *index == filling.mount)? as u64,
+                used_bytes: reading.used,
+                used_share: reading.share(),
+                before_s: seconds(death.t_ns.saturating_sub(reading.t_ns)),
+                bytes_per_s: filling.per_s,
+            })
+        };
+        BusError {
+            t_s: self.t_s(death.t_ns),
+            whose: Whose {
+                process: self.names.text(named).or(process),
+                pid: known(death.tgid),
+                thread: self.names.text(name),
+                tid: known(death.tid),
+            },
+            fillings: death.fillings.iter().filter_map(filling).collect(),
         }
     }
 

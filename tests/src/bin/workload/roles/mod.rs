@@ -30,6 +30,7 @@ mod quota;
 mod rename;
 mod rwlock;
 mod semaphore;
+mod shm;
 mod sleep;
 mod socket;
 mod spawn_storm;
@@ -148,6 +149,8 @@ roles! {
     MappedFile "mapped-file" mapped_file,
     /// Memory grows at a steady pace until a limit ends it. Healthy: it grows, then stays.
     Grow "grow" grow,
+    /// A child fills a file on a small file system in memory until it is killed. Healthy: it has room.
+    Shm "shm" shm,
     /// A file is written in a cgroup with room for a part of it. Healthy: with room for all.
     DirtyWriter "dirty-writer" dirty_writer,
     /// Threads fight for a pipe's mutex. Healthy: each has a pipe of its own.
