@@ -2,6 +2,7 @@
 //! each rule whose cause a test can take away.
 
 use std::ffi::OsString;
+use std::time::Instant;
 
 use crate::harness::host::CpuCgroup;
 use crate::harness::memory::MemoryCgroup;
@@ -14,6 +15,12 @@ const PAIRS: usize = 3;
 const PAIRS_OF_CLOSE: usize = 5;
 
 const MIB: u64 = 1 << 20;
+
+/// CPUs that others may use while a run is measured.
+const MOST_OF_OTHERS: f64 = 0.25;
+
+/// So often a run is repeated because of others.
+const MOST_DISTURBED: usize = 3;
 
 /// Rules of which no pair can be made, and why.
 const WITHOUT_A_PAIR: [(&str, &str); 10] = [
@@ -65,11 +72,13 @@ struct Pair {
     /// What the programs call the time that the work took, in their own account.
     took: &'static str,
     pairs: usize,
+    /// Something else runs beside it that takes CPU time, and is to.
+    beside: bool,
 }
 
 impl Pair {
     fn new(class: &'static str, sick: Vec<OsString>, fixed: Vec<OsString>) -> Self {
-        Pair { class, sick, fixed, families: "cpu", took: "elapsed_s", pairs: PAIRS }
+        Pair { class, sick, fixed, families: "cpu", took: "elapsed_s", pairs: PAIRS, beside: false }
     }
 
     /// Of the workload, with these arguments.
@@ -87,8 +96,28 @@ impl Pair {
         self
     }
 
-    /// One run: what is said to be lost (none: nothing), and how long the work took.
+    fn beside(mut self) -> Self {
+        self.beside = true;
+        self
+    }
+
+    /// One run while nobody else had the CPUs, if there is such a one.
     fn run(&self, command: &[OsString]) -> (Option<(f64, String)>, f64) {
+        for _ in 0..MOST_DISTURBED {
+            let (before, started) = (harness::host::busy_and_own_s(), Instant::now());
+            let outcome = self.run_once(command);
+            let (after, wall_s) = (harness::host::busy_and_own_s(), started.elapsed().as_secs_f64());
+            let others = ((after.0 - before.0) - (after.1 - before.1)) / wall_s;
+            if self.beside || others <= MOST_OF_OTHERS {
+                return outcome;
+            }
+            println!("{}: run again: others used {others:.2} CPUs meanwhile", self.class);
+        }
+        self.run_once(command)
+    }
+
+    /// One run: what is said to be lost (none: nothing), and how long the work took.
+    fn run_once(&self, command: &[OsString]) -> (Option<(f64, String)>, f64) {
         let traced = Tracer::run(command.to_vec()).options(&["--family", self.families]).go().expect_code(0);
         let report = traced.report();
         let found = report.findings(self.class);
@@ -261,14 +290,14 @@ fn a_cpu_quota_bounds_what_no_quota_saves() {
 #[test]
 fn another_program_on_the_cpu_bounds_what_its_absence_saves() {
     let run = format!("crowded --cpu {} --work 800ms", a_cpu());
-    let pair = Pair::of("run-queue-wait", &run, &run);
+    let pair = Pair::of("run-queue-wait", &run, &run).beside();
     pair.assert(|| noise(a_cpu()), || None, Measured::is_bound);
 }
 
 #[test]
 fn a_low_priority_bounds_what_a_normal_one_saves() {
     let run = |nice: &str| format!("crowded --cpu {} --work 50ms --nice {nice}", a_cpu());
-    let pair = Pair::of("low-priority", &run("19"), &run("0"));
+    let pair = Pair::of("low-priority", &run("19"), &run("0")).beside();
     pair.assert(|| noise(a_cpu()), || noise(a_cpu()), Measured::is_bound);
 }
 
@@ -393,6 +422,7 @@ fn a_writer_at_its_limit_bounds_what_more_room_saves() {
     let run = |cgroup: &MemoryCgroup| {
         format!("dirty-writer --mib 2048 --folder {} --cgroup {}", disk(), cgroup.folder().display())
     };
-    let pair = Pair::of("memory-limit", &run(&tight), &run(&wide));
+    // The kernel's own threads write the file out.
+    let pair = Pair::of("memory-limit", &run(&tight), &run(&wide)).beside();
     pair.families("cpu,fault,reclaim,cache,rss").assert_bound();
 }

@@ -2,22 +2,32 @@
 
 use std::path::{Path, PathBuf};
 
+/// Seconds of all CPUs together since boot, by the columns of /proc/stat: user, nice, system, idle, iowait, irq, softirq, steal.
+fn cpu_columns_s() -> Vec<f64> {
+    let stat = std::fs::read_to_string("/proc/stat").unwrap_or_default();
+    // SAFETY: sysconf has no preconditions.
+    let ticks = unsafe { libc::sysconf(libc::_SC_CLK_TCK) } as f64;
+    let columns = stat.lines().next().unwrap_or_default().split_ascii_whitespace().skip(1);
+    columns.filter_map(|column| column.parse::<f64>().ok()).map(|column| column / ticks).collect()
+}
+
 /// CPU time since boot that went to the hypervisor's other guests or to interrupts. The kernel takes it off its own account of a
 /// thread's CPU time; a tracer of context switches does not see it.
 pub fn stolen_s() -> f64 {
-    let stat = std::fs::read_to_string("/proc/stat").unwrap_or_default();
-    let fields: Vec<f64> = stat
-        .lines()
-        .next()
-        .unwrap_or_default()
-        .split_ascii_whitespace()
-        .skip(1)
-        .filter_map(|n| n.parse().ok())
-        .collect();
-    // SAFETY: sysconf has no preconditions.
-    let ticks = unsafe { libc::sysconf(libc::_SC_CLK_TCK) } as f64;
-    // irq, softirq, steal
-    fields.get(5..8).map_or(0.0, |taken| taken.iter().sum::<f64>() / ticks)
+    cpu_columns_s().get(5..8).map_or(0.0, |taken| taken.iter().sum())
+}
+
+/// CPU time since boot that threads used, and that of this process and all it has started and seen the end of.
+pub fn busy_and_own_s() -> (f64, f64) {
+    let busy = cpu_columns_s().get(..3).map_or(0.0, |busy| busy.iter().sum());
+    let used = |who| {
+        // SAFETY: plain numbers, which the call fills.
+        let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
+        unsafe { libc::getrusage(who, &raw mut usage) };
+        let seconds = |time: libc::timeval| time.tv_sec as f64 + time.tv_usec as f64 / 1e6;
+        seconds(usage.ru_utime) + seconds(usage.ru_stime)
+    };
+    (busy, used(libc::RUSAGE_SELF) + used(libc::RUSAGE_CHILDREN))
 }
 
 /// Where tracefs is mounted.
