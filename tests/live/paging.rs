@@ -339,6 +339,11 @@ fn a_process_that_is_killed_for_want_of_memory_is_told_with_what_it_held() {
     assert!(text(&finding["culprit"], "function").contains("touch_pages"), "what grew is named: {finding}");
     assert_eq!(report.0["verdict"], "bottleneck", "{}", report.0["verdict_reason"]);
     close("what it held", number(kill, "anonymous_bytes"), 64.0 * MIB as f64, 0.10, 0.0);
+    let metrics: Vec<&str> = list(finding, "evidence").iter().map(|evidence| text(evidence, "metric")).collect();
+    for wanted in ["limit of the cgroup", "at its last reading"] {
+        let limit = wanted.starts_with("limit") && cgroup.is_unified();
+        assert!(limit || metrics.iter().any(|metric| metric.contains(wanted)), "{wanted}: {finding}");
+    }
     let others = traced("cpu --duration 200ms");
     assert!(list(&others.report().0["paging"], "kills").is_empty(), "nobody else is killed");
 }
