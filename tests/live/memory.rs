@@ -134,3 +134,31 @@ fn the_history_of_a_killed_process_is_there_when_the_whole_host_is_traced() {
     assert!(series.len() >= 6, "over its life: {own}");
     assert!(number(&own["most"], "anonymous_bytes") > 60.0 * MIB as f64, "until shortly before its end: {own}");
 }
+
+#[test]
+fn what_grew_is_told_by_mapping_and_sums_up_to_the_growth_by_kind() {
+    let disk = harness::workspace().join("target").display().to_string();
+    let traced = Tracer::run(workload(&format!("kinds --folder {disk}"))).options(&FAMILIES).go().expect_code(0);
+    let (report, truth) = (traced.report(), traced.truth());
+    let processes = list(&report.0["memory"], "processes");
+    let own = processes.iter().find(|process| process["pid"] == truth["pid"]);
+    let growth = &own.unwrap_or_else(|| panic!("it is told: {processes:?}"))["growth"];
+    let grew = |row: &Value| number(row, "last_bytes") - number(row, "first_bytes");
+    let rows = list(growth, "by");
+    let of = |class: &str, kind: &str| -> f64 {
+        let ours = |row: &&Value| row["class"] == class && row["kind"] == kind;
+        rows.iter().filter(ours).filter(|row| class != "file" || row["path"] == truth["path"]).map(grew).sum()
+    };
+    let known = [("heap", "anonymous", 48), ("arena", "anonymous", 40), ("anonymous", "anonymous", 72)];
+    for (class, kind, mib) in known.into_iter().chain([("file", "file", 64), ("shared", "shared", 56)]) {
+        close(class, of(class, kind), (mib * MIB) as f64, 0.02, 0.0);
+    }
+    for kind in ["anonymous", "file", "shared"] {
+        let by_rows: f64 = rows.iter().filter(|row| row["kind"] == kind).map(grew).sum();
+        let key = format!("{kind}_bytes");
+        let by_kind = number(&growth["last"], &key) - number(&growth["first"], &key);
+        close(kind, by_rows, by_kind, 0.02, 0.0);
+    }
+    let took_s = number(growth, "read_s");
+    assert!(took_s <= 0.02 * number(&report.0["window"], "duration_s"), "reading took {took_s} s");
+}

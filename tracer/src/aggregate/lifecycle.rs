@@ -116,6 +116,7 @@ impl Aggregate {
         }
         self.let_go(event.tgid, ts_ns);
         self.pythons.exec(event.tgid);
+        self.memory.exec(event.tgid);
         let old_locks = self.processes.renew_space(event.tgid);
         self.locks.retire(&old_locks);
         let Some(process) = self.processes.get_mut(event.tgid) else { return };

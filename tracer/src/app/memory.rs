@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use tracer_common::record::{meta, sched};
 
+use super::mappings::Mappings;
 use super::tmpfs::Tmpfs;
 use crate::{
     kernel::{
@@ -58,6 +59,7 @@ pub struct Memory {
     cgroups: BTreeSet<String>,
     limited: BTreeSet<String>,
     tmpfs: Tmpfs,
+    mappings: Mappings,
     readings: u64,
     next_ns: u64,
 }
@@ -74,6 +76,7 @@ impl Memory {
             cgroups: BTreeSet::new(),
             limited: BTreeSet::new(),
             tmpfs: Tmpfs::default(),
+            mappings: Mappings::default(),
             readings: 0,
             next_ns: 0,
         }
@@ -89,6 +92,7 @@ impl Memory {
                 Some(meta::START) => self.started = true,
                 Some(meta::END) => last = true,
                 Some(sched::CGROUP_MOVE) => self.moved(record),
+                Some(sched::EXEC) => decode::process(record).into_iter().for_each(|pid| self.mappings.forget(pid)),
                 _ => {}
             }
             if self.enabled
@@ -142,6 +146,7 @@ impl Memory {
             let Some(mut sizes) = memory::process(pid) else {
                 self.processes.remove(&pid);
                 self.tmpfs.gone(pid);
+                self.mappings.forget(pid);
                 continue;
             };
             self.turns.push_back(pid);
@@ -160,6 +165,7 @@ impl Memory {
                 }
             }
         }
+        record.mappings = self.mappings.read(&record.processes);
         (record.tmpfs, record.tmpfs_over) = self.tmpfs.read();
         self.readings += 1;
         record

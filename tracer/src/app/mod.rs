@@ -9,6 +9,7 @@ use crate::cli::{Cli, Command};
 mod core;
 mod limits;
 mod live;
+mod mappings;
 mod memory;
 mod moved;
 mod objects;

@@ -12,6 +12,7 @@ pub mod ksyms;
 pub mod launch;
 pub mod live;
 pub mod loader;
+pub mod mappings;
 pub mod memory;
 pub mod memory_maps;
 pub mod objects;

@@ -1,6 +1,7 @@
 //! Which file systems in memory (tmpfs) a process sees that can be written to, and how full they are. Reads; decides nothing. What is
 //! gone, hidden by another mount or without a limit is absent.
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::io::Read;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -44,6 +45,20 @@ pub fn mounts(pid: u32) -> Vec<Mount> {
     // An error leaves what was read before it.
     let _ = file.take(MAX_LIST_BYTES).read_to_end(&mut text);
     mounts_in(&text)
+}
+
+/// Device numbers of every tmpfs that the process sees, mounted for writing or not.
+pub fn devices(pid: u32) -> BTreeSet<(u32, u32)> {
+    let mut text = Vec::new();
+    let Ok(file) = std::fs::File::open(format!("/proc/{pid}/mountinfo")) else { return BTreeSet::new() };
+    let _ = file.take(MAX_LIST_BYTES).read_to_end(&mut text);
+    let device = |line: &[u8]| {
+        let line = std::str::from_utf8(line).ok()?;
+        let (mount, kind) = line.split_once(" - ")?;
+        let (major, minor) = mount.split(' ').nth(2)?.split_once(':')?;
+        Some((major.parse().ok()?, minor.parse().ok()?)).filter(|_| kind.starts_with("tmpfs "))
+    };
+    text.split(|byte| *byte == b'\n').filter_map(device).collect()
 }
 
 fn mounts_in(mountinfo: &[u8]) -> Vec<Mount> {

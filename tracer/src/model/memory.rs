@@ -90,8 +90,57 @@ pub struct ProcessSizes {
     pub last: Sizes,
     /// The most that was ever resident, by the kernel's own count.
     pub peak_bytes: u64,
+    /// What it consisted of by mapping, and what of that grew; absent: it was not read twice.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub growth: Option<Growth>,
     /// Anonymous and shared memory over time: [seconds, bytes]; at most 256 points, evenly thinned out.
     pub series: Vec<(f64, u64)>,
+}
+
+/// A process's resident memory by mapping: at the first reading of these, at the one with most, and at the last one. Read at most once a
+/// second, more seldom where it takes long.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct Growth {
+    /// Readings.
+    pub readings: u64,
+    /// How long they took, all together.
+    pub read_s: f64,
+    /// Sizes by kind, by the kernel's own sums, at the first reading.
+    pub first: Sizes,
+    /// At the one with most.
+    pub most: Sizes,
+    /// At the last one.
+    pub last: Sizes,
+    /// Of each page the part that falls to this process among all that have it, so that a sum over processes counts it once: at the first
+    /// reading, at the one with most, at the last one.
+    pub proportional_first_bytes: u64,
+    /// See `proportional_first_bytes`.
+    pub proportional_most_bytes: u64,
+    /// See `proportional_first_bytes`.
+    pub proportional_last_bytes: u64,
+    /// What changed, most first; at most 16, and one for the rest of each kind. The differences sum to those of the sizes.
+    pub by: Vec<GrowthRow>,
+}
+
+/// Mappings of one class, and of one file where they have one, as far as they hold memory of one kind.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct GrowthRow {
+    /// "heap", "stack" (the main thread's), "arena" (malloc's beyond the first one), "anonymous" (all else without a file), "file", "shared" (tmpfs, memfd,
+    /// System V), "special" (the kernel's), "others" (what had no room).
+    pub class: String,
+    /// The file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+    /// "anonymous" (of a file: private pages that were written to), "file", "shared".
+    pub kind: String,
+    /// Resident at the first reading.
+    pub first_bytes: u64,
+    /// At the one with most.
+    pub most_bytes: u64,
+    /// At the last one.
+    pub last_bytes: u64,
 }
 
 /// Resident memory at one moment.

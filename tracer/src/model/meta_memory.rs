@@ -77,9 +77,68 @@ pub struct MemoryRecord {
     /// File systems in memory that traced processes can write to. One that is left out is as before.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub tmpfs: Vec<TmpfsMemory>,
-    /// Further ones, that are not watched.
+    /// What processes' memory consists of; of those that were read for it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub mappings: Vec<ProcessMappings>,
+    /// Further file systems in memory, that are not watched.
     #[serde(skip_serializing_if = "is_zero")]
     pub tmpfs_over: u64,
+}
+
+/// Part of [`MemoryRecord`]: /proc/PID/smaps, with the sizes by kind of the same moment.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ProcessMappings {
+    /// The process.
+    pub pid: u32,
+    /// When.
+    pub at_ns: u64,
+    /// How long reading took.
+    pub took_ns: u64,
+    /// Resident anonymous memory.
+    pub anonymous: u64,
+    /// Resident pages of mapped files.
+    pub file: u64,
+    /// Resident shared memory.
+    pub shared: u64,
+    /// Of each page the part that falls to this process among all that have it.
+    pub proportional: u64,
+    /// By class and path.
+    pub sums: Vec<MappingSum>,
+}
+
+/// Part of [`ProcessMappings`]: resident memory of mappings of one class, and of one file where they have one.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct MappingSum {
+    /// "heap", "stack", "arena", "anonymous", "file", "shared", "special".
+    pub class: String,
+    /// The path; none: of several, or without one.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub path: String,
+    /// Anonymous memory; of files: private pages that were written to.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub anonymous: u64,
+    /// Pages of files.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub file: u64,
+    /// Shared memory.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub shared: u64,
+}
+
+impl MappingSum {
+    /// All of it.
+    pub fn total(&self) -> u64 {
+        self.anonymous.saturating_add(self.file).saturating_add(self.shared)
+    }
+
+    /// Takes another one's bytes in.
+    pub fn add(&mut self, other: &MappingSum) {
+        self.anonymous = self.anonymous.saturating_add(other.anonymous);
+        self.file = self.file.saturating_add(other.file);
+        self.shared = self.shared.saturating_add(other.shared);
+    }
 }
 
 fn is_zero(number: &u64) -> bool {

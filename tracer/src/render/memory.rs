@@ -2,13 +2,15 @@
 //! out where nothing grew and nothing is near a limit.
 
 use super::layout::{Align, Page};
-use crate::model::memory::{CgroupSizes, Memory, ProcessSizes, Sizes, TmpfsSizes};
+use crate::model::memory::{CgroupSizes, GrowthRow, Memory, ProcessSizes, Sizes, TmpfsSizes};
 use crate::model::report::Report;
 use crate::model::units::{bytes, duration};
 
 const MAX_ROWS: usize = 6;
 /// Less growth of a process is not worth a table.
 const LEAST_GROWTH_BYTES: u64 = 64 << 20;
+/// Less growth of a part of it is not told.
+const LEAST_PART_BYTES: u64 = 1 << 20;
 /// From this part of its limit on a cgroup is near it.
 const NEAR: f64 = 0.8;
 /// Columns of the drawn course.
@@ -27,6 +29,7 @@ pub(super) fn section(page: &mut Page, report: &Report) {
     }
     page.title("Memory");
     processes(page, memory);
+    growths(page, memory);
     cgroups(page, memory);
     file_systems(page, memory);
     if let Some(host) = &memory.host {
@@ -153,4 +156,35 @@ fn file_systems(page: &mut Page, memory: &Memory) {
         ]
     };
     page.table(&heading, &shown.iter().map(row).collect::<Vec<_>>());
+}
+
+/// What grew in the processes that grew most.
+fn growths(page: &mut Page, memory: &Memory) {
+    let grew = |row: &GrowthRow| row.most_bytes.saturating_sub(row.first_bytes);
+    let mut rows = Vec::new();
+    for process in memory.processes.iter().take(MAX_ROWS).filter(|process| growth(process) >= LEAST_GROWTH_BYTES) {
+        let by = process.growth.iter().flat_map(|growth| &growth.by).filter(|row| grew(row) >= LEAST_PART_BYTES);
+        rows.extend(by.take(MAX_ROWS).map(|row| {
+            vec![
+                format!("{} ({})", process.process.as_deref().unwrap_or("?"), process.pid),
+                row.path.clone().unwrap_or_else(|| row.class.clone()),
+                row.kind.clone(),
+                bytes(row.first_bytes),
+                bytes(grew(row)),
+                bytes(row.last_bytes),
+            ]
+        }));
+    }
+    if rows.is_empty() {
+        return;
+    }
+    let heading = [
+        ("process", Align::Left),
+        ("where it grew", Align::Left),
+        ("kind", Align::Left),
+        ("at first", Align::Right),
+        ("grew by", Align::Right),
+        ("at the end", Align::Right),
+    ];
+    page.table(&heading, &rows);
 }

@@ -386,14 +386,13 @@ impl Mapping {
 
     /// Writes a byte of each page.
     pub fn touch_pages(&mut self) {
-        // A loop of its own, since the function that touches memory is named in reports.
         for at in (0..self.len_bytes).step_by(4096) {
             // SAFETY: within the mapping, which is writable and nobody else's.
             unsafe { self.address.cast::<u8>().add(at).write_volatile(1) };
         }
     }
 
-    /// Writes a byte of each page from one offset to another.
+    /// Writes a byte of each page from one offset to another. Apart from the one above, whose name tests look for.
     pub fn touch_between(&mut self, from: usize, to: usize) {
         for at in (from..to.min(self.len_bytes)).step_by(4096) {
             // SAFETY: within the mapping, which is writable and nobody else's.

@@ -2,6 +2,7 @@
 //! up to 256 points each (every second one is dropped when there are more), 128 forecasts of each cgroup; `tmpfs.rs` has bounds of its own.
 
 mod forecast;
+mod growth;
 mod report;
 mod tmpfs;
 
@@ -10,6 +11,7 @@ use std::collections::BTreeMap;
 use tracer_common::sched::Exit;
 
 use self::forecast::Trend;
+use self::growth::Growth;
 use self::tmpfs::Tmpfs;
 use super::thread::Span;
 use crate::model::meta::{CgroupMemory, HostMemory, MemoryRecord, ProcessMemory};
@@ -76,6 +78,7 @@ struct Process {
     first: (u64, ProcessMemory),
     most: (u64, ProcessMemory),
     last: (u64, ProcessMemory),
+    growth: Growth,
     series: Series,
 }
 
@@ -137,10 +140,22 @@ impl Memory {
         for cgroup in &record.cgroups {
             self.cgroup(t_ns, cgroup);
         }
+        for mappings in &record.mappings {
+            if let Some(process) = self.processes.get_mut(&mappings.pid) {
+                process.growth.reading(mappings);
+            }
+        }
         for row in &record.tmpfs {
             self.tmpfs.row(t_ns, row);
         }
         self.tmpfs.over = self.tmpfs.over.max(record.tmpfs_over);
+    }
+
+    /// A process executes another program, which has nothing of what was there.
+    pub fn exec(&mut self, tgid: u32) {
+        if let Some(process) = self.processes.get_mut(&tgid) {
+            process.growth = Growth::default();
+        }
     }
 
     /// A thread ended. A process that was never read saw what its parent sees.

@@ -82,7 +82,7 @@ impl Aggregate {
         })
     }
 
-    fn t_s(&self, t_ns: u64) -> f64 {
+    pub(super) fn t_s(&self, t_ns: u64) -> f64 {
         seconds(t_ns.saturating_sub(self.span.start_ns))
     }
 
@@ -109,6 +109,7 @@ impl Aggregate {
             most: self.sizes(&process.most),
             last: self.sizes(&process.last),
             peak_bytes: process.last.1.peak,
+            growth: self.growth_part(&process.growth),
             series: self.series(&process.series),
         }
     }

@@ -17,6 +17,7 @@ mod idle_pool;
 mod ipc;
 mod items;
 mod join;
+mod kinds;
 mod mapped_file;
 mod mmap_lock;
 mod mutex;
@@ -149,6 +150,8 @@ roles! {
     MappedFile "mapped-file" mapped_file,
     /// Memory grows at a steady pace until a limit ends it. Healthy: it grows, then stays.
     Grow "grow" grow,
+    /// Memory of each kind grows by a known amount.
+    Kinds "kinds" kinds,
     /// A child fills a file on a small file system in memory until it is killed. Healthy: it has room.
     Shm "shm" shm,
     /// A file is written in a cgroup with room for a part of it. Healthy: with room for all.

@@ -1,0 +1,104 @@
+//! What the resident memory of traced processes consists of, by mapping: read when a process is first seen, after it executed a program, and
+//! again each second in which it changed. Bounded: it takes at most one in 200 parts of the time, so a process with much memory is read more
+//! seldom.
+
+use std::collections::BTreeMap;
+
+use crate::kernel::{clock, mappings, memory};
+use crate::model::meta::{ProcessMappings, ProcessMemory};
+
+/// Processes watched.
+const MAX_PROCESSES: usize = 256;
+/// Processes read at a time.
+const AT_ONCE: usize = 2;
+/// A process is read at most so often.
+const PERIOD_NS: u64 = 1_000_000_000;
+/// Reading takes at most one in so many parts of the time.
+const PAUSE_FACTOR: u64 = 200;
+/// A change by less is not looked at.
+const LEAST_BYTES: u64 = 512 << 10;
+
+/// A watched process: when it may be read again, and what it had.
+#[derive(Clone, Copy, Default)]
+struct Known {
+    due_ns: u64,
+    resident: u64,
+}
+
+/// See the file's head.
+#[derive(Default)]
+pub struct Mappings {
+    processes: BTreeMap<u32, Known>,
+    next_ns: u64,
+}
+
+fn resident(sizes: &ProcessMemory) -> u64 {
+    sizes.anonymous.saturating_add(sizes.file).saturating_add(sizes.shared)
+}
+
+impl Mappings {
+    /// A process has ended, or executes another program: what it had says nothing any more.
+    pub fn forget(&mut self, pid: u32) {
+        self.processes.remove(&pid);
+    }
+
+    /// Reads those of these processes that are due, the one that waits longest first.
+    pub fn read(&mut self, seen: &[ProcessMemory]) -> Vec<ProcessMappings> {
+        let now_ns = clock::monotonic_ns();
+        if now_ns < self.next_ns {
+            return Vec::new();
+        }
+        let mut due: Vec<(u64, u32)> = Vec::new();
+        for sizes in seen {
+            let known = self.processes.get(&sizes.pid);
+            let changed = known.is_none_or(|known| known.resident.abs_diff(resident(sizes)) >= LEAST_BYTES);
+            let due_ns = known.map_or(0, |known| known.due_ns);
+            if changed && due_ns <= now_ns && (known.is_some() || self.processes.len() < MAX_PROCESSES) {
+                due.push((due_ns, sizes.pid));
+            }
+        }
+        due.sort_unstable();
+        let read: Vec<ProcessMappings> = due.into_iter().take(AT_ONCE).filter_map(|(_, pid)| self.one(pid)).collect();
+        let took_ns = clock::monotonic_ns().saturating_sub(now_ns);
+        if !read.is_empty() {
+            self.next_ns = now_ns.saturating_add(took_ns.saturating_mul(PAUSE_FACTOR));
+        }
+        read
+    }
+
+    fn one(&mut self, pid: u32) -> Option<ProcessMappings> {
+        let at_ns = clock::monotonic_ns();
+        let mappings = mappings::read(pid)?;
+        // Of the same moment, or they could not be compared.
+        let sizes = memory::process(pid)?;
+        self.processes.insert(pid, Known { due_ns: at_ns.saturating_add(PERIOD_NS), resident: resident(&sizes) });
+        Some(ProcessMappings {
+            pid,
+            at_ns,
+            took_ns: clock::monotonic_ns().saturating_sub(at_ns),
+            anonymous: sizes.anonymous,
+            file: sizes.file,
+            shared: sizes.shared,
+            proportional: mappings.proportional,
+            sums: mappings.sums,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_is_read_when_it_is_new_and_not_at_once_again() {
+        let mut mappings = Mappings::default();
+        let pid = std::process::id();
+        let seen = [memory::process(pid).expect("this process")];
+        let [read] = &mappings.read(&seen)[..] else { panic!("it is read") };
+        let sum = |of: fn(&crate::model::meta::MappingSum) -> u64| read.sums.iter().map(of).sum::<u64>();
+        let near = |a: u64, b: u64| a.abs_diff(b) <= (2 << 20).max(b / 50);
+        assert!(near(sum(|sum| sum.anonymous), read.anonymous) && near(sum(|sum| sum.file), read.file), "{read:?}");
+        mappings.next_ns = 0;
+        assert!(mappings.read(&seen).is_empty(), "its time has not come");
+    }
+}
