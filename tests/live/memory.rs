@@ -138,7 +138,9 @@ fn the_history_of_a_killed_process_is_there_when_the_whole_host_is_traced() {
 #[test]
 fn what_grew_is_told_by_mapping_and_sums_up_to_the_growth_by_kind() {
     let disk = harness::workspace().join("target").display().to_string();
-    let traced = Tracer::run(workload(&format!("kinds --folder {disk}"))).options(&FAMILIES).go().expect_code(0);
+    // A reading that takes 20 ms of CPU time is followed by one after 4 s only.
+    let traced =
+        Tracer::run(workload(&format!("kinds --settle 5s --folder {disk}"))).options(&FAMILIES).go().expect_code(0);
     let (report, truth) = (traced.report(), traced.truth());
     let processes = list(&report.0["memory"], "processes");
     let own = processes.iter().find(|process| process["pid"] == truth["pid"]);

@@ -1,6 +1,6 @@
-//! What the resident memory of traced processes consists of, by mapping: read when a process is first seen, after it executed a program, and
-//! again each second in which it changed. Bounded: it takes at most one in 200 parts of the time, so a process with much memory is read more
-//! seldom.
+//! What the resident memory of traced processes consists of, by mapping: read when a process has lived for a fifth of a second, likewise after
+//! it executed a program, and again each second in which it changed. Bounded: it takes at most one in 200 parts of a CPU's time, so a process
+//! with much memory is read more seldom.
 
 use std::collections::BTreeMap;
 
@@ -11,9 +11,11 @@ use crate::model::meta::{ProcessMappings, ProcessMemory};
 const MAX_PROCESSES: usize = 256;
 /// Processes read at a time.
 const AT_ONCE: usize = 2;
+/// So young a process is not read: it may be gone at once, or about to execute another program.
+const YOUNG_NS: u64 = 200_000_000;
 /// A process is read at most so often.
 const PERIOD_NS: u64 = 1_000_000_000;
-/// Reading takes at most one in so many parts of the time.
+/// Reading takes at most one in so many parts of a CPU's time.
 const PAUSE_FACTOR: u64 = 200;
 /// A change by less is not looked at.
 const LEAST_BYTES: u64 = 512 << 10;
@@ -45,21 +47,27 @@ impl Mappings {
     /// Reads those of these processes that are due, the one that waits longest first.
     pub fn read(&mut self, seen: &[ProcessMemory]) -> Vec<ProcessMappings> {
         let now_ns = clock::monotonic_ns();
+        let mut due: Vec<(u64, u32)> = Vec::new();
+        for sizes in seen {
+            let Some(known) = self.processes.get(&sizes.pid) else {
+                if self.processes.len() < MAX_PROCESSES {
+                    let new = Known { due_ns: now_ns.saturating_add(YOUNG_NS), resident: u64::MAX };
+                    self.processes.insert(sizes.pid, new);
+                }
+                continue;
+            };
+            if known.due_ns <= now_ns && known.resident.abs_diff(resident(sizes)) >= LEAST_BYTES {
+                due.push((known.due_ns, sizes.pid));
+            }
+        }
         if now_ns < self.next_ns {
             return Vec::new();
         }
-        let mut due: Vec<(u64, u32)> = Vec::new();
-        for sizes in seen {
-            let known = self.processes.get(&sizes.pid);
-            let changed = known.is_none_or(|known| known.resident.abs_diff(resident(sizes)) >= LEAST_BYTES);
-            let due_ns = known.map_or(0, |known| known.due_ns);
-            if changed && due_ns <= now_ns && (known.is_some() || self.processes.len() < MAX_PROCESSES) {
-                due.push((due_ns, sizes.pid));
-            }
-        }
+        // Not the time that others took the CPU away.
+        let before_ns = clock::thread_cpu_ns();
         due.sort_unstable();
         let read: Vec<ProcessMappings> = due.into_iter().take(AT_ONCE).filter_map(|(_, pid)| self.one(pid)).collect();
-        let took_ns = clock::monotonic_ns().saturating_sub(now_ns);
+        let took_ns = clock::thread_cpu_ns().saturating_sub(before_ns);
         if !read.is_empty() {
             self.next_ns = now_ns.saturating_add(took_ns.saturating_mul(PAUSE_FACTOR));
         }
@@ -90,10 +98,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_process_is_read_when_it_is_new_and_not_at_once_again() {
+    fn a_process_is_read_when_it_has_lived_for_a_while_and_not_at_once_again() {
         let mut mappings = Mappings::default();
         let pid = std::process::id();
         let seen = [memory::process(pid).expect("this process")];
+        assert!(mappings.read(&seen).is_empty(), "it is young");
+        mappings.processes.values_mut().for_each(|known| known.due_ns = 0);
         let [read] = &mappings.read(&seen)[..] else { panic!("it is read") };
         let sum = |of: fn(&crate::model::meta::MappingSum) -> u64| read.sums.iter().map(of).sum::<u64>();
         let near = |a: u64, b: u64| a.abs_diff(b) <= (2 << 20).max(b / 50);
