@@ -23,6 +23,7 @@ pub fn busy_and_own_s() -> (f64, f64) {
     let used = |who| {
         // SAFETY: plain numbers, which the call fills.
         let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
+        // SAFETY: the call writes one struct, which is there.
         unsafe { libc::getrusage(who, &raw mut usage) };
         let seconds = |time: libc::timeval| time.tv_sec as f64 + time.tv_usec as f64 / 1e6;
         seconds(usage.ru_utime) + seconds(usage.ru_stime)

@@ -26,6 +26,7 @@ impl Aggregate {
         let leads = event.tid == event.tgid;
         if leads {
             self.lose_process(event.tgid, ts_ns);
+            self.memory.anew(event.tgid);
         }
         let Some(index) = self.threads.add(event.tid, ts_ns, Origin::Created, self.span.gaps.total_ns()) else {
             self.threads.not_followed += 1;
@@ -116,7 +117,7 @@ impl Aggregate {
         }
         self.let_go(event.tgid, ts_ns);
         self.pythons.exec(event.tgid);
-        self.memory.exec(event.tgid);
+        self.memory.anew(event.tgid);
         let old_locks = self.processes.renew_space(event.tgid);
         self.locks.retire(&old_locks);
         let Some(process) = self.processes.get_mut(event.tgid) else { return };

@@ -1,5 +1,5 @@
 //! What the resident memory of traced processes consists of, by mapping: read when a process has lived for a fifth of a second, likewise after
-//! it executed a program, and again each second in which it changed. Bounded: it takes at most one in 200 parts of the time, so a process
+//! it executed a program, and again each second in which it changed. Bounded: it takes at most one in 200 parts of a CPU's time, so a process
 //! with much memory is read more seldom.
 
 use std::collections::BTreeMap;
@@ -17,7 +17,7 @@ const YOUNG_NS: u64 = 200_000_000;
 const MAX_RESIDENT_BYTES: u64 = 32 << 30;
 /// A process is read at most so often.
 const PERIOD_NS: u64 = 1_000_000_000;
-/// Reading takes at most one in so many parts of the time.
+/// Reading takes at most one in so many parts of a CPU's time.
 const PAUSE_FACTOR: u64 = 200;
 /// A change by less is not looked at.
 const LEAST_BYTES: u64 = 512 << 10;
@@ -66,9 +66,11 @@ impl Mappings {
         if now_ns < self.next_ns {
             return Vec::new();
         }
+        // Not the time that others took the CPU away.
+        let before_ns = clock::thread_cpu_ns();
         due.sort_unstable();
         let read: Vec<ProcessMappings> = due.into_iter().take(AT_ONCE).filter_map(|(_, pid)| self.one(pid)).collect();
-        let took_ns = clock::monotonic_ns().saturating_sub(now_ns);
+        let took_ns = clock::thread_cpu_ns().saturating_sub(before_ns);
         if !read.is_empty() {
             self.next_ns = now_ns.saturating_add(took_ns.saturating_mul(PAUSE_FACTOR));
         }

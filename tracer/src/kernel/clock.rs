@@ -11,6 +11,11 @@ pub fn monotonic_ns() -> u64 {
     read(ClockId::CLOCK_MONOTONIC)
 }
 
+/// CPU time of the calling thread in nanoseconds.
+pub fn thread_cpu_ns() -> u64 {
+    read(ClockId::CLOCK_THREAD_CPUTIME_ID)
+}
+
 /// CLOCK_REALTIME and CLOCK_BOOTTIME less CLOCK_MONOTONIC.
 pub fn offsets_ns() -> (i64, i64) {
     let monotonic = read(ClockId::CLOCK_MONOTONIC) as i64;

@@ -22,6 +22,8 @@ const MAX_PROCESSES: usize = 1_024;
 const MAX_CGROUPS: usize = 128;
 /// Points kept of each.
 const MAX_POINTS: usize = 256;
+/// So many readings in a row may be of a process that ends.
+const MAX_FALLEN: u32 = 2;
 /// Forecasts kept of each cgroup.
 const MAX_FORECASTS: usize = 128;
 
@@ -79,6 +81,10 @@ struct Process {
     most: (u64, ProcessMemory),
     last: (u64, ProcessMemory),
     growth: Growth,
+    /// Since the last reading it executed another program, or another process got its number.
+    anew: bool,
+    /// Readings one after the other at which the most that was ever resident had fallen.
+    fallen: u32,
     series: Series,
 }
 
@@ -151,10 +157,10 @@ impl Memory {
         self.tmpfs.over = self.tmpfs.over.max(record.tmpfs_over);
     }
 
-    /// A process executes another program, which has nothing of what was there.
-    pub fn exec(&mut self, tgid: u32) {
+    /// A process executes another program, which has nothing of what was there, or a new one has its number.
+    pub fn anew(&mut self, tgid: u32) {
         if let Some(process) = self.processes.get_mut(&tgid) {
-            process.growth = Growth::default();
+            (process.growth, process.anew) = (Growth::default(), true);
         }
     }
 
@@ -177,7 +183,12 @@ impl Memory {
             ..Process::default()
         });
         if sizes.peak < known.last.1.peak {
-            // The most that was ever resident never falls: another program runs there now, or another process has the number.
+            known.fallen += 1;
+            // It falls while a process ends, which says nothing of what it had.
+            if !known.anew && known.fallen <= MAX_FALLEN {
+                return;
+            }
+            // Else it never does: another program runs there now, or another process has the number.
             *known = Process {
                 first: now.clone(),
                 most: now.clone(),
@@ -186,6 +197,7 @@ impl Memory {
                 ..Process::default()
             };
         }
+        (known.anew, known.fallen) = (false, 0);
         known.mount_namespace = sizes.mount_namespace.or(known.mount_namespace);
         if let Some(cgroup) = &sizes.cgroup {
             known.cgroup = Some(cgroup.clone());
@@ -256,5 +268,24 @@ mod tests {
             let last = all.last().map(|made| made.t_ns);
             assert_eq!(last, Some(1 + (READINGS - 1) * 250_000_000), "{path}: that of the last reading");
         }
+    }
+
+    #[test]
+    fn a_process_that_is_read_while_it_ends_keeps_its_history_and_one_that_executes_begins_anew() {
+        let span = Span { start_ns: 0, now_ns: 0, gaps: Default::default() };
+        let mut memory = Memory::default();
+        let read = |memory: &mut Memory, at_ns: u64, bytes: u64| {
+            let process = ProcessMemory { pid: 10, anonymous: bytes, peak: bytes, ..ProcessMemory::default() };
+            memory.record(&MemoryRecord { at_ns, processes: vec![process], ..MemoryRecord::default() }, &span);
+            memory.processes.get(&10).map(|process| (process.first.1.anonymous, process.most.1.anonymous))
+        };
+        read(&mut memory, 1, 10);
+        assert_eq!(read(&mut memory, 2, 90), Some((10, 90)));
+        assert_eq!(read(&mut memory, 3, 4), Some((10, 90)), "it ends");
+        memory.anew(10);
+        assert_eq!(read(&mut memory, 4, 5), Some((5, 5)), "another program");
+        read(&mut memory, 5, 50);
+        let seen: Vec<_> = (6..9).map(|at_ns| read(&mut memory, at_ns, 3)).collect();
+        assert_eq!(seen, [Some((5, 50)), Some((5, 50)), Some((3, 3))], "nobody told that it is another one, but it is");
     }
 }
