@@ -138,7 +138,7 @@ fn the_history_of_a_killed_process_is_there_when_the_whole_host_is_traced() {
 #[test]
 fn what_grew_is_told_by_mapping_and_sums_up_to_the_growth_by_kind() {
     let disk = harness::workspace().join("target").display().to_string();
-    // A reading that takes 20 ms of CPU time is followed by one after 4 s only.
+    // The last reading is to see it at rest.
     let traced =
         Tracer::run(workload(&format!("kinds --settle 5s --folder {disk}"))).options(&FAMILIES).go().expect_code(0);
     let (report, truth) = (traced.report(), traced.truth());

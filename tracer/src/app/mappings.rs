@@ -1,6 +1,6 @@
 //! What the resident memory of traced processes consists of, by mapping: read when a process has lived for a fifth of a second, likewise after
-//! it executed a program, and again each second in which it changed. Bounded: it takes at most one in 200 parts of a CPU's time, so a process
-//! with much memory is read more seldom.
+//! it executed a program, and again each second in which it changed. Bounded: it takes at most one in 200 parts of a CPU's time, beside the first
+//! tenth of a second, so a process with much memory is read more seldom.
 
 use std::collections::BTreeMap;
 
@@ -19,6 +19,8 @@ const MAX_RESIDENT_BYTES: u64 = 32 << 30;
 const PERIOD_NS: u64 = 1_000_000_000;
 /// Reading takes at most one in so many parts of a CPU's time.
 const PAUSE_FACTOR: u64 = 200;
+/// What it may take before that counts: a short run is read a few times.
+const AHEAD_NS: u64 = 100_000_000;
 /// A change by less is not looked at.
 const LEAST_BYTES: u64 = 512 << 10;
 
@@ -33,7 +35,9 @@ struct Known {
 #[derive(Default)]
 pub struct Mappings {
     processes: BTreeMap<u32, Known>,
-    next_ns: u64,
+    /// When reading began, and the CPU time that it has taken.
+    began_ns: u64,
+    spent_ns: u64,
 }
 
 fn resident(sizes: &ProcessMemory) -> u64 {
@@ -63,17 +67,17 @@ impl Mappings {
                 due.push((known.due_ns, sizes.pid));
             }
         }
-        if now_ns < self.next_ns {
+        if self.began_ns == 0 {
+            self.began_ns = now_ns;
+        }
+        if self.spent_ns > AHEAD_NS + now_ns.saturating_sub(self.began_ns) / PAUSE_FACTOR {
             return Vec::new();
         }
         // Not the time that others took the CPU away.
         let before_ns = clock::thread_cpu_ns();
         due.sort_unstable();
         let read: Vec<ProcessMappings> = due.into_iter().take(AT_ONCE).filter_map(|(_, pid)| self.one(pid)).collect();
-        let took_ns = clock::thread_cpu_ns().saturating_sub(before_ns);
-        if !read.is_empty() {
-            self.next_ns = now_ns.saturating_add(took_ns.saturating_mul(PAUSE_FACTOR));
-        }
+        self.spent_ns += clock::thread_cpu_ns().saturating_sub(before_ns);
         read
     }
 
@@ -111,7 +115,6 @@ mod tests {
         let sum = |of: fn(&crate::model::meta::MappingSum) -> u64| read.sums.iter().map(of).sum::<u64>();
         let near = |a: u64, b: u64| a.abs_diff(b) <= (2 << 20).max(b / 50);
         assert!(near(sum(|sum| sum.anonymous), read.anonymous) && near(sum(|sum| sum.file), read.file), "{read:?}");
-        mappings.next_ns = 0;
         assert!(mappings.read(&seen).is_empty(), "its time has not come");
     }
 }
