@@ -6,7 +6,7 @@
 //! same chance, whatever its stack: a rule that waits until enough time has passed would always catch the wait after a long one.
 //! A budget per CPU bounds the number.
 
-use aya_ebpf::helpers::generated::bpf_get_prandom_u32;
+use aya_ebpf::helpers::{bpf_get_current_pid_tgid, generated::bpf_get_prandom_u32};
 use tracer_common::{
     FamilyId,
     loss::CpuState,
@@ -15,6 +15,7 @@ use tracer_common::{
 
 use crate::{
     access::config,
+    filter,
     maps::{self, Slot},
 };
 
@@ -128,10 +129,17 @@ pub fn woken(state: &mut CpuState, slot: &Slot, wakee: u64) {
     if waited > u64::from(u32::MAX) {
         waited = u64::from(u32::MAX);
     }
-    if slot.place != 0 && drawn(waited as u32) && pay(state, slot.wake_ts_ns) {
+    if slot.place != 0 && drawn(waited as u32) && is_traced(state) && pay(state, slot.wake_ts_ns) {
         state.due_waker = slot.place;
         state.due_wakee = wakee;
     }
+}
+
+/// Whether the current thread is: of others no stack is taken, which must not use up the budget.
+#[inline(always)]
+fn is_traced(state: &mut CpuState) -> bool {
+    let ids = bpf_get_current_pid_tgid();
+    filter::tracked(state, ids as u32, (ids >> 32) as u32)
 }
 
 /// One stack of the budget: time is paid in advance, and no more than a burst of it.

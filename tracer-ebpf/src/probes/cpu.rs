@@ -160,7 +160,7 @@ fn wait<const HELPER: bool>(ctx: BtfTracePointContext) -> i32 {
     0
 }
 
-/// A thread ends another one's wait. Runs after the program that notes who wakes whom and decides whether this one is looked at.
+/// A thread ends another one's wait. Runs after the program that notes who wakes whom and decides whether this one, a traced one, is looked at.
 #[btf_tracepoint(function = "sched_waking")]
 pub fn waker_stack(ctx: BtfTracePointContext) -> i32 {
     waker::<true>(ctx)
@@ -182,9 +182,6 @@ fn waker<const HELPER: bool>(ctx: BtfTracePointContext) -> i32 {
     state.due_waker = 0;
     let ids = bpf_get_current_pid_tgid();
     let (tid, tgid) = (ids as u32, (ids >> 32) as u32);
-    if !filter::tracked(state, tid, tgid) {
-        return 0;
-    }
     let request = Request {
         // SAFETY: no arguments.
         ts_ns: unsafe { bpf_ktime_get_ns() },

@@ -37,6 +37,8 @@ pub mod waits;
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_ends;
 
 use tracer_common::futex::Observed;
 use tracer_common::record::{Header, family_of};

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 
 use super::thresholds::{REPORTED_SHARE, at_most_s, is_reported, severity, speedup_bound};
 use super::{Claim, Facts, Outcome, Rule, confidence, evidence, functions, parties};
+use crate::model::critical_path::PathWait;
 use crate::model::report::{Evidence, Finding, FunctionTime, Futex, Report, Subject, Waiter};
 use crate::model::stacks::{ALLOCATOR, FUTEX};
 use crate::model::units::{count, duration, percent};
@@ -77,8 +78,8 @@ fn claim(report: &Report, arenas: &[(usize, &Futex)]) -> Option<Claim> {
     let longest = ranked.first()?;
     let (row, waiter) = longest.row.as_ref()?;
     let path = on_path(report, arenas);
-    let lost_s = path.as_ref().map_or(longest.total_s, |path| path.reported);
-    let at_most_s = path.as_ref().map_or(lost_s, |path| path.s.min(wall_s));
+    let lost_s = path.as_ref().map_or(longest.total_s, |path| path.waited_s);
+    let at_most_s = path.as_ref().map_or(lost_s, |path| path.at_most_s.min(wall_s));
     let waits: u64 = arenas.iter().map(|(_, futex)| futex.waits).sum();
     let all_s: f64 = arenas.iter().map(|(_, futex)| futex.total_s).sum();
     let max_s = arenas.iter().map(|(_, futex)| futex.max_s).fold(0.0, f64::max);
@@ -107,7 +108,7 @@ fn claim(report: &Report, arenas: &[(usize, &Futex)]) -> Option<Claim> {
             parties::named("thread", waiter.thread.as_deref(), waiter.tid),
         ),
         lost_s: Some(at_most_s),
-        share_of_wall: path.as_ref().map(|path| path.reported / wall_s),
+        share_of_wall: path.as_ref().map(|path| path.waited_s / wall_s),
         speedup_bound: speedup_bound(at_most_s, wall_s),
         culprit: Some(culprit),
         victims: ranked.iter().take(MAX_VICTIMS).filter_map(|of| Some(parties::waiter(report, first, of.row.as_ref()?.1))).collect(),
@@ -117,7 +118,7 @@ fn claim(report: &Report, arenas: &[(usize, &Futex)]) -> Option<Claim> {
              serve (larger than 1 KiB, or many of one size) wait for each other.{}",
             count(waited.len() as u64, "thread"),
             count(arenas.len() as u64, "arena"),
-            if path.is_some() { " The seconds lost are those of the critical path, with what it takes to sleep and to wake, and all computing in the allocator, some of which stays: a bound." } else { "" }
+            if path.is_some() { BOUND } else { "" }
         ),
         fix: "Let there be more arenas (`MALLOC_ARENA_MAX` up, or not set at all), use an allocator with caches for each thread (jemalloc, \
               tcmalloc, mimalloc by LD_PRELOAD), or allocate less: reuse buffers, allocate once for many small objects."
@@ -130,17 +131,21 @@ fn claim(report: &Report, arenas: &[(usize, &Futex)]) -> Option<Claim> {
     Some(Claim { finding, reported: is_reported(lost_s, wall_s, waits, max_s) })
 }
 
+/// What is said of the seconds on the path.
+const BOUND: &str = " The seconds lost are those of the critical path, with what it takes to sleep and to wake, and all computing in the allocator, \
+                     some of which stays: a bound.";
+
 /// Time of the critical path that waits for these locks are the reason of.
 struct OnPath {
-    /// With what follows.
-    s: f64,
-    /// The waits and the queueing alone: what counts for whether it is reported.
-    reported: f64,
-    /// Of it, waiting for a CPU after these waits, and where the report holds the longest.
-    queued: Option<(usize, f64)>,
-    /// Of it, computing in the allocator, and in the kernel to sleep and to wake, at most; and where the report holds the most of each.
+    /// The waits, and the queueing for a CPU after them.
+    waited_s: f64,
+    /// With the computing below, at most.
+    at_most_s: f64,
+    /// The queueing.
+    queued: Vec<(f64, Evidence)>,
+    /// The most of one thread computing in the kernel to sleep and to wake, and in the allocator; and where the report holds it.
     computing: [Option<(usize, f64)>; 2],
-    /// The longest, for the evidence.
+    /// The longest wait, for the evidence.
     first: (usize, f64),
 }
 
@@ -161,35 +166,23 @@ impl OnPath {
                     *most = Some((index, phase.what.s));
                 }
             }
-            self.s += share * at_most_s(s, samples);
+            self.at_most_s += share * at_most_s(s, samples);
         }
     }
 }
 
 fn on_path(report: &Report, arenas: &[(usize, &Futex)]) -> Option<OnPath> {
-    let ours = arenas.iter().filter_map(|(_, futex)| parties::on_path(report, futex.pid, &futex.address));
-    let mut found: Option<OnPath> = None;
-    for (index, wait) in ours {
-        let sum = found.get_or_insert(OnPath {
-            s: 0.0,
-            reported: 0.0,
-            queued: None,
-            computing: [None; 2],
-            first: (index, wait.s),
-        });
-        sum.s += wait.s + wait.queued_s;
-        if wait.queued_s > sum.queued.map_or(0.0, |(_, queued_s)| queued_s) {
-            sum.queued = Some((index, wait.queued_s));
-        }
-        if wait.s > sum.first.1 {
-            sum.first = (index, wait.s);
-        }
-    }
-    if let (Some(sum), Some((_, first))) = (&mut found, arenas.first()) {
-        sum.reported = sum.s;
-        sum.add_computing(report, first.pid, arenas);
-    }
-    found.filter(|path| path.reported >= REPORTED_SHARE * report.window.duration_s)
+    let (_, arena) = arenas.first()?;
+    let waits: Vec<(usize, &PathWait)> =
+        arenas.iter().filter_map(|(_, futex)| parties::on_path(report, futex.pid, &futex.address)).collect();
+    let first = waits.iter().map(|(index, wait)| (*index, wait.s)).reduce(|a, b| if b.1 > a.1 { b } else { a })?;
+    let ours = |wait: &PathWait| waits.iter().any(|(_, own)| (own.pid, &own.object) == (wait.pid, &wait.object));
+    let queued: Vec<(f64, Evidence)> = parties::queued_after(report, ours).collect();
+    let wall_s = report.window.duration_s;
+    let waited_s = parties::with_queueing(waits.iter().map(|(_, wait)| wait.s).sum(), &queued, wall_s);
+    let mut path = OnPath { waited_s, at_most_s: waited_s, queued, computing: [None; 2], first };
+    path.add_computing(report, arena.pid, arenas);
+    (path.waited_s >= REPORTED_SHARE * wall_s).then_some(path)
 }
 
 /// The function in which most time went, over all threads.
@@ -225,10 +218,7 @@ fn numbers(
         let source = format!("/critical_path/waits/{}/s", path.first.0);
         evidence("of the critical path, for waits for one arena", path.first.1, "s", source, wall)
     }));
-    rows.extend(path.and_then(|path| path.queued).map(|(index, s)| {
-        let source = format!("/critical_path/waits/{index}/queued_s");
-        evidence("of the critical path, waiting for a CPU after these waits", s, "s", source, None)
-    }));
+    rows.extend(path.iter().flat_map(|path| &path.queued).take(2).map(|(_, queued)| queued.clone()));
     let what = ["in futex calls", "in the allocator"];
     let computing = path.iter().flat_map(|path| what.iter().zip(&path.computing));
     rows.extend(computing.filter_map(|(what, most)| {

@@ -69,7 +69,7 @@ impl Rule for ForkCopyOnWrite {
 fn claim(report: &Report, parent: u32, children: &[(usize, &ProcessFaults)]) -> Option<Claim> {
     let (_, most) = *children.iter().max_by_key(|(_, faults)| copied(faults))?;
     let wall_s = report.window.duration_s;
-    let all: u64 = children.iter().map(|(_, faults)| copied(faults)).sum();
+    let all = children.iter().fold(0u64, |sum, (_, faults)| sum.saturating_add(copied(faults)));
     let is_child = |pid: Option<u32>| children.iter().any(|(_, faults)| Some(faults.pid) == pid);
     let lost = lost(report, |_| false, |phase, pid| phase == PAGE_FAULT && is_child(pid));
     let function = most.functions.iter().find(|function| function.kind == KIND);

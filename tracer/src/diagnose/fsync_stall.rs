@@ -1,10 +1,10 @@
 //! `fsync-stall`: a thread waits until what it wrote is on the disk, again and again, and the run waits with it. Calls in the
 //! background that nothing waits for are observed only. Which device was slow, and how much was flushed, is not known here.
 
-use super::thresholds::{REPORTED_SHARE, at_most_s, is_reported, severity, speedup_bound};
+use super::thresholds::{REPORTED_SHARE, bound_s, is_reported, severity, speedup_bound};
 use super::{Claim, Facts, Outcome, Rule, confidence, evidence, functions, named, parties, subject, threads};
 use crate::model::critical_path::{CriticalPath, PathPart};
-use crate::model::report::{Finding, Report, Subject, Wait};
+use crate::model::report::{Evidence, Finding, Report, Subject, Wait};
 use crate::model::stacks::SYNC;
 use crate::model::units::{count, duration, grouped, percent};
 
@@ -36,7 +36,7 @@ impl Rule for FsyncStall {
             return Outcome::Silent("no thread waited in fsync or a call like it".to_owned());
         };
         match report.critical_path.as_ref() {
-            Some(path) => match OnPath::of(path) {
+            Some(path) => match OnPath::of(report, path) {
                 Some(on_path) => Outcome::Claims(vec![on_path.claim(report, &worst)]),
                 None => Outcome::Claims(vec![worst.claim(report, false)]),
             },
@@ -169,13 +169,13 @@ struct OnPath<'a> {
     at_most_s: f64,
     computing: Vec<(usize, f64)>,
     /// For how long the threads queued for a CPU once the disk had the data: they would not have left it. Of each kind of wait.
-    queued: Vec<(usize, f64)>,
+    queued: Vec<(f64, Evidence)>,
     pieces: u64,
     path_s: f64,
 }
 
 impl<'a> OnPath<'a> {
-    fn of(path: &'a CriticalPath) -> Option<Self> {
+    fn of(report: &Report, path: &'a CriticalPath) -> Option<Self> {
         let parts = || {
             let all = path.parts.iter().enumerate();
             all.filter(|(_, part)| is_sync(&part.state, part.detail.as_deref()))
@@ -184,15 +184,12 @@ impl<'a> OnPath<'a> {
         let waiting_s: f64 = parts().map(|(_, part)| part.s).sum();
         let phases = || path.phases.iter().enumerate().filter(|(_, phase)| phase.what.phase == SYNC);
         let computing: Vec<(usize, f64)> = phases().map(|(index, phase)| (index, phase.what.s)).collect();
-        let waits = path.waits.iter().enumerate();
-        let queued: Vec<(usize, f64)> = waits
-            .filter(|(_, wait)| is_sync(&wait.state, wait.detail.as_deref()) && wait.queued_s > 0.0)
-            .map(|(index, wait)| (index, wait.queued_s))
-            .collect();
-        let total_s = waiting_s + computing.iter().chain(&queued).map(|(_, s)| s).sum::<f64>();
-        let computed_s = computing.iter().map(|(_, s)| s).sum();
+        let queued: Vec<(f64, Evidence)> =
+            parties::queued_after(report, |wait| is_sync(&wait.state, wait.detail.as_deref())).collect();
+        let computed_s: f64 = computing.iter().map(|(_, s)| s).sum();
+        let total_s = waiting_s + computed_s + queued.iter().map(|(s, _)| s).sum::<f64>();
         let samples = phases().map(|(_, phase)| phase.what.samples).sum();
-        let at_most_s = (total_s - computed_s + at_most_s(computed_s, samples)).min(path.total_s.max(total_s));
+        let at_most_s = bound_s(total_s, (computed_s, samples), path.total_s);
         let pieces = parts().map(|(_, part)| part.pieces).sum();
         (total_s >= LEAST_S).then_some(OnPath {
             part,
@@ -249,10 +246,7 @@ impl<'a> OnPath<'a> {
             let source = format!("/critical_path/phases/{index}/s");
             finding.evidence.push(evidence("computing below the calls, by samples", *s, "s", source, None));
         }
-        for (index, s) in &self.queued {
-            let source = format!("/critical_path/waits/{index}/queued_s");
-            finding.evidence.push(evidence("waiting for a CPU after the calls' waits", *s, "s", source, None));
-        }
+        finding.evidence.extend(self.queued.iter().map(|(_, queued)| queued.clone()));
         Claim { finding, reported }
     }
 }

@@ -1,7 +1,7 @@
 //! `gc-pauses`: CPython's collector of cyclic garbage takes a good part of the run. Told by samples that have the collector anywhere in
 //! their stack; by its addresses, so names are not needed. Where neither symbols nor probes tell where it is, the rule says so.
 
-use super::thresholds::{REPORTED_SHARE, at_most_s, is_reported, severity, speedup_bound};
+use super::thresholds::{REPORTED_SHARE, bound_s, is_reported, severity, speedup_bound};
 use super::{Claim, Facts, Outcome, Rule, confidence, evidence, functions, parties, threads};
 use crate::model::report::{Evidence, Finding, Report, Subject};
 use crate::model::stacks::{PYTHON_GC, Phase};
@@ -154,7 +154,7 @@ fn collected(report: &Report) -> Vec<Collected<'_>> {
 fn claim(facts: &Facts<'_>, one: &Collected<'_>) -> Claim {
     let report = facts.report;
     let wall_s = report.window.duration_s;
-    let lost_s = at_most_s(one.s, one.samples).min(wall_s.max(one.s));
+    let lost_s = bound_s(one.s, (one.s, one.samples), wall_s);
     let culprit = culprit(report, one);
     // Garbage is collected with the interpreter lock held.
     let holds = |finding: &&Finding| {

@@ -205,7 +205,7 @@ impl<'a> Case<'a> {
         let own = if self.most_s * 2.0 >= self.lost_s { PRODUCER_SEEN } else { PRODUCER_SPREAD };
         let (who, did) = (producer(self.most), doing(self.most));
         let queued: Vec<(f64, Evidence)> = self.queued(report).collect();
-        let at_most_s = self.lost_s + queued.iter().map(|(s, _)| s).sum::<f64>();
+        let at_most_s = parties::with_queueing(self.lost_s, &queued, wall_s);
         let mut evidence = self.evidence(wall_s);
         evidence.extend(queued.into_iter().take(2).map(|(_, queued)| queued));
         let finding = Finding {

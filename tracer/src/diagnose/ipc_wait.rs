@@ -7,7 +7,7 @@
 
 use std::collections::BTreeSet;
 
-use super::thresholds::{REPORTED_SHARE, at_most_s, is_reported, severity, speedup_bound};
+use super::thresholds::{REPORTED_SHARE, bound_s, is_reported, severity, speedup_bound};
 use super::{Claim, Facts, Outcome, Rule, confidence, evidence, functions, parties};
 use crate::model::critical_path::{CriticalPath, PathPart, PathPhase};
 use crate::model::objects::{Object, ObjectEnd};
@@ -187,21 +187,24 @@ impl<'a> Moving<'a> {
     }
 
     /// What `lost_s` can be at most: copying is known from samples.
-    fn at_most_s(&self) -> f64 {
-        let copied_s: f64 = self.parts.iter().map(|(.., ipc_s)| ipc_s).sum();
+    fn at_most_s(&self, wall_s: f64) -> f64 {
         let samples = self.phases.iter().map(|(_, phase)| phase.what.samples).sum();
-        self.lost_s() - copied_s + at_most_s(copied_s, samples)
+        bound_s(self.lost_s(), (self.copied_s(), samples), wall_s)
+    }
+
+    fn copied_s(&self) -> f64 {
+        self.parts.iter().map(|(.., ipc_s)| ipc_s).sum()
     }
 
     fn lost_s(&self) -> f64 {
         let waited: f64 = self.mutual.iter().map(|(_, part)| part.s).sum();
         let queued: f64 = self.turns.iter().map(|turn| turn.part.s * turn.share()).sum();
-        self.parts.iter().map(|(.., ipc_s)| ipc_s).sum::<f64>() + waited + queued
+        self.copied_s() + waited + queued
     }
 
     fn claim(&self, report: &Report, link: Link<'_>) -> Claim {
-        let (wall_s, lost_s, at_most_s) = (report.window.duration_s, self.lost_s(), self.at_most_s());
-        let at_most_s = at_most_s.min(wall_s.max(lost_s));
+        let wall_s = report.window.duration_s;
+        let (lost_s, at_most_s) = (self.lost_s(), self.at_most_s(wall_s));
         let own = if link.object.bytes.is_some() { COUNTED } else { NOT_COUNTED };
         let of = &self.path.of;
         let finding = Finding {

@@ -168,7 +168,7 @@ impl<'a> Case<'a> {
         let pid = Some(self.row.pid);
         let after = parties::queued_after(self.report, move |wait| wait.state == "kernel_lock" && wait.pid == pid);
         let after: Vec<(f64, Evidence)> = after.collect();
-        let at_most_s = lost_s + after.iter().map(|(s, _)| s).sum::<f64>();
+        let at_most_s = parties::with_queueing(lost_s, &after, wall_s);
         let doing = self.owners.first().and_then(|owner| self.doing(owner));
         let mut evidence = self.evidence(waiter, source, doing.as_ref());
         evidence.extend(after.into_iter().take(2).map(|(_, queued)| queued));

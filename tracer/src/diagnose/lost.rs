@@ -3,7 +3,7 @@
 
 use super::evidence;
 use super::threads;
-use super::thresholds::at_most_s;
+use super::thresholds::bound_s;
 use crate::model::report::{Evidence, Report, Thread};
 use crate::model::stacks::Phase;
 
@@ -58,7 +58,7 @@ impl Lost {
 
     /// What was lost at most: an estimate from samples may be too small. Not more than the run.
     pub fn at_most_s(&self) -> f64 {
-        (self.s - self.sampled_s + at_most_s(self.sampled_s, self.samples)).min(self.s.max(self.wall_s))
+        bound_s(self.s, (self.sampled_s, self.samples), self.wall_s)
     }
 
     /// The kernel's own account of a thread instead of what samples say.

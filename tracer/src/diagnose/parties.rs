@@ -49,6 +49,11 @@ pub(super) fn on_path<'a>(report: &'a Report, pid: u32, address: &str) -> Option
     report.critical_path.as_ref()?.waits.iter().enumerate().find(|(_, wait)| ours(wait))
 }
 
+/// A loss with the queueing that followed it; not more than the run.
+pub(super) fn with_queueing(lost_s: f64, queued: &[(f64, Evidence)], wall_s: f64) -> f64 {
+    (lost_s + queued.iter().map(|(s, _)| s).sum::<f64>()).min(wall_s.max(lost_s))
+}
+
 /// Waits on the path after which threads queued for a CPU that they would not have left: for how long, and where the report holds it.
 pub(super) fn queued_after<'a>(
     report: &'a Report,

@@ -184,7 +184,7 @@ fn claim(facts: &Facts<'_>, kind: &Kind, stalls: &[(usize, &Stall)], lost: &Lost
     list.extend(limits);
     // One file that does not fit is the cause, and this is how it shows.
     let thrash = facts.earlier.iter().any(|finding| finding.class == "page-cache-thrash");
-    let freed: u64 = stalls.iter().map(|(_, stall)| stall.freed_bytes).sum();
+    let freed = stalls.iter().fold(0u64, |sum, (_, stall)| sum.saturating_add(stall.freed_bytes));
     let finding = Finding {
         class: kind.class.to_owned(),
         rank: 0,

@@ -48,6 +48,12 @@ struct Worst<'a> {
     victims: Vec<Subject>,
 }
 
+impl Worst<'_> {
+    fn at_most_s(&self, wall_s: f64) -> f64 {
+        (self.lost_s + self.besides_s).min(wall_s)
+    }
+}
+
 /// Finds the thread for which `lost_s` is greatest.
 fn worst(report: &Report, lost_s: fn(&Queued) -> f64) -> Option<Worst<'_>> {
     let least_s = LEAST_SHARE * report.window.duration_s;
@@ -80,7 +86,7 @@ struct Text {
 
 fn claim(report: &Report, worst: &Worst<'_>, text: Text) -> Claim {
     let wall_s = report.window.duration_s;
-    let lost_s = (worst.lost_s + worst.besides_s).min(wall_s);
+    let lost_s = worst.at_most_s(wall_s);
     let finding = Finding {
         class: text.class.to_owned(),
         rank: 0,
@@ -350,7 +356,7 @@ fn oversubscribed(report: &Report, worst: &Worst<'_>, wanting: u64, allowed: u32
         experiment: format!(
             "Run the same work with {} in all: the wall time must fall, by at most {}.",
             count(u64::from(allowed), "thread"),
-            duration((worst.lost_s + worst.besides_s).min(report.window.duration_s))
+            duration(worst.at_most_s(report.window.duration_s))
         ),
     };
     let mut claim = claim(report, worst, text);

@@ -148,7 +148,7 @@ fn claim(report: &Report, found: &Found<'_>) -> Claim {
     let wall_s = report.window.duration_s;
     let first = found.waiters.first();
     let queued: Vec<(f64, Evidence)> = queued(report, found).collect();
-    let lost_s = (found.mean_s + queued.iter().map(|(s, _)| s).sum::<f64>()).min(wall_s.max(found.mean_s));
+    let lost_s = parties::with_queueing(found.mean_s, &queued, wall_s);
     let rounds = first.map_or(0, |waiter| waiter.wait.count);
     let object = first.and_then(|waiter| waiter.wait.object.clone());
     let doing = straggler.pid.and_then(|pid| {

@@ -3,6 +3,7 @@
 use tracer_common::memory::{CachedFile, FAULT_KINDS, FaultKind, Faults, FileKey, STALL_IN_SWITCH, StallKind, Stalled};
 use tracer_common::record::{cache, fault, reclaim};
 use tracer_common::sched::{Switch, switch_flags};
+use tracer_common::stack::{Sampled, origin};
 
 use super::tests::{assert_evidence_resolves, run, status};
 use crate::model::event::{Event, Meta};
@@ -222,4 +223,30 @@ fn reclaim_that_makes_room_for_a_file_that_does_not_fit_is_thrash_alone() {
     assert!(of_class(&report, "page-cache-thrash").is_some(), "{:?}", report.rules);
     assert!(of_class(&report, "memory-limit").is_none(), "it is how the other shows");
     assert!(report.observed.iter().any(|finding| finding.class == "memory-limit"), "but seen");
+}
+
+#[test]
+fn damaged_records_of_stalls_do_no_harm() {
+    let mut events = stalling(StallKind::MemcgReclaim);
+    for event in events.clone() {
+        if let Event::Stalled(stalled) = event {
+            events.push(Event::Stalled(Stalled { tid: 11, pages: u64::MAX, ..stalled }));
+            events.push(Event::Stalled(Stalled { tid: 12, pages: u64::MAX, ..stalled }));
+        }
+    }
+    let report = run(events, LONG_MS);
+    assert_eq!(status(&report, "memory-limit"), RuleStatus::Fired, "{:?}", report.rules);
+}
+
+#[test]
+fn damaged_weights_of_page_faults_do_no_harm() {
+    let mut events = computing(FAULTING);
+    events.push(faults(FaultKind::Anonymous, 10, 262_144, 262_000));
+    for stack in [FAULTING, 102] {
+        let Event::Sampled(sampled) = sample(START + 5 * MS, 10, 10, stack, u64::MAX) else { continue };
+        let place = FaultKind::Anonymous as u32;
+        events.push(Event::Sampled(Sampled { origin: origin::FAULT, place, ..sampled }));
+    }
+    let report = run(events, LONG_MS);
+    assert_eq!(status(&report, "page-fault-storm"), RuleStatus::Fired, "{:?}", report.rules);
 }

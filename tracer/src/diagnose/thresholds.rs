@@ -44,6 +44,11 @@ pub fn at_most_s(estimate_s: f64, samples: u64) -> f64 {
     estimate_s * (samples.sqrt() + SURE / 2.0).powi(2) / samples
 }
 
+/// What was lost at most, of which a part is known from samples only. Not more than the run.
+pub fn bound_s(lost_s: f64, (sampled_s, samples): (f64, u64), wall_s: f64) -> f64 {
+    (lost_s - sampled_s + at_most_s(sampled_s, samples)).min(wall_s.max(lost_s))
+}
+
 /// How many times as fast the run can become at most (Amdahl); none where that has no bound.
 pub fn speedup_bound(lost_s: f64, wall_s: f64) -> Option<f64> {
     (lost_s > 0.0 && lost_s < wall_s).then(|| wall_s / (wall_s - lost_s))
@@ -71,6 +76,9 @@ mod tests {
         assert!((factor(1) - 3.32).abs() < 0.01, "{}", factor(1));
         assert!((factor(50) - 1.25).abs() < 0.01, "{}", factor(50));
         assert!((factor(10_000) - 1.016).abs() < 0.001, "{}", factor(10_000));
+        assert_eq!(bound_s(3.0, (0.0, 0), 10.0), 3.0, "nothing of it is from samples");
+        assert!((bound_s(3.0, (1.0, 50), 10.0) - 3.25).abs() < 0.01, "a third is");
+        assert_eq!(bound_s(3.0, (3.0, 2), 4.0), 4.0, "not more than the run");
     }
 
     #[test]

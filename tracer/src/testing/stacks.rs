@@ -87,6 +87,13 @@ pub fn capture(ts_ns: u64, tgid: u32, tid: u32, stack: u64, place: u32, refreshe
     Event::Sampled(Sampled { place, origin: origin::WAIT, refreshed, ..sampled })
 }
 
+/// A stack of a thread that ends the wait of `wakee`, process and thread, at a place.
+pub fn waker(ts_ns: u64, (tgid, tid): (u32, u32), stack: u64, wakee: (u32, u32), place: u32) -> Event {
+    let who = u64::from(wakee.0) << 32 | u64::from(wakee.1);
+    let Event::Sampled(sampled) = sample(ts_ns, tgid, tid, stack, who) else { unreachable!("as it was made") };
+    Event::Sampled(Sampled { place, origin: origin::WAKER, ..sampled })
+}
+
 /// The switch, with the place of the wait that it begins.
 pub fn at_place(mut switch: Switch, place: u32) -> Switch {
     let [low, middle, high, _] = place.to_le_bytes();

@@ -171,19 +171,10 @@ impl<'a> Session<'a> {
     fn pingpong(&mut self) -> Result<Vec<Row>> {
         const LIMIT: f64 = 1.30;
         let command = self.bench.workload(&PINGPONG)?;
-        let mut pairs = FIRST_PAIRS;
-        let row = loop {
-            self.bench.rounds("pingpong", &command, &mut self.pingpong, pairs)?;
-            let rounds = &self.pingpong;
-            let base = elapsed(&rounds.base);
-            let slowdown = median_interval(&ratios(&traced_elapsed(&rounds.traced), &base));
-            let control = median_interval(&ratios(&elapsed(&rounds.control), &base));
-            let row = decided("pingpong, slowdown (aim 1.15)", "", slowdown, LIMIT, control, pairs);
-            if !wants_more(&row) || pairs >= self.most_pairs {
-                break row;
-            }
-            pairs = (pairs + FIRST_PAIRS).min(self.most_pairs);
-        };
+        let mut rounds = std::mem::take(&mut self.pingpong);
+        let row = self.slowdown("pingpong, slowdown (aim 1.15)", &command, LIMIT, &mut rounds)?;
+        self.pingpong = rounds;
+        let pairs = row.runs;
         let rounds = &self.pingpong;
         let base = elapsed(&rounds.base);
         let switches: Vec<f64> = rounds.traced.iter().map(|traced| traced.sample.switches).collect();
@@ -199,20 +190,20 @@ impl<'a> Session<'a> {
 
     fn locks(&mut self) -> Result<Vec<Row>> {
         let command = self.bench.workload(&LOCKS)?;
-        self.slowdown("lock-heavy, slowdown", &command, 1.05)
+        Ok(vec![self.slowdown("lock-heavy, slowdown", &command, 1.05, &mut Rounds::default())?])
     }
 
     /// Pairs of a command until the limit is told.
-    fn slowdown(&self, what: &str, command: &[String], limit: f64) -> Result<Vec<Row>> {
-        let (mut rounds, mut pairs) = (Rounds::default(), FIRST_PAIRS);
+    fn slowdown(&self, what: &str, command: &[String], limit: f64, rounds: &mut Rounds) -> Result<Row> {
+        let mut pairs = FIRST_PAIRS;
         loop {
-            self.bench.rounds(what, command, &mut rounds, pairs)?;
+            self.bench.rounds(what, command, rounds, pairs)?;
             let base = elapsed(&rounds.base);
             let slowdown = median_interval(&ratios(&traced_elapsed(&rounds.traced), &base));
             let control = median_interval(&ratios(&elapsed(&rounds.control), &base));
             let row = decided(what, "", slowdown, limit, control, pairs);
             if !wants_more(&row) || pairs >= self.most_pairs {
-                return Ok(vec![row]);
+                return Ok(row);
             }
             pairs = (pairs + FIRST_PAIRS).min(self.most_pairs);
         }
@@ -232,11 +223,10 @@ impl<'a> Session<'a> {
         };
         let added = median_interval(&per_fault(&traced_elapsed(&rounds.traced)));
         let bare: Vec<f64> = elapsed(&rounds.base).iter().map(|s| s * 1e9 / faults).collect();
-        let control = median_interval(&per_fault(&elapsed(&rounds.control)));
+        let control = median_interval(&ratios(&elapsed(&rounds.control), &elapsed(&rounds.base)));
         Ok(vec![
-            decided("page fault, added", "ns", added, LIMIT_NS, None, rounds.base.len()),
+            decided("page fault, added", "ns", added, LIMIT_NS, control, rounds.base.len()),
             shown("page fault, bare", "ns", median_interval(&bare), rounds.base.len()),
-            shown("page fault, bare against itself", "ns", control, rounds.base.len()),
         ])
     }
 
@@ -247,7 +237,7 @@ impl<'a> Session<'a> {
 
     fn python_slowdown(&self, what: &str, program: &str, limit: f64) -> Result<Vec<Row>> {
         let command: Vec<String> = ["python3", "-c", program].map(str::to_owned).to_vec();
-        self.slowdown(what, &command, limit)
+        Ok(vec![self.slowdown(what, &command, limit, &mut Rounds::default())?])
     }
 
     /// Too small an effect for a clock: decided by what the kernel says of the programs' run time, unless the CPU time of the

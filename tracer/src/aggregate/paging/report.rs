@@ -106,12 +106,14 @@ impl Aggregate {
         let mut taken = [0; FAULT_KINDS];
         for ((_, kind, stack), tally) in self.stacks.faults.iter().filter(|((tgid, ..), _)| *tgid == pid) {
             let kind = FaultKind::from_number(*kind) as usize;
-            *kinds[kind].entry(*stack).or_default() += tally.ns;
+            let sum = kinds[kind].entry(*stack).or_default();
+            *sum = sum.saturating_add(tally.ns);
             taken[kind] += tally.count;
         }
         let of_kind = |kind: FaultKind| {
             let counts = &kinds[kind as usize];
-            let all = counts.values().sum::<u64>().max(1) as f64;
+            // A damaged record may stand for any number of faults.
+            let all = counts.values().fold(0u64, |sum, count| sum.saturating_add(*count)).max(1) as f64;
             let row = move |(location, count): (_, u64)| FaultFunction {
                 kind: kind.id().to_owned(),
                 location,

@@ -89,6 +89,25 @@ fn the_time_of_a_place_is_split_by_how_often_each_stack_was_taken() {
 }
 
 #[test]
+fn the_time_of_a_wait_is_split_by_where_those_were_that_ended_it() {
+    let mut events = made::stacked_run();
+    let at = events.iter().position(|event| matches!(event, Event::Sampled(_))).expect("stacks");
+    let wakers = [100, 100, 103, 100]
+        .map(|stack| made::waker(testing::stacks::START + 80_000_000, (10, 10), stack, (10, 11), 8));
+    events.splice(at..at, wakers);
+    let without = testing::analyse(&made::stacked_run());
+    let report = testing::analyse(&events);
+    let (wait, before) = (&thread(&report, 11).waits[0], &thread(&without, 11).waits[0]);
+    assert!(before.woken_in.is_empty(), "{before:?}");
+    assert_eq!(wait.places, before.places, "who ends a wait is not where it was");
+    let sum: f64 = wait.woken_in.iter().map(|time| time.total_s).sum();
+    close("all of it", sum, wait.total_s);
+    close("three quarters", wait.woken_in[0].total_s, wait.total_s * 0.75);
+    assert_eq!(section(&report).captures, section(&without).captures, "they are counted by themselves");
+    assert!(thread(&report, 10).waits.iter().all(|wait| wait.woken_in.is_empty()), "only of the wait that they ended");
+}
+
+#[test]
 fn a_place_that_was_never_captured_has_no_stack_and_says_so() {
     let mut events = made::stacked_run();
     events.retain(|event| !matches!(event, Event::Sampled(sampled) if sampled.place == 8));
