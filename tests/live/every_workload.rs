@@ -4,7 +4,7 @@
 use crate::harness::{Tracer, workload};
 
 /// Every role that ends by itself, with little to do.
-const ROLES: [&str; 44] = [
+const ROLES: [&str; 50] = [
     "mutex --duration 600ms",
     "mutex --healthy --duration 400ms",
     "mutex --kind robust --duration 400ms",
@@ -49,6 +49,12 @@ const ROLES: [&str; 44] = [
     "touch --mib 32 --passes 4 --healthy --compute 20ms",
     "ipc --messages 6",
     "ipc --messages 6 --healthy",
+    "steps --steps 20",
+    "spin-wait --duration 400ms",
+    "straggler --steps 10",
+    "spawn-storm --items 60",
+    "pin --batches 5",
+    "pin --batches 5 --reuse",
 ];
 
 #[test]

@@ -36,9 +36,11 @@ const WITHOUT_A_PAIR: [(&str, &str); 9] = [
 ];
 
 /// Rules with a test below.
-const WITH_A_PAIR: [&str; 23] = [
+const WITH_A_PAIR: [&str; 25] = [
     "cpu-quota-throttling",
     "page-cache-thrash",
+    "cache-eviction",
+    "pinned-memory",
     "memory-limit",
     "cold-file-mapping",
     "allocation-churn",
@@ -415,6 +417,18 @@ fn a_file_that_does_not_fit_bounds_what_more_room_saves() {
         format!("mapped-file --mib 256 --passes 6 --folder {} --cgroup {}", disk(), cgroup.folder().display())
     };
     of_memory(Pair::of("page-cache-thrash", &run(&tight), &run(&wide)));
+}
+
+#[test]
+fn a_file_that_is_pushed_out_bounds_what_writing_past_the_page_cache_saves() {
+    let Some(cgroup) = MemoryCgroup::new(256 * MIB) else { return };
+    let run = format!("eviction --passes 2 --folder {} --cgroup {}", disk(), cgroup.folder().display());
+    of_memory(Pair::of("cache-eviction", &run, &format!("{run} --direct")));
+}
+
+#[test]
+fn a_pinned_buffer_for_each_batch_bounds_what_one_for_all_saves() {
+    of_memory(Pair::of("pinned-memory", "pin --batches 40", "pin --batches 40 --reuse"));
 }
 
 #[test]

@@ -111,6 +111,47 @@ fn memory_that_is_kept_is_no_storm() {
     }
 }
 
+#[test]
+fn a_buffer_that_is_pinned_for_each_batch_is_named_with_who_pins_it() {
+    let traced = traced("pin --mib 64 --batches 60");
+    let (truth, report) = (traced.truth(), traced.report());
+    let finding = finding(&report, "pinned-memory");
+    let culprit = &finding["culprit"];
+    assert_eq!((&culprit["pid"], &culprit["tid"]), (&truth["pid"], &truth["pid"]), "{finding}");
+    assert!(text(culprit, "function").contains("lock"), "the function that calls mlock: {finding}");
+    assert!(number(finding, "lost_s") <= 1.05 * number(&truth, "took_s"), "{finding}");
+    let pinned = list(finding, "evidence").iter().find(|one| text(one, "metric").starts_with("memory pinned"));
+    let pinned = pinned.map_or(0.0, |pinned| number(pinned, "value"));
+    close("what is pinned", pinned, number(&truth, "pinned_bytes"), 0.01, 0.0);
+    silent(&report, &["page-fault-storm", "allocation-churn"]);
+    report.assert_sums();
+    report.assert_path();
+}
+
+#[test]
+fn a_buffer_that_is_pinned_once_is_silent() {
+    for _ in 0..crate::healthy::repeats() {
+        let report = traced("pin --mib 64 --batches 60 --reuse").report();
+        silent(&report, &["pinned-memory"]);
+        silent(&report, &MEMORY_CLASSES);
+    }
+}
+
+#[test]
+fn pinned_memory_that_leaves_too_little_for_the_rest_is_told_with_what_it_explains() {
+    let Some(cgroup) = MemoryCgroup::new(128 * MIB) else { return };
+    let beside = format!("dirty-writer --mib 2048 --folder {} --cgroup {}", disk(), cgroup.folder().display());
+    let holder = format!("pin --mib 96 --batches 400 --reuse --cgroup {}", cgroup.folder().display());
+    let line = format!("'{0}' {holder} & '{0}' {beside}; kill $!; wait", harness::workload_bin().display());
+    let report = Tracer::run(harness::shell(&line)).options(&FAMILIES).go().expect_code(0).report();
+    finding(&report, "memory-limit");
+    let finding = finding(&report, "pinned-memory");
+    assert_eq!(finding["severity"], "warning", "{finding}");
+    assert_eq!(finding["consequences"][0], "memory-limit", "{finding}");
+    assert!(finding["lost_s"].is_null(), "no seconds of its own: {finding}");
+    close("what is pinned", number(&finding["evidence"][0], "value"), 96.0 * MIB as f64, 0.01, 0.0);
+}
+
 /// A Python program of memory.py.
 fn of_python(arguments: &str) -> (Value, Report) {
     let traced = Tracer::run(python("memory.py", arguments)).options(&FAMILIES).go().expect_code(0);
@@ -205,6 +246,40 @@ fn a_mapped_file_that_fits_is_no_thrash_on_the_first_pass_either() {
             let traced = traced(&format!("{arguments} --folder {} --cgroup {}", disk(), cgroup.folder().display()));
             silent(&traced.report(), &["page-cache-thrash", "memory-limit"]);
         }
+    }
+}
+
+/// A reader of a file that fits, beside a writer.
+fn evicting(cgroup: &MemoryCgroup, how: &str) -> (Value, Report) {
+    let arguments = format!("eviction {how} --folder {} --cgroup {}", disk(), cgroup.folder().display());
+    let traced = traced(&arguments);
+    (traced.truth(), traced.report())
+}
+
+#[test]
+fn a_file_that_fits_is_pushed_out_by_what_another_thread_writes() {
+    let Some(cgroup) = MemoryCgroup::new(256 * MIB) else { return };
+    let (truth, report) = evicting(&cgroup, "");
+    let finding = finding(&report, "cache-eviction");
+    let (culprit, victim) = (&finding["culprit"], &finding["victims"][0]);
+    assert_eq!((&culprit["path"], &culprit["tid"]), (&truth["checkpoint"], &truth["writer_tid"]), "{finding}");
+    assert!(text(culprit, "function").contains("eviction"), "what writes: {finding}");
+    assert_eq!((&victim["path"], &victim["tid"]), (&truth["dataset"], &truth["pid"]), "{finding}");
+    let row = file(&report, text(&truth, "dataset"));
+    // The first reading, before others wrote, is traced too.
+    let read = number(&truth, "disk_read_bytes") + number(&truth, "size_bytes");
+    close("bytes read from the disk", number(&row, "read_bytes"), read, 0.10, 0.0);
+    silent(&report, &["page-cache-thrash", "memory-limit", "cold-file-mapping"]);
+    report.assert_sums();
+}
+
+#[test]
+fn what_is_written_past_the_page_cache_pushes_nothing_out() {
+    for _ in 0..crate::healthy::repeats() {
+        let Some(cgroup) = MemoryCgroup::new(256 * MIB) else { return };
+        let (truth, report) = evicting(&cgroup, "--direct");
+        assert!(number(&truth, "disk_read_bytes") < 0.25 * number(&truth, "size_bytes"), "it stays: {truth}");
+        silent(&report, &["cache-eviction", "page-cache-thrash", "memory-limit"]);
     }
 }
 

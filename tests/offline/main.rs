@@ -97,6 +97,11 @@ recorded! {
     thrash "thrash"
         "./workload mapped-file --mib 192 --passes 20 --folder /srv/models --cgroup CGROUP, likewise, with a limit of 128 MiB; run --family sched,cpu,fault,reclaim,cache"
         "a mapped file that does not fit into its cgroup is read again and again";
+    eviction "eviction"
+        "./workload eviction --passes 1 --mib 88 --compute 20us --folder /srv/models --cgroup CGROUP, likewise, with a limit of 128 MiB; run --family sched,cpu,reclaim,cache,rss"
+        "what a thread writes pushes a file out of the page cache that another one reads";
+    pinned "pinned" "./workload pin --batches 30, likewise; run --family sched,cpu,fault,rss"
+        "a buffer is pinned anew for each batch";
     cold "cold" "./workload mapped-file --mib 96 --random 9000 --folder /srv/models, likewise; run --family sched,cpu,fault,cache"
         "a mapped file is read as it is touched, page by page";
     cow "cow" "/usr/bin/python3 memory.py cow, run --family sched,cpu,fault"

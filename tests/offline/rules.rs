@@ -58,8 +58,20 @@ fn the_contended_mutexes_are_found_and_nothing_else_is_called_one() {
         let python = ["gil", "gc", "logging-convoy"].contains(&name);
         let waits =
             ["ipc", "deadlock", "arena", "fsync", "starved", "straggler", "spin-wait", "spawn-storm"].contains(&name);
-        let memory = ["first-touch", "churn", "dirty-writer", "thrash", "cold", "cow", "oom-kill", "growth", "shm"]
-            .contains(&name);
+        let memory = [
+            "first-touch",
+            "churn",
+            "dirty-writer",
+            "thrash",
+            "eviction",
+            "pinned",
+            "cold",
+            "cow",
+            "oom-kill",
+            "growth",
+            "shm",
+        ]
+        .contains(&name);
         let limited = crowded || kernel || python || waits || memory || contended.contains(&name);
         assert_eq!(report.verdict == Verdict::Bottleneck, limited, "{name}: {:?}", report.verdict);
     }

@@ -319,9 +319,13 @@ pub struct CacheSums {
     pub dropped: u64,
     /// The file's size in bytes when a page came last.
     pub size_bytes: u64,
+    /// Of `reclaimed_own`: by threads that were writing to a file, and needed room for that.
+    pub reclaimed_writing: u64,
+    /// Who did that last: process in the upper half, thread in the lower one.
+    pub writer: u64,
 }
 
-const _: () = assert!(size_of::<CacheSums>() == 48);
+const _: () = assert!(size_of::<CacheSums>() == 64);
 
 /// The first page of a file that a traced thread brought in since tracing began.
 #[repr(C)]

@@ -154,11 +154,15 @@ pub fn page_cache_delete(ctx: BtfTracePointContext) -> i32 {
         return 0;
     }
     if let Some(sums) = maps::CACHE_FILES.get_ptr_mut(pages.file) {
-        let tid = bpf_get_current_pid_tgid() as u32;
+        let who = bpf_get_current_pid_tgid();
         // SAFETY: a per-CPU value.
         unsafe {
-            if stalls::waits_for(tid) != 0 {
+            if stalls::waits_for(who as u32) != 0 {
                 (*sums).reclaimed_own += pages.count;
+                if writes() {
+                    (*sums).reclaimed_writing += pages.count;
+                    (*sums).writer = who;
+                }
             } else if task::is_kernel_thread(task::current()) {
                 (*sums).reclaimed_others += pages.count;
             } else {

@@ -17,6 +17,11 @@ fn binding<'a>(report: &'a Report, cgroup: &str) -> Option<(usize, &'a CgroupSiz
     limits.min_by_key(|(index, _, limit)| (*limit, *index))
 }
 
+/// The limit that binds it.
+pub(super) fn limit(report: &Report, cgroup: Option<&str>) -> Option<u64> {
+    binding(report, cgroup?).map(|(.., limit)| limit)
+}
+
 /// The cgroup and its limit in words, for a summary.
 pub(super) fn words(report: &Report, cgroup: Option<&str>) -> Option<String> {
     let cgroup = cgroup?;

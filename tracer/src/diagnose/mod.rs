@@ -2,6 +2,7 @@
 //! and a reader can follow it; they read no clock, no file, no terminal, and cannot fail.
 
 mod allocator_contention;
+mod cache_eviction;
 mod cpu_bound;
 mod cpu_host;
 mod cpu_quota;
@@ -22,6 +23,7 @@ mod oom_kill;
 mod page_cache;
 mod page_faults;
 mod parties;
+mod pinned_memory;
 mod process_spawn_storm;
 mod reclaim;
 mod run_queue;
@@ -111,11 +113,13 @@ pub const RULES: &[&dyn Rule] = &[
     &cpu_quota::CpuQuotaThrottling,
     &cpu_host::CpuSteal,
     &cpu_host::IrqLoad,
+    &cache_eviction::CacheEviction,
     &page_cache::PageCacheThrash,
     &reclaim::MemoryLimit,
     &reclaim::DirectReclaim,
     &reclaim::CompactionStall,
     &page_cache::ColdFileMapping,
+    &pinned_memory::PinnedMemory,
     &page_faults::AllocationChurn,
     &page_faults::PageFaultStorm,
     &fork_copy_on_write::ForkCopyOnWrite,

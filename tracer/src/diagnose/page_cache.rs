@@ -4,7 +4,9 @@
 
 use super::lost::{Lost, lost};
 use super::thresholds::{REPORTED_SHARE, is_reported, severity, speedup_bound};
-use super::{Claim, Facts, Outcome, Rule, confidence, evidence, functions, memory_limits, parties, threads};
+use super::{
+    Claim, Facts, Outcome, Rule, cache_eviction, confidence, evidence, functions, memory_limits, parties, threads,
+};
 use crate::model::paging::{CachedFile, ProcessFaults};
 use crate::model::report::{Evidence, Finding, Report, Subject};
 use crate::model::stacks::{PAGE_FAULT, RECLAIM};
@@ -23,24 +25,30 @@ const REREAD: f64 = 1.5;
 /// A part of them was thrown out for want of memory.
 const RECLAIMED_SHARE: f64 = 0.25;
 /// A smaller file is read again without much ado.
-const LEAST_BYTES: u64 = 16 << 20;
+pub(super) const LEAST_BYTES: u64 = 16 << 20;
 /// A loss under this share of the wall time is not worth a word.
 const LEAST_SHARE: f64 = 0.01;
 
-/// Whether a file's pages are read again and again, for want of memory.
-fn thrashes(file: &CachedFile) -> bool {
-    let reclaimed = (file.reclaimed_own_bytes + file.reclaimed_others_bytes) as f64;
+/// Whether a file's pages are read again and again, for want of memory that it alone would fill.
+fn thrashes(report: &Report, file: &CachedFile) -> bool {
+    let reclaimed = file.reclaimed_own_bytes.saturating_add(file.reclaimed_others_bytes) as f64;
     file.size_bytes >= LEAST_BYTES
+        && !cache_eviction::is_pushed_out(report, file)
         && file.reread_factor.is_some_and(|factor| factor >= REREAD)
         && reclaimed >= RECLAIMED_SHARE * file.read_bytes as f64
 }
 
-fn files(report: &Report) -> Option<&Vec<CachedFile>> {
+/// Whether not all of its pages came in for the first time.
+fn is_read_again(report: &Report, file: &CachedFile) -> bool {
+    thrashes(report, file) || cache_eviction::is_pushed_out(report, file)
+}
+
+pub(super) fn files(report: &Report) -> Option<&Vec<CachedFile>> {
     report.paging.as_ref()?.files.as_ref()
 }
 
 /// Whether a wait is for this file.
-fn is_for(file: &CachedFile, object: Option<&str>, path: Option<&str>) -> bool {
+pub(super) fn is_for(file: &CachedFile, object: Option<&str>, path: Option<&str>) -> bool {
     let same = |path: &str| file.path.as_deref() == Some(path);
     path.map_or_else(|| object.is_some_and(|object| object == format!("inode:[{}]", file.inode)), same)
 }
@@ -53,7 +61,7 @@ fn reads_mapped_files(report: &Report, pid: Option<u32>) -> bool {
 }
 
 /// Whether a wait is for data to come, and not for it to reach the disk.
-fn reads(state: &str, detail: Option<&str>) -> bool {
+pub(super) fn reads(state: &str, detail: Option<&str>) -> bool {
     match state {
         "fault" => true,
         "file" => {
@@ -73,7 +81,8 @@ impl Rule for PageCacheThrash {
         let Some(files) = files(report) else {
             return Outcome::CouldNotRun("the family cache did not run, which counts files' pages".to_owned());
         };
-        let worst: Vec<(usize, &CachedFile)> = files.iter().enumerate().filter(|(_, file)| thrashes(file)).collect();
+        let worst: Vec<(usize, &CachedFile)> =
+            files.iter().enumerate().filter(|(_, file)| thrashes(report, file)).collect();
         let Some((index, file)) = worst.first().copied() else {
             let most = files.iter().filter_map(|file| file.reread_factor).fold(0.0, f64::max);
             return Outcome::Silent(format!(
@@ -109,7 +118,7 @@ impl Rule for ColdFileMapping {
         let wall_s = report.window.duration_s;
         let mut most_s: f64 = 0.0;
         let mut claims = Vec::new();
-        for (index, file) in files.iter().enumerate().filter(|(_, file)| !thrashes(file)) {
+        for (index, file) in files.iter().enumerate().filter(|(_, file)| !is_read_again(report, file)) {
             // What the kernel computes in these faults is lost with the waits; of a process with other faults it cannot be told apart.
             let lost = lost(
                 report,
@@ -189,7 +198,7 @@ impl Case<'_> {
                 Some(("thrash from", REREAD)),
             ));
         }
-        if thrashes(file) {
+        if thrashes(self.report, file) {
             list.extend(memory_limits::evidences(self.report, self.culprit().cgroup.as_deref()));
         }
         for (what, count, field) in [

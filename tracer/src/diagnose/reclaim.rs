@@ -182,8 +182,8 @@ fn claim(facts: &Facts<'_>, kind: &Kind, stalls: &[(usize, &Stall)], lost: &Lost
         list.push(evidence("time of a thread in it, exact", stall.total_s, "s", source, compared));
     }
     list.extend(limits);
-    // One file that does not fit is the cause, and this is how it shows.
-    let thrash = facts.earlier.iter().any(|finding| finding.class == "page-cache-thrash");
+    // One file that does not fit, or that is pushed out, is the cause, and this is how it shows.
+    let thrash = facts.earlier.iter().any(|finding| matches!(&*finding.class, "page-cache-thrash" | "cache-eviction"));
     let freed = stalls.iter().fold(0u64, |sum, (_, stall)| sum.saturating_add(stall.freed_bytes));
     let finding = Finding {
         class: kind.class.to_owned(),

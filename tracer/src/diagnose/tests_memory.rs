@@ -7,16 +7,18 @@ use tracer_common::stack::{Sampled, origin};
 
 use super::tests::{assert_evidence_resolves, run, status};
 use crate::model::event::{Event, Meta};
+use crate::model::memory::{CgroupSizes, Memory, ProcessSizes, Sizes};
 use crate::model::meta::{CacheRow, FamilyRecord, SumsRecord, TargetRecord};
-use crate::model::report::{Finding, Report, RuleStatus};
+use crate::model::report::{Finding, Report, Row, RuleStatus, Severity};
 use crate::testing::stacks::{cpu_ready, kernel, native, sample, stack, symbol};
 use crate::testing::{Leave, header, meta_event, new_task, switch};
 
 const START: u64 = 1_000_000_000;
 const MS: u64 = 1_000_000;
-/// The stack of a page fault below `touch`, and that of reclaim.
+/// The stack of a page fault below `touch`, that of reclaim, and that of pinning.
 const FAULTING: u64 = 100;
 const RECLAIMING: u64 = 101;
+const PINNING: u64 = 103;
 /// Length of each run.
 const LONG_MS: u64 = 2_000;
 const FILE: u64 = 77;
@@ -38,12 +40,15 @@ fn computing(with: u64) -> Vec<Event> {
         kernel(1, 0xffff_8000_0000),
         kernel(2, 0xffff_8000_1000),
         native(3, 1, 0x1000),
+        kernel(4, 0xffff_8000_2000),
+        symbol(4, &[("__x64_sys_mlock", None)]),
         symbol(1, &[("handle_mm_fault", None)]),
         symbol(2, &[("try_to_free_mem_cgroup_pages", None)]),
         symbol(3, &[("touch", None)]),
         stack(FAULTING, &[1, 3]),
         stack(RECLAIMING, &[2, 1, 3]),
         stack(102, &[3]),
+        stack(PINNING, &[1, 4, 3]),
         meta_event(START, Meta::Target(target)),
         Event::NewTask(new_task(START, 10, 10, 1, "main")),
         Event::Switch(switch(START, 0, 0, 10, Leave::Preempted)),
@@ -170,6 +175,71 @@ fn a_file_that_is_read_once_is_cold_and_one_that_is_thrown_out_and_read_again_th
     assert_eq!(status(&on_purpose, "page-cache-thrash"), RuleStatus::Silent);
 }
 
+/// The file of [`cached`], and another one of which so many times its size is written.
+fn beside_a_writer(read: u64, reclaimed: u64, written: u64) -> Vec<Event> {
+    let mut events = cached(read, reclaimed, 0);
+    let pages = 256 * MIB / 4096;
+    for event in &mut events {
+        let Event::Meta(_, meta) = event else { continue };
+        let Meta::Sums(sums) = &mut **meta else { continue };
+        if let Some(file) = sums.files.first_mut() {
+            (file.reclaimed_writing, file.writer_tgid, file.writer_tid) = (file.reclaimed_own, 10, 11);
+        }
+        sums.files.push(CacheRow {
+            device: 254 << 20,
+            inode: FILE + 1,
+            written: written.saturating_mul(pages),
+            size_bytes: 256 * MIB,
+            ..CacheRow::default()
+        });
+    }
+    let by_writer = events.iter().find_map(|event| match event {
+        Event::CachedFile(file) => Some(CachedFile {
+            tid: 11,
+            file: FileKey { inode: FILE + 1, ..file.file },
+            name: std::array::from_fn(|at| b"ckpt".get(at).copied().unwrap_or(0)),
+            ..**file
+        }),
+        _ => None,
+    });
+    events.insert(1, Event::CachedFile(Box::new(by_writer.expect("a file"))));
+    events
+}
+
+#[test]
+fn a_file_that_fits_and_is_pushed_out_by_what_is_written_is_no_thrash() {
+    let pushed = waiting(beside_a_writer(6, 5, 8));
+    let finding = of_class(&pushed, "cache-eviction").unwrap_or_else(|| panic!("{:?}", pushed.rules));
+    let culprit = finding.culprit.as_ref().expect("who wrote");
+    assert_eq!((culprit.tid, culprit.path.as_deref()), (Some(11), Some("ckpt")));
+    assert_eq!(finding.victims.first().and_then(|victim| victim.path.as_deref()), Some("shard"));
+    // Of six readings five were of what had been there before.
+    assert!((finding.lost_s.expect("seconds") - 5.0 / 6.0).abs() < 0.05, "{finding:?}");
+    assert_evidence_resolves(&pushed);
+    for class in ["page-cache-thrash", "cold-file-mapping"] {
+        assert_eq!(status(&pushed, class), RuleStatus::Silent, "{class}");
+    }
+    // Little is written; nothing is thrown out; it is read once.
+    for (read, reclaimed, written) in [(6, 5, 1), (1, 0, 8), (1, 0, 0)] {
+        let other = waiting(beside_a_writer(read, reclaimed, written));
+        assert_eq!(status(&other, "cache-eviction"), RuleStatus::Silent, "{read} {reclaimed} {written}");
+    }
+    assert!(of_class(&waiting(beside_a_writer(6, 5, 1)), "page-cache-thrash").is_some());
+    let mut tight = pushed.clone();
+    for row in &mut tight.threads {
+        if let Row::Thread(thread) = row {
+            thread.cgroup = Some("/job".to_owned());
+        }
+    }
+    let cgroup = CgroupSizes { path: "/job".to_owned(), limit_bytes: Some(256 * MIB), ..CgroupSizes::default() };
+    tight.memory = Some(Memory { cgroups: vec![cgroup], ..Memory::default() });
+    super::diagnose(&mut tight);
+    assert_eq!(status(&tight, "cache-eviction"), RuleStatus::Silent, "it would not fit without the writer either");
+    assert_eq!(status(&tight, "page-cache-thrash"), RuleStatus::Fired);
+    let damaged = waiting(beside_a_writer(6, 5, u64::MAX));
+    assert_eq!(status(&damaged, "cache-eviction"), RuleStatus::Fired);
+}
+
 /// The main thread frees memory in half of its time, waiting; each time the kernel tells how long.
 fn stalling(kind: StallKind) -> Vec<Event> {
     let mut events = computing(102);
@@ -249,4 +319,32 @@ fn damaged_weights_of_page_faults_do_no_harm() {
     }
     let report = run(events, LONG_MS);
     assert_eq!(status(&report, "page-fault-storm"), RuleStatus::Fired, "{:?}", report.rules);
+}
+
+#[test]
+fn pinning_takes_time_and_what_is_pinned_is_missed_by_others() {
+    let report = |locked: u64, shortage: bool| {
+        let mut report =
+            if shortage { run(stalling(StallKind::MemcgReclaim), LONG_MS) } else { run(computing(102), LONG_MS) };
+        let sizes = Sizes { locked_bytes: locked, ..Sizes::default() };
+        let process = ProcessSizes { pid: 10, cgroup: Some("/job".to_owned()), most: sizes, ..ProcessSizes::default() };
+        let cgroup = CgroupSizes { path: "/job".to_owned(), limit_bytes: Some(256 * MIB), ..CgroupSizes::default() };
+        report.memory = Some(Memory { processes: vec![process], cgroups: vec![cgroup], ..Memory::default() });
+        super::diagnose(&mut report);
+        report
+    };
+    assert_eq!(status(&report(64 * MIB, true), "pinned-memory"), RuleStatus::Silent, "a quarter is not much");
+    let alone = report(200 * MIB, false);
+    assert!(of_class(&alone, "pinned-memory").is_none(), "nobody lacks it");
+    assert!(alone.observed.iter().any(|finding| finding.class == "pinned-memory"), "but it is told");
+    let missed = report(200 * MIB, true);
+    let finding = of_class(&missed, "pinned-memory").unwrap_or_else(|| panic!("{:?}", missed.rules));
+    assert_eq!((finding.severity, finding.lost_s), (Severity::Warning, None), "{finding:?}");
+    assert_eq!(finding.consequences, ["memory-limit"]);
+    assert_evidence_resolves(&missed);
+    let over_and_over = run(computing(PINNING), LONG_MS);
+    let finding = of_class(&over_and_over, "pinned-memory").unwrap_or_else(|| panic!("{:?}", over_and_over.rules));
+    assert!((finding.lost_s.expect("seconds") - 1.17).abs() < 0.05, "half of the samples: {finding:?}");
+    assert_eq!(finding.culprit.as_ref().and_then(|culprit| culprit.tid), Some(10));
+    assert_evidence_resolves(&over_and_over);
 }

@@ -75,6 +75,9 @@ impl MemoryMaps {
             let (file, values) = entry.map_err(|error| io::Error::other(chain(&error)))?;
             let row: &mut CacheRow = files.entry(file.0).or_default();
             (row.device, row.inode) = (file.0.device, file.0.inode);
+            let most = values.iter().map(|value| value.0).max_by_key(|sums| sums.reclaimed_writing);
+            let writer = most.filter(|sums| sums.reclaimed_writing > 0).map_or(0, |sums| sums.writer);
+            (row.writer_tgid, row.writer_tid) = ((writer >> 32) as u32, writer as u32);
             for value in values.iter() {
                 row.read += value.0.read;
                 row.written += value.0.written;
@@ -82,6 +85,7 @@ impl MemoryMaps {
                 row.reclaimed_own += value.0.reclaimed_own;
                 row.reclaimed_others += value.0.reclaimed_others;
                 row.dropped += value.0.dropped;
+                row.reclaimed_writing += value.0.reclaimed_writing;
             }
         }
         Ok(Some(SumsRecord { files: files.into_values().collect(), ..SumsRecord::default() }))

@@ -157,6 +157,8 @@ pub struct Sizes {
     pub shared_bytes: u64,
     /// Swapped out.
     pub swapped_bytes: u64,
+    /// Locked or pinned, as far as the kernel counts it to the process (VmLck, VmPin): memory that a GPU's driver allocated is not.
+    pub locked_bytes: u64,
 }
 
 /// A memory cgroup.

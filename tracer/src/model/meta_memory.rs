@@ -31,6 +31,9 @@ pub struct CacheRow {
     pub reclaimed_own: u64,
     pub reclaimed_others: u64,
     pub dropped: u64,
+    pub reclaimed_writing: u64,
+    pub writer_tgid: u32,
+    pub writer_tid: u32,
 }
 
 /// Part of [`SumsRecord`]: see [`Faults`](tracer_common::memory::Faults).

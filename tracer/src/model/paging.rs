@@ -159,6 +159,11 @@ pub struct CachedFile {
     pub reread_factor: Option<f64>,
     /// Bytes thrown out by traced threads that were short of memory.
     pub reclaimed_own_bytes: u64,
+    /// Of these, by threads that were writing to a file, and needed room for that.
+    pub reclaimed_by_writers_bytes: u64,
+    /// The one of them that did it last, on the CPU on which most was.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reclaimed_by: Option<Whose>,
     /// Bytes thrown out by the kernel's own threads.
     pub reclaimed_others_bytes: u64,
     /// Bytes given up otherwise: the file was cut or deleted, or somebody asked for it.

@@ -320,6 +320,9 @@ pub const SYNC: &str = "sync";
 /// [`Phase::phase`] of time in which the kernel frees memory for the thread, or moves pages.
 pub const RECLAIM: &str = "reclaim";
 
+/// [`Phase::phase`] of time in which the kernel pins memory: brings in its pages and keeps them there.
+pub const PIN: &str = "pin";
+
 /// [`Phase::phase`] of time in which the kernel handles a page fault.
 pub const PAGE_FAULT: &str = "page-fault";
 

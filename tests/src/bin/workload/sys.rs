@@ -284,6 +284,15 @@ pub fn evict(file: BorrowedFd<'_>) -> io::Result<()> {
     }
 }
 
+/// Says that a file will be read here and there, so that nothing is read ahead.
+pub fn read_at_random(file: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: no memory is involved.
+    match unsafe { libc::posix_fadvise(file.as_raw_fd(), 0, 0, libc::POSIX_FADV_RANDOM) } {
+        0 => Ok(()),
+        error => Err(io::Error::from_raw_os_error(error)),
+    }
+}
+
 /// Bytes that this process had read from disks, as the kernel counts them.
 pub fn disk_read_bytes() -> io::Result<u64> {
     let text = std::fs::read_to_string("/proc/self/io")?;
@@ -398,6 +407,12 @@ impl Mapping {
             // SAFETY: within the mapping, which is writable and nobody else's.
             unsafe { self.address.cast::<u8>().add(at).write_volatile(1) };
         }
+    }
+
+    /// Brings it in and keeps it there.
+    pub fn lock(&self) -> io::Result<()> {
+        // SAFETY: locks memory that this value knows; what lies in it stays as it is.
+        check(unsafe { libc::mlock(self.address, self.len_bytes) }).map(drop)
     }
 
     /// Makes it read-only.

@@ -97,6 +97,7 @@ impl Aggregate {
             file_bytes: sizes.file,
             shared_bytes: sizes.shared,
             swapped_bytes: sizes.swapped,
+            locked_bytes: sizes.locked,
         }
     }
 

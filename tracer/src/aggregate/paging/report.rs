@@ -174,6 +174,9 @@ impl Aggregate {
             written_bytes: file.pages.written.saturating_mul(PAGE_BYTES),
             reread_factor: (size_bytes > 0).then(|| read_bytes as f64 / size_bytes as f64),
             reclaimed_own_bytes: file.pages.reclaimed_own.saturating_mul(PAGE_BYTES),
+            reclaimed_by_writers_bytes: file.pages.reclaimed_writing.saturating_mul(PAGE_BYTES),
+            reclaimed_by: (file.pages.writer_tid != 0)
+                .then(|| who.thread(file.pages.writer_tgid, file.pages.writer_tid)),
             reclaimed_others_bytes: file.pages.reclaimed_others.saturating_mul(PAGE_BYTES),
             dropped_bytes: file.pages.dropped.saturating_mul(PAGE_BYTES),
         }

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, HashSet};
 
 use super::definitions::Definitions;
 use crate::model::meta::Addresses;
-use crate::model::stacks::{FUTEX, IPC_COPY, PAGE_FAULT, RECLAIM, SYNC, UNMAP};
+use crate::model::stacks::{FUTEX, IPC_COPY, PAGE_FAULT, PIN, RECLAIM, SYNC, UNMAP};
 
 /// Stacks in a phase.
 #[derive(Debug, Default)]
@@ -62,6 +62,23 @@ const RECLAIMS: [&str; 5] = [
     "shrink_lruvec",
 ];
 
+/// Those that pin memory, and release it.
+const PINS: [&str; 13] = [
+    "__x64_sys_mlock",
+    "__x64_sys_mlock2",
+    "__x64_sys_mlockall",
+    "__x64_sys_munlock",
+    "__arm64_sys_mlock",
+    "__arm64_sys_mlock2",
+    "__arm64_sys_mlockall",
+    "__arm64_sys_munlock",
+    "do_mlock",
+    "pin_user_pages",
+    "pin_user_pages_fast",
+    "__gup_longterm_locked",
+    "unpin_user_pages",
+];
+
 /// Those that handle a page fault.
 const FAULTS: [&str; 6] = [
     "asm_exc_page_fault",
@@ -97,12 +114,14 @@ pub fn of_kernel<'a>(functions: impl Iterator<Item = &'a str>) -> Option<&'stati
             Some((1, RECLAIM))
         } else if is_stream(name) {
             Some((2, IPC_COPY))
+        } else if PINS.contains(&name) {
+            Some((3, PIN))
         } else if FAULTS.contains(&name) {
-            Some((3, PAGE_FAULT))
+            Some((4, PAGE_FAULT))
         } else if UNMAPS.contains(&name) {
-            Some((4, UNMAP))
+            Some((5, UNMAP))
         } else if FUTEXES.contains(&name) {
-            Some((5, FUTEX))
+            Some((6, FUTEX))
         } else {
             None
         }
@@ -160,6 +179,7 @@ mod tests {
         assert_eq!(phase(&["clear_page_erms", "handle_mm_fault", "asm_exc_page_fault"]), Some(PAGE_FAULT));
         assert_eq!(phase(&["shrink_lruvec", "try_to_free_mem_cgroup_pages", "handle_mm_fault"]), Some(RECLAIM));
         assert_eq!(phase(&["zap_pte_range", "__x64_sys_munmap"]), Some(UNMAP));
+        assert_eq!(phase(&["clear_page_erms", "handle_mm_fault", "do_mlock", "__x64_sys_mlock"]), Some(PIN));
         assert_eq!(phase(&["submit_bio", "do_fsync"]), Some(SYNC));
         assert_eq!(phase(&["copy_page_to_iter", "handle_mm_fault", "anon_pipe_read.constprop.0"]), Some(IPC_COPY));
         assert_eq!(phase(&["do_syscall_64"]), None);

@@ -9,6 +9,7 @@ mod crowded;
 mod daemonise;
 mod deadlock;
 mod dirty_writer;
+mod eviction;
 mod exec_thread;
 mod file_wait;
 mod fork_storm;
@@ -23,6 +24,7 @@ mod mmap_lock;
 mod mutex;
 mod never_switch;
 mod oversub;
+mod pin;
 mod pingpong;
 mod pipe_lock;
 mod pipe_queue;
@@ -100,6 +102,8 @@ roles! {
     Semaphore "semaphore" semaphore,
     /// Threads wait for other threads to end: no owner.
     Join "join" join,
+    /// A buffer is pinned for each batch. Healthy: once.
+    Pin "pin" pin,
     /// Two processes or threads throw a byte to and fro through two pipes.
     Pingpong "pingpong" pingpong,
     /// Threads compute.
@@ -148,6 +152,8 @@ roles! {
     Touch "touch" touch,
     /// A mapped file is read in passes, or at random. Healthy: it fits into memory, or is there already.
     MappedFile "mapped-file" mapped_file,
+    /// A file is read over and over while another one is written. Healthy: past the page cache.
+    Eviction "eviction" eviction,
     /// Memory grows at a steady pace until a limit ends it. Healthy: it grows, then stays.
     Grow "grow" grow,
     /// Memory of each kind grows by a known amount.
