@@ -191,7 +191,8 @@ impl<'a> Case<'a> {
 
     fn claim(&self) -> Claim {
         let wall_s = self.report.window.duration_s;
-        let (lost_s, at_most_s) = (self.lost_s(), self.lost.at_most_s() * self.share());
+        // The first reading may have been quick, and all the waiting have come later.
+        let (lost_s, at_most_s) = (self.lost_s(), self.lost.at_most_s());
         let seen = self.file.reclaimed_by_writers_bytes as f64 >= SEEN_SHARE * reclaimed(self.file) as f64;
         let finding = Finding {
             class: CacheEviction.class().to_owned(),
@@ -249,8 +250,9 @@ impl<'a> Case<'a> {
     fn hypothesis(&self) -> String {
         format!(
             "What is written stays in the page cache until it is thrown out, as what is read does: a large file that nobody will read soon (a \
-             checkpoint, a log) takes the room of one that is read over and over. How much was read again is what was both read and thrown \
-             out, so at most; the seconds are that share of all the time that reading the file took. {}",
+             checkpoint, a log) takes the room of one that is read over and over. How much was read again is what \
+             was both read and thrown out, so at most; its share of the time that reading the file took is put down to that, and all of \
+             that time is the bound. {}",
             self.lost.whose()
         )
     }
