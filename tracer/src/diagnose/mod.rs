@@ -17,6 +17,7 @@ mod kernel_lock_contention;
 mod logging_convoy;
 mod lost;
 mod memory_limits;
+mod numa_remote;
 mod oom_forecast;
 mod oom_kill;
 mod page_cache;
@@ -28,6 +29,7 @@ mod run_queue;
 mod shm_exhaustion;
 mod spin_wait;
 mod straggler;
+mod swap_in;
 mod thresholds;
 mod unknown_time;
 mod user_lock_contention;
@@ -50,6 +52,8 @@ mod tests_kernel_locks;
 #[cfg(test)]
 mod tests_memory;
 #[cfg(test)]
+mod tests_numa;
+#[cfg(test)]
 mod tests_python;
 #[cfg(test)]
 mod tests_shm;
@@ -57,6 +61,8 @@ mod tests_shm;
 mod tests_spin;
 #[cfg(test)]
 mod tests_starvation;
+#[cfg(test)]
+mod tests_swap;
 
 use std::cmp::Ordering;
 
@@ -102,7 +108,7 @@ pub trait Rule: Sync {
 }
 
 /// Every rule, in the order in which they look: a rule can see what earlier ones found. What never ends comes first, then what takes CPUs away from a whole cgroup
-/// or host, since it makes everything else wait.
+/// or host, since it makes everything else wait. What cannot say how much time it takes comes last and explains nothing away.
 pub const RULES: &[&dyn Rule] = &[
     &deadlock::Deadlock,
     &oom_kill::OomKill,
@@ -115,6 +121,7 @@ pub const RULES: &[&dyn Rule] = &[
     &reclaim::MemoryLimit,
     &reclaim::DirectReclaim,
     &reclaim::CompactionStall,
+    &swap_in::SwapIn,
     &page_cache::ColdFileMapping,
     &page_faults::AllocationChurn,
     &page_faults::PageFaultStorm,
@@ -136,6 +143,7 @@ pub const RULES: &[&dyn Rule] = &[
     &ipc_wait::IpcWait,
     &input_starvation::InputStarvation,
     &cpu_bound::CpuBound,
+    &numa_remote::NumaRemote,
 ];
 
 /// Adds findings, rules and verdict to a report that has all facts.
