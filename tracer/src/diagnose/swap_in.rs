@@ -177,7 +177,7 @@ impl Case<'_> {
             duration(self.lost.s),
             percent(self.lost.s / wall_s.max(f64::MIN_POSITIVE)),
             duration(wall_s),
-            away.map(|away| format!("; up to {} of it were swapped out", bytes(away))).unwrap_or_default(),
+            away.map(|away| format!("; up to {} of the process were swapped out", bytes(away))).unwrap_or_default(),
             limit.map(|limit| format!(", in {limit}")).unwrap_or_default(),
         )
     }

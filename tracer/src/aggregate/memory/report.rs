@@ -83,7 +83,7 @@ impl Aggregate {
                 .map(|death| self.bus_error(death, &fullest, name(death.tgid)))
                 .collect(),
             bus_errors_over: memory.tmpfs.deaths_over,
-            numa: self.numa_part(&name),
+            numa: self.numa_part(name),
         })
     }
 
