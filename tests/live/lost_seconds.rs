@@ -23,7 +23,7 @@ const MOST_OF_OTHERS: f64 = 0.25;
 const MOST_DISTURBED: usize = 3;
 
 /// Rules of which no pair can be made, and why.
-const WITHOUT_A_PAIR: [(&str, &str); 9] = [
+const WITHOUT_A_PAIR: [(&str, &str); 11] = [
     ("deadlock", "the run does not end"),
     ("oom-kill", "the run does not end by itself: less work is done"),
     ("shm-exhaustion", "the run does not end by itself: less work is done"),
@@ -33,6 +33,8 @@ const WITHOUT_A_PAIR: [(&str, &str); 9] = [
     ("irq-load", "unproven: no device here has so many interrupts"),
     ("direct-reclaim", "unproven: the whole host would have to run out of memory"),
     ("compaction-stall", "unproven: memory would have to be in pieces"),
+    ("swap-in", "unproven: this host has no swap, and the tests switch none on"),
+    ("numa-remote", "unproven: this host has one NUMA node, and no seconds are claimed"),
 ];
 
 /// Rules with a test below.

@@ -59,6 +59,8 @@ recorded! {
         "many short waits on pipes";
     cpu "cpu" "./workload cpu --duration 800ms"
         "the target only computes";
+    one_node "one-node" "./workload cpu --duration 800ms, run --family sched,rss"
+        "sizes are read on a host with one NUMA node, which says so";
     sleep "sleep" "./workload sleep --duration 700ms"
         "the target only sleeps";
     fork_storm "fork-storm" "./workload fork-storm --count 50"

@@ -349,8 +349,11 @@ impl Aggregate {
         let Some(thread) = self.threads.get_mut(index) else { return };
         match thread.phase {
             // Nobody saw it leave its CPU.
-            Phase::OnCpu(_) | Phase::ReadyOrOnCpu => {
-                thread.charge(classify::State::OnCpu, now_ns, &self.span);
+            phase @ (Phase::OnCpu(_) | Phase::ReadyOrOnCpu) => {
+                let ran_ns = thread.charge(classify::State::OnCpu, now_ns, &self.span);
+                if let Phase::OnCpu(cpu) = phase {
+                    self.memory.ran(thread.tgid, cpu, ran_ns);
+                }
             }
             Phase::Runnable => {
                 thread.charge(classify::State::Runnable, now_ns, &self.span);

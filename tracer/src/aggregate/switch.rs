@@ -70,7 +70,8 @@ impl Aggregate {
         }
         if let Some(exiting_ns) = thread.exiting_ns {
             // Its last switch was lost: it ends where it said so.
-            thread.charge(State::OnCpu, exiting_ns.min(ts_ns), &self.span);
+            let ran_ns = thread.charge(State::OnCpu, exiting_ns.min(ts_ns), &self.span);
+            self.memory.ran(thread.tgid, cpu, ran_ns);
             let end_ns = thread.since_ns;
             self.retire(index, Some(end_ns));
             return;
@@ -98,6 +99,9 @@ impl Aggregate {
             _ => State::Unknown,
         };
         let ran_ns = thread.charge(was, ts_ns, &self.span);
+        if was == State::OnCpu {
+            self.memory.ran(thread.tgid, switch.header.cpu, ran_ns);
+        }
         if was == State::OnCpu && ts_ns > self.span.start_ns && self.calls.is_yield(switch) {
             thread.yields.add(ran_ns);
         }

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 
+use super::budget::Budget;
 use crate::kernel::{clock, mappings, memory};
 use crate::model::meta::{ProcessMappings, ProcessMemory};
 
@@ -32,12 +33,15 @@ struct Known {
 }
 
 /// See the file's head.
-#[derive(Default)]
 pub struct Mappings {
     processes: BTreeMap<u32, Known>,
-    /// When reading began, and the CPU time that it has taken.
-    began_ns: u64,
-    spent_ns: u64,
+    budget: Budget,
+}
+
+impl Default for Mappings {
+    fn default() -> Self {
+        Mappings { processes: BTreeMap::new(), budget: Budget::new(PAUSE_FACTOR, AHEAD_NS) }
+    }
 }
 
 fn resident(sizes: &ProcessMemory) -> u64 {
@@ -67,37 +71,33 @@ impl Mappings {
                 due.push((known.due_ns, sizes.pid));
             }
         }
-        if self.began_ns == 0 {
-            self.began_ns = now_ns;
-        }
-        if self.spent_ns > AHEAD_NS + now_ns.saturating_sub(self.began_ns) / PAUSE_FACTOR {
-            return Vec::new();
-        }
-        // Not the time that others took the CPU away.
-        let before_ns = clock::thread_cpu_ns();
         due.sort_unstable();
-        let read: Vec<ProcessMappings> = due.into_iter().take(AT_ONCE).filter_map(|(_, pid)| self.one(pid)).collect();
-        self.spent_ns += clock::thread_cpu_ns().saturating_sub(before_ns);
+        let read = || due.into_iter().take(AT_ONCE).filter_map(|(_, pid)| one(pid)).collect();
+        let read: Vec<ProcessMappings> = self.budget.spend(now_ns, read).unwrap_or_default();
+        for mappings in &read {
+            let resident = mappings.anonymous.saturating_add(mappings.file).saturating_add(mappings.shared);
+            let due_ns = mappings.at_ns.saturating_add(PERIOD_NS);
+            self.processes.insert(mappings.pid, Known { due_ns, resident });
+        }
         read
     }
+}
 
-    fn one(&mut self, pid: u32) -> Option<ProcessMappings> {
-        let at_ns = clock::monotonic_ns();
-        let mappings = mappings::read(pid)?;
-        // Of the same moment, or they could not be compared.
-        let sizes = memory::process(pid)?;
-        self.processes.insert(pid, Known { due_ns: at_ns.saturating_add(PERIOD_NS), resident: resident(&sizes) });
-        Some(ProcessMappings {
-            pid,
-            at_ns,
-            took_ns: clock::monotonic_ns().saturating_sub(at_ns),
-            anonymous: sizes.anonymous,
-            file: sizes.file,
-            shared: sizes.shared,
-            proportional: mappings.proportional,
-            sums: mappings.sums,
-        })
-    }
+fn one(pid: u32) -> Option<ProcessMappings> {
+    let at_ns = clock::monotonic_ns();
+    let mappings = mappings::read(pid)?;
+    // Of the same moment, or they could not be compared.
+    let sizes = memory::process(pid)?;
+    Some(ProcessMappings {
+        pid,
+        at_ns,
+        took_ns: clock::monotonic_ns().saturating_sub(at_ns),
+        anonymous: sizes.anonymous,
+        file: sizes.file,
+        shared: sizes.shared,
+        proportional: mappings.proportional,
+        sums: mappings.sums,
+    })
 }
 
 #[cfg(test)]

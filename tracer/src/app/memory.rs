@@ -1,5 +1,5 @@
-//! Samples how much memory the traced processes, their cgroups, the host and file systems in memory (`tmpfs.rs`) have: read a few times a second and written into the stream
-//! as records. Runs if the family `rss` does. Bounded: so many processes, so many cgroups, so many files for a batch; where there are
+//! Samples how much memory the traced processes, their cgroups, the host and file systems in memory (`tmpfs.rs`) have, and on which NUMA
+//! nodes it lies (`numa.rs`): read a few times a second and written into the stream as records. Runs if the family `rss` does. Bounded: so many processes, so many cgroups, so many files for a batch; where there are
 //! more processes each is read more seldom.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use tracer_common::record::{meta, sched};
 
 use super::mappings::Mappings;
+use super::numa::Numa;
 use super::tmpfs::Tmpfs;
 use crate::{
     kernel::{
@@ -60,6 +61,7 @@ pub struct Memory {
     limited: BTreeSet<String>,
     tmpfs: Tmpfs,
     mappings: Mappings,
+    numa: Numa,
     readings: u64,
     next_ns: u64,
 }
@@ -77,6 +79,7 @@ impl Memory {
             limited: BTreeSet::new(),
             tmpfs: Tmpfs::default(),
             mappings: Mappings::default(),
+            numa: Numa::default(),
             readings: 0,
             next_ns: 0,
         }
@@ -92,7 +95,10 @@ impl Memory {
                 Some(meta::START) => self.started = true,
                 Some(meta::END) => last = true,
                 Some(sched::CGROUP_MOVE) => self.moved(record),
-                Some(sched::EXEC) => decode::process(record).into_iter().for_each(|pid| self.mappings.forget(pid)),
+                Some(sched::EXEC) => decode::process(record).into_iter().for_each(|pid| {
+                    self.mappings.forget(pid);
+                    self.numa.forget(pid);
+                }),
                 _ => {}
             }
             if self.enabled
@@ -112,7 +118,7 @@ impl Memory {
             self.next_ns = now_ns + PERIOD_NS;
             // The time of what is there already, so that it is not held back behind later records.
             let ts_ns = batch.iter().next().and_then(header).map_or(0, |header| header.ts_ns);
-            let record = self.read(now_ns);
+            let record = self.read(now_ns, last);
             push_meta(records, ts_ns, meta::MEMORY, &record);
         }
         last
@@ -139,7 +145,7 @@ impl Memory {
         }
     }
 
-    fn read(&mut self, now_ns: u64) -> MemoryRecord {
+    fn read(&mut self, now_ns: u64, last: bool) -> MemoryRecord {
         let mut record = MemoryRecord { at_ns: now_ns, host: memory::host(), ..MemoryRecord::default() };
         for _ in 0..self.turns.len().min(AT_ONCE) {
             let Some(pid) = self.turns.pop_front() else { break };
@@ -147,6 +153,7 @@ impl Memory {
                 self.processes.remove(&pid);
                 self.tmpfs.gone(pid);
                 self.mappings.forget(pid);
+                self.numa.forget(pid);
                 continue;
             };
             self.turns.push_back(pid);
@@ -166,6 +173,8 @@ impl Memory {
             }
         }
         record.mappings = self.mappings.read(&record.processes);
+        record.nodes = self.numa.nodes(now_ns, last);
+        (record.numa, record.numa_over) = self.numa.read(&record.processes);
         (record.tmpfs, record.tmpfs_over) = self.tmpfs.read();
         self.readings += 1;
         record

@@ -6,12 +6,14 @@ use clap::{CommandFactory, Parser, error::ErrorKind};
 
 use crate::cli::{Cli, Command};
 
+mod budget;
 mod core;
 mod limits;
 mod live;
 mod mappings;
 mod memory;
 mod moved;
+mod numa;
 mod objects;
 mod output;
 mod progress;

@@ -17,6 +17,8 @@ pub(super) struct Waiting<'a> {
     pub object: Option<&'a str>,
     /// Path of that file.
     pub path: Option<&'a str>,
+    /// The process that waited; none: not known, or several of one name.
+    pub pid: Option<u32>,
 }
 
 /// What was lost.
@@ -106,21 +108,31 @@ pub(super) fn lost(
 fn on_path(report: &Report, waits: impl Fn(&Waiting<'_>) -> bool, phases: impl Fn(&str, Option<u32>) -> bool) -> Lost {
     let mut lost = Lost::default();
     let Some(path) = &report.critical_path else { return lost };
-    // Waits for objects have rows of their own, of one object each, where parts of the path may be of several. Others have none.
-    for (index, part) in path.parts.iter().enumerate().filter(|(_, part)| part.object.is_none()) {
-        let waiting =
-            Waiting { state: &part.state, detail: part.detail.as_deref(), object: None, path: part.path.as_deref() };
+    // Waits for objects have rows of their own, of one object each, where parts of the path may be of several. So have those in page
+    // faults, which are for a file or for none. Others have none.
+    let has_row = |state: &str, object: Option<&String>| object.is_some() || state == "fault";
+    let parts = path.parts.iter().enumerate();
+    for (index, part) in parts.filter(|(_, part)| !has_row(&part.state, part.object.as_ref())) {
+        let waiting = Waiting {
+            state: &part.state,
+            detail: part.detail.as_deref(),
+            object: None,
+            path: part.path.as_deref(),
+            pid: part.pid,
+        };
         if waits(&waiting) {
             lost.add("waiting on the critical path", part.s, part.pieces, format!("/critical_path/parts/{index}/s"));
             lost.waited_s += part.s;
         }
     }
-    for (index, wait) in path.waits.iter().enumerate().filter(|(_, wait)| wait.object.is_some()) {
+    let waited = path.waits.iter().enumerate();
+    for (index, wait) in waited.filter(|(_, wait)| has_row(&wait.state, wait.object.as_ref())) {
         let waiting = Waiting {
             state: &wait.state,
             detail: wait.detail.as_deref(),
             object: wait.object.as_deref(),
             path: wait.path.as_deref(),
+            pid: wait.pid,
         };
         if !waits(&waiting) {
             continue;
@@ -162,6 +174,7 @@ fn of_threads(
                 detail: wait.detail.as_deref(),
                 object: wait.object.as_deref(),
                 path: wait.path.as_deref(),
+                pid: thread.pid,
             };
             if waits(&waiting) {
                 lost.add(

@@ -18,6 +18,7 @@ mod kernel_lock_contention;
 mod logging_convoy;
 mod lost;
 mod memory_limits;
+mod numa_remote;
 mod oom_forecast;
 mod oom_kill;
 mod page_cache;
@@ -30,6 +31,7 @@ mod run_queue;
 mod shm_exhaustion;
 mod spin_wait;
 mod straggler;
+mod swap_in;
 mod thresholds;
 mod unknown_time;
 mod user_lock_contention;
@@ -52,6 +54,8 @@ mod tests_kernel_locks;
 #[cfg(test)]
 mod tests_memory;
 #[cfg(test)]
+mod tests_numa;
+#[cfg(test)]
 mod tests_python;
 #[cfg(test)]
 mod tests_shm;
@@ -59,6 +63,8 @@ mod tests_shm;
 mod tests_spin;
 #[cfg(test)]
 mod tests_starvation;
+#[cfg(test)]
+mod tests_swap;
 
 use std::cmp::Ordering;
 
@@ -104,7 +110,7 @@ pub trait Rule: Sync {
 }
 
 /// Every rule, in the order in which they look: a rule can see what earlier ones found. What never ends comes first, then what takes CPUs away from a whole cgroup
-/// or host, since it makes everything else wait.
+/// or host, since it makes everything else wait. What cannot say how much time it takes comes last and explains nothing away.
 pub const RULES: &[&dyn Rule] = &[
     &deadlock::Deadlock,
     &oom_kill::OomKill,
@@ -118,6 +124,7 @@ pub const RULES: &[&dyn Rule] = &[
     &reclaim::MemoryLimit,
     &reclaim::DirectReclaim,
     &reclaim::CompactionStall,
+    &swap_in::SwapIn,
     &page_cache::ColdFileMapping,
     &pinned_memory::PinnedMemory,
     &page_faults::AllocationChurn,
@@ -140,6 +147,7 @@ pub const RULES: &[&dyn Rule] = &[
     &ipc_wait::IpcWait,
     &input_starvation::InputStarvation,
     &cpu_bound::CpuBound,
+    &numa_remote::NumaRemote,
 ];
 
 /// Adds findings, rules and verdict to a report that has all facts.

@@ -13,24 +13,26 @@ use crate::model::report::{Finding, Report, Row, RuleStatus, Severity};
 use crate::testing::stacks::{cpu_ready, kernel, native, sample, stack, symbol};
 use crate::testing::{Leave, header, meta_event, new_task, switch};
 
-const START: u64 = 1_000_000_000;
-const MS: u64 = 1_000_000;
+pub(super) const START: u64 = 1_000_000_000;
+pub(super) const MS: u64 = 1_000_000;
 /// The stack of a page fault below `touch`, that of reclaim, and that of pinning.
-const FAULTING: u64 = 100;
+pub(super) const FAULTING: u64 = 100;
 const RECLAIMING: u64 = 101;
 const PINNING: u64 = 103;
+/// Half of the samples of a thread that computes show this one.
+pub(super) const WORKING: u64 = 102;
 /// Length of each run.
-const LONG_MS: u64 = 2_000;
-const FILE: u64 = 77;
-const MIB: u64 = 1 << 20;
+pub(super) const LONG_MS: u64 = 2_000;
+pub(super) const FILE: u64 = 77;
+pub(super) const MIB: u64 = 1 << 20;
 
-fn family(name: &str) -> Event {
+pub(super) fn family(name: &str) -> Event {
     let record = FamilyRecord { family: name.to_owned(), status: "ready".to_owned(), reason: None };
     meta_event(START, Meta::Families(record))
 }
 
 /// The main thread (10) computes; half of its samples show this stack.
-fn computing(with: u64) -> Vec<Event> {
+pub(super) fn computing(with: u64) -> Vec<Event> {
     let target = TargetRecord { mode: "run".to_owned(), pids: vec![10], ..TargetRecord::default() };
     let mut events = vec![
         cpu_ready(),
@@ -47,20 +49,20 @@ fn computing(with: u64) -> Vec<Event> {
         symbol(3, &[("touch", None)]),
         stack(FAULTING, &[1, 3]),
         stack(RECLAIMING, &[2, 1, 3]),
-        stack(102, &[3]),
+        stack(WORKING, &[3]),
         stack(PINNING, &[1, 4, 3]),
         meta_event(START, Meta::Target(target)),
         Event::NewTask(new_task(START, 10, 10, 1, "main")),
         Event::Switch(switch(START, 0, 0, 10, Leave::Preempted)),
     ];
     for at in 0..LONG_MS / 10 {
-        let stack = if at % 2 == 0 { with } else { 102 };
+        let stack = if at % 2 == 0 { with } else { WORKING };
         events.push(sample(START + (at * 10 + 1) * MS, 10, 10, stack, 10 * MS));
     }
     events
 }
 
-fn faults(kind: FaultKind, tgid: u32, count: u32, anonymous_pages: u64) -> Event {
+pub(super) fn faults(kind: FaultKind, tgid: u32, count: u32, anonymous_pages: u64) -> Event {
     let mut counts = [0; FAULT_KINDS];
     counts[kind as usize] = count;
     Event::Faults(Faults {
@@ -73,7 +75,7 @@ fn faults(kind: FaultKind, tgid: u32, count: u32, anonymous_pages: u64) -> Event
     })
 }
 
-fn of_class<'a>(report: &'a Report, class: &str) -> Option<&'a Finding> {
+pub(super) fn of_class<'a>(report: &'a Report, class: &str) -> Option<&'a Finding> {
     report.findings.iter().find(|finding| finding.class == class)
 }
 
@@ -109,7 +111,7 @@ fn without_the_size_that_a_process_had_neither_is_claimed() {
 #[test]
 fn pages_are_copied_of_a_parent_that_has_them() {
     let forked = |parent_pages: u64| {
-        let mut events = computing(102);
+        let mut events = computing(WORKING);
         events.push(Event::NewTask(new_task(START + MS, 20, 20, 10, "worker")));
         events.push(faults(FaultKind::Anonymous, 10, 100_000, parent_pages));
         events.push(faults(FaultKind::CopyOnWrite, 20, 60_000, 70_000));
@@ -146,7 +148,7 @@ fn cached(read: u64, reclaimed: u64, dropped: u64) -> Vec<Event> {
 
 /// The main thread waits for pages of the file in half of its time.
 fn waiting(rest: Vec<Event>) -> Report {
-    let mut events = computing(102);
+    let mut events = computing(WORKING);
     for round in 0..LONG_MS / 10 {
         let at = |ms: u64| START + round * 10 * MS + ms * MS;
         let mut leaves: Switch = switch(at(5), 0, 10, 0, Leave::Fault);
@@ -243,7 +245,7 @@ fn a_file_that_fits_and_is_pushed_out_by_what_is_written_is_no_thrash() {
 
 /// The main thread frees memory in half of its time, waiting; each time the kernel tells how long.
 fn stalling(kind: StallKind) -> Vec<Event> {
-    let mut events = computing(102);
+    let mut events = computing(WORKING);
     for round in 0..LONG_MS / 10 {
         let at = |ms: u64| START + round * 10 * MS + ms * MS;
         let mut leaves = switch(at(5), 0, 10, 0, Leave::Fault);
@@ -313,7 +315,7 @@ fn damaged_records_of_stalls_do_no_harm() {
 fn damaged_weights_of_page_faults_do_no_harm() {
     let mut events = computing(FAULTING);
     events.push(faults(FaultKind::Anonymous, 10, 262_144, 262_000));
-    for stack in [FAULTING, 102] {
+    for stack in [FAULTING, WORKING] {
         let Event::Sampled(sampled) = sample(START + 5 * MS, 10, 10, stack, u64::MAX) else { continue };
         let place = FaultKind::Anonymous as u32;
         events.push(Event::Sampled(Sampled { origin: origin::FAULT, place, ..sampled }));

@@ -43,7 +43,24 @@ pub fn host() -> Option<HostMemory> {
         pressure_in(&String::from_utf8_lossy(&text))
     };
     (host.pressure_memory, host.pressure_io) = (pressure("memory"), pressure("io"));
+    // It sums up counters of all CPUs, for nothing where there is no swap.
+    if host.swap_total > 0
+        && let Some(vmstat) = proc::read("/proc/vmstat")
+    {
+        (host.swapped_in, host.swapped_out) = swaps_in(&String::from_utf8_lossy(&vmstat));
+    }
     Some(host)
+}
+
+/// Pages that came from swap and went there, of a text like /proc/vmstat. What zswap and the list of empty pages keep from the device has
+/// counters of its own (mm/page_io.c); zram is a device.
+fn swaps_in(vmstat: &str) -> (Option<u64>, Option<u64>) {
+    let all = |names: [&str; 3]| {
+        let mut known = names.into_iter().filter_map(|name| row(vmstat, name)).peekable();
+        known.peek()?;
+        Some(known.fold(0, u64::saturating_add))
+    };
+    (all(["pswpin", "zswpin", "swpin_zero"]), all(["pswpout", "zswpout", "swpout_zero"]))
 }
 
 fn host_in(meminfo: &str) -> Option<HostMemory> {
@@ -60,6 +77,8 @@ fn host_in(meminfo: &str) -> Option<HostMemory> {
         shared: kib("Shmem").unwrap_or(0),
         pressure_memory: None,
         pressure_io: None,
+        swapped_in: None,
+        swapped_out: None,
     })
 }
 
@@ -135,6 +154,11 @@ fn legacy(path: &str, text: &impl Fn(&str) -> Option<String>) -> Option<CgroupMe
         limit_hits: text("memory.failcnt").as_deref().and_then(number).unwrap_or(0),
         oom_kills: row(&control, "oom_kill"),
         refaults_file: row(&stat, "total_workingset_refault_file").or_else(|| row(&stat, "workingset_refault_file")),
+        refaults_anonymous: row(&stat, "total_workingset_refault_anon")
+            .or_else(|| row(&stat, "workingset_refault_anon")),
+        swapped: row(&stat, "total_swap").or_else(|| row(&stat, "swap")),
+        // What version 1 limits is memory and swap together.
+        swap_limit: None,
         pressure: None,
     })
 }
@@ -163,6 +187,9 @@ fn unified(path: &str, text: &impl Fn(&str) -> Option<String>) -> Option<CgroupM
         limit_hits: row(&events, "max").unwrap_or(0).saturating_add(row(&events, "high").unwrap_or(0)),
         oom_kills: row(&events, "oom_kill"),
         refaults_file: row(&stat, "workingset_refault_file"),
+        refaults_anonymous: row(&stat, "workingset_refault_anon"),
+        swapped: text("memory.swap.current").as_deref().and_then(number),
+        swap_limit: limit("memory.swap.max"),
         pressure: text("memory.pressure").as_deref().and_then(pressure_in),
     })
 }
@@ -177,6 +204,8 @@ mod tests {
         let seen = process_in(7, status).expect("a process");
         assert_eq!((seen.anonymous, seen.file, seen.shared, seen.swapped), (102_400, 51_200, 0, 4096));
         assert_eq!((seen.peak, seen.page_tables), (921_600, 8192));
+        let without = status.replace("VmSwap:\t 4 kB\n", "");
+        assert_eq!(process_in(7, &without).map(|seen| seen.swapped), Some(0), "a kernel without swap has no such line");
         assert_eq!(process_in(2, "Name:\tkthreadd\n"), None);
         assert_eq!(process_in(2, "RssAnon: 99999999999999999999 kB\nRssFile: 1 kB\nRssShmem: 1 kB\n"), None);
         assert!(process(std::process::id()).is_some_and(|own| own.anonymous > 0 && own.peak >= own.anonymous));
@@ -188,7 +217,8 @@ mod tests {
             Some(match name {
                 "memory.stat" => {
                     "cache 10\nrss 1\ntotal_cache 8192\ntotal_rss 4096\ntotal_shmem 4096\ntotal_dirty 512\n\
-                                  total_unevictable 0\ntotal_workingset_refault_file 3\n"
+                                  total_unevictable 0\ntotal_workingset_refault_file 3\n\
+                                  total_workingset_refault_anon 9\nswap 1\ntotal_swap 12288\ntotal_swapcached 77\n"
                         .to_owned()
                 }
                 "memory.usage_in_bytes" => "16384\n".to_owned(),
@@ -202,7 +232,8 @@ mod tests {
         let seen = legacy("/job", &old).expect("a cgroup");
         assert_eq!((seen.usage, seen.limit, seen.anonymous, seen.file), (16_384, Some(65_536), 4096, 4096));
         assert_eq!((seen.shared, seen.kernel, seen.limit_hits, seen.oom_kills), (4096, 2048, 5, Some(1)));
-        assert_eq!(seen.refaults_file, Some(3));
+        assert_eq!((seen.refaults_file, seen.refaults_anonymous), (Some(3), Some(9)));
+        assert_eq!((seen.swapped, seen.swap_limit), (Some(12_288), None));
         let none = |name: &str| {
             if name == "memory.limit_in_bytes" { Some("9223372036854771712\n".to_owned()) } else { old(name) }
         };
@@ -210,8 +241,12 @@ mod tests {
         let new = |name: &str| {
             Some(match name {
                 "memory.stat" => {
-                    "anon 4096\nfile 8192\nshmem 4096\npagetables 1024\nkernel_stack 1024\nfile_dirty 512\n".to_owned()
+                    "anon 4096\nfile 8192\nshmem 4096\npagetables 1024\nkernel_stack 1024\nfile_dirty 512\n\
+                     swapcached 77\nworkingset_refault_anon 9\n"
+                        .to_owned()
                 }
+                "memory.swap.current" => "12288\n".to_owned(),
+                "memory.swap.max" => "65536\n".to_owned(),
                 "memory.current" => "16384\n".to_owned(),
                 "memory.max" => "65536\n".to_owned(),
                 "memory.high" => "max\n".to_owned(),
@@ -224,7 +259,26 @@ mod tests {
         assert_eq!((same.usage, same.limit, same.anonymous, same.file), (16_384, Some(65_536), 4096, 4096));
         assert_eq!((same.shared, same.kernel, same.limit_hits, same.oom_kills), (4096, 2048, 5, Some(1)));
         assert_eq!((same.high, same.pressure.map(|pressure| pressure.full_us)), (None, Some(7)));
+        assert_eq!((same.refaults_anonymous, same.swapped, same.swap_limit), (Some(9), Some(12_288), Some(65_536)));
+        let boundless = |name: &str| if name == "memory.swap.max" { Some("max\n".to_owned()) } else { new(name) };
+        assert_eq!(unified("/job", &boundless).and_then(|seen| seen.swap_limit), None);
+        let without = |name: &str| if name.starts_with("memory.swap") { None } else { new(name) };
+        assert_eq!(unified("/job", &without).map(|seen| seen.swapped), Some(None), "a kernel without swap");
         assert_eq!(unified("/gone", &|_| None), None);
         assert_eq!(legacy("/gone", &|_| Some("junk".to_owned())), None, "a number is wanted");
+    }
+
+    #[test]
+    fn pages_to_and_from_swap_are_told_by_their_whole_names() {
+        assert_eq!(swaps_in("pgpgin 5\npswpin 42\npswpout 7\nswap_ra 9\n"), (Some(42), Some(7)));
+        let compressed = "pswpin 42\npswpout 7\nswpin_zero 5\nswpout_zero 2\nzswpin 1\nzswpout 3\nzswpwb 9\n";
+        assert_eq!(swaps_in(compressed), (Some(48), Some(12)));
+        assert_eq!(swaps_in("pswpin 18446744073709551615\nzswpin 2\n").0, Some(u64::MAX));
+        for odd in ["", "pswpin", "pswpin \npswpout x\n", "pswpinned 4\npswpout -1\n", "pswpin 99999999999999999999\n"]
+        {
+            assert_eq!(swaps_in(odd), (None, None), "{odd:?}");
+        }
+        let meminfo = "MemTotal: 8 kB\nMemAvailable: 4 kB\nSwapTotal: 2 kB\nSwapFree: 1 kB\n";
+        assert_eq!(host_in(meminfo).map(|host| (host.swap_total, host.swap_free)), Some((2048, 1024)));
     }
 }

@@ -15,6 +15,7 @@ pub mod loader;
 pub mod mappings;
 pub mod memory;
 pub mod memory_maps;
+pub mod numa;
 pub mod objects;
 pub mod offsets;
 pub mod proc;

@@ -36,6 +36,90 @@ pub struct Memory {
     /// Further ones.
     #[serde(skip_serializing_if = "is_zero")]
     pub bus_errors_over: u64,
+    /// The host's NUMA nodes, and where processes' memory lies on them; absent: not read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub numa: Option<Numa>,
+}
+
+/// NUMA nodes: memory of another node than the CPU's takes longer to reach.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct Numa {
+    /// The nodes, in the order of their numbers; of a host with one nothing else is told.
+    pub nodes: Vec<NumaNode>,
+    /// Where processes' memory lies and where they ran, most memory first; at most 16.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub processes: Vec<NumaProcess>,
+    /// Processes that are not told, not kept, or were too large or too many to be read.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub processes_over: u64,
+}
+
+/// A NUMA node. The counts are of the whole host, between the first and the last reading.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct NumaNode {
+    /// Its number.
+    pub node: u32,
+    /// Its CPUs, as "0-3,8-11"; empty: it has memory only.
+    pub cpus: String,
+    /// Its memory.
+    pub total_bytes: u64,
+    /// What of it was free at the last reading.
+    pub free_bytes: u64,
+    /// Pages that were wanted on another node and had to be taken here; absent: the kernel does not tell.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub missed_pages: Option<u64>,
+    /// Pages that were wanted here and had to be taken on another node.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub foreign_pages: Option<u64>,
+    /// Pages taken here by who ran on another node.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub other_node_pages: Option<u64>,
+}
+
+/// Where the memory of a process lay at the last reading (but when it had given most of it back), and where its threads ran all the time.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct NumaProcess {
+    /// The process.
+    pub pid: u32,
+    /// Its name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub process: Option<String>,
+    /// When it was read.
+    pub t_s: f64,
+    /// Readings.
+    pub readings: u64,
+    /// How long they took, all together.
+    pub read_s: f64,
+    /// Resident memory, mapped files included.
+    pub resident_bytes: u64,
+    /// Of it in mappings that are spread over nodes on purpose (interleaved).
+    pub interleaved_bytes: u64,
+    /// How long its threads ran, as far as their CPU is known.
+    pub on_cpu_s: f64,
+    /// By node.
+    pub nodes: Vec<NumaPart>,
+    /// The part of its memory that lies on another node than the thread that uses it, if each thread used all of it alike: the sum over nodes of the
+    /// share of time there and the share of memory elsewhere. Absent: nothing ran or lay anywhere.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub remote_share: Option<f64>,
+    /// The part that does so however the memory is shared out among the threads: what each node has of it beyond its share of the time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub least_remote_share: Option<f64>,
+}
+
+/// A process on one node.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct NumaPart {
+    /// The node.
+    pub node: u32,
+    /// What lay there.
+    pub bytes: u64,
+    /// How long threads ran there.
+    pub on_cpu_s: f64,
 }
 
 fn is_zero(number: &u64) -> bool {
@@ -56,6 +140,15 @@ pub struct HostSizes {
     pub available_last_bytes: u64,
     /// Swap in use at the last reading.
     pub swap_used_bytes: u64,
+    /// All of it; absent: there is none.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub swap_total_bytes: u64,
+    /// What came back from swap between the first and the last reading, whoever needed it; absent: the host has no swap.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub swapped_in_bytes: Option<u64>,
+    /// What was swapped out meanwhile.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub swapped_out_bytes: Option<u64>,
     /// Time in which at least one task of the host was stalled for memory; absent: the kernel does not tell.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pressure_memory_some_s: Option<f64>,
@@ -90,6 +183,9 @@ pub struct ProcessSizes {
     pub last: Sizes,
     /// The most that was ever resident, by the kernel's own count.
     pub peak_bytes: u64,
+    /// The most that was swapped out at a reading; absent: nothing was.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub swapped_most_bytes: u64,
     /// What it consisted of by mapping, and what of that grew; absent: it was not read twice.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub growth: Option<Growth>,
@@ -193,6 +289,16 @@ pub struct CgroupSizes {
     /// Pages of files that had to be read again meanwhile, in bytes; absent: the kernel does not tell.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub refaulted_bytes: Option<u64>,
+    /// Swapped out at the last reading; absent: nothing, or the kernel does not tell.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub swapped_bytes: Option<u64>,
+    /// The most that may be swapped out; absent: no limit of its own, or version 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub swap_limit_bytes: Option<u64>,
+    /// Anonymous memory that came back from swap soon after it had gone there, between the first and the last reading; absent: none, or
+    /// the kernel does not tell.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub refaulted_anonymous_bytes: Option<u64>,
     /// Time in which all of its tasks were stalled for memory; version 2 only.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pressure_full_s: Option<f64>,

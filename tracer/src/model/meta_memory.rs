@@ -86,6 +86,65 @@ pub struct MemoryRecord {
     /// Further file systems in memory, that are not watched.
     #[serde(skip_serializing_if = "is_zero")]
     pub tmpfs_over: u64,
+    /// The host's NUMA nodes: at first and at last, and seldom between. Where there is one only, at first.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub nodes: Vec<NodeMemory>,
+    /// On which nodes processes' pages lie; of those that were read for it, on hosts with several nodes.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub numa: Vec<ProcessNodes>,
+    /// Processes so far that were too large, or too many, to be read for it.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub numa_over: u64,
+}
+
+/// Part of [`MemoryRecord`]: a NUMA node, from /sys/devices/system/node. Counters are of pages since boot.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct NodeMemory {
+    /// Its number.
+    pub node: u32,
+    /// Its CPUs, as ranges: first and last one. Empty: it has memory only.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub cpus: Vec<(u16, u16)>,
+    /// Its memory, in bytes.
+    pub total: u64,
+    /// What of it is free.
+    pub free: u64,
+    /// Pages that were wanted on another node and had to be taken here (`numa_miss`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub miss: Option<u64>,
+    /// Pages that were wanted here and had to be taken on another node (`numa_foreign`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub foreign: Option<u64>,
+    /// Pages taken here by who ran on another node (`other_node`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub other: Option<u64>,
+}
+
+/// Part of [`MemoryRecord`]: /proc/PID/numa_maps.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ProcessNodes {
+    /// The process.
+    pub pid: u32,
+    /// When.
+    pub at_ns: u64,
+    /// How long reading took.
+    pub took_ns: u64,
+    /// Bytes of mappings that are spread over nodes on purpose.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub interleaved: u64,
+    /// Resident bytes by node, in the order of the nodes; without those that hold none.
+    pub nodes: Vec<NodeBytes>,
+}
+
+/// Part of [`ProcessNodes`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+#[expect(missing_docs, reason = "the type says it")]
+pub struct NodeBytes {
+    pub node: u32,
+    pub bytes: u64,
 }
 
 /// Part of [`MemoryRecord`]: /proc/PID/smaps, with the sizes by kind of the same moment.
@@ -167,7 +226,7 @@ pub struct TmpfsMemory {
     pub used: u64,
 }
 
-/// Part of [`MemoryRecord`]: /proc/meminfo and /proc/pressure.
+/// Part of [`MemoryRecord`]: /proc/meminfo, /proc/pressure and, where the host has swap, /proc/vmstat.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 #[expect(missing_docs, reason = "named as the kernel names them")]
@@ -180,6 +239,12 @@ pub struct HostMemory {
     pub shared: u64,
     pub pressure_memory: Option<PressureTotals>,
     pub pressure_io: Option<PressureTotals>,
+    /// Pages that came back from swap since boot (`pswpin`, `zswpin`, `swpin_zero`), whoever needed them; none: the host has no swap.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub swapped_in: Option<u64>,
+    /// Pages that went there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub swapped_out: Option<u64>,
 }
 
 /// Time lost to pressure since boot, in microseconds: at least one task stalled, all of them.
@@ -253,6 +318,15 @@ pub struct CgroupMemory {
     /// Pages of files that had to be read again.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub refaults_file: Option<u64>,
+    /// Pages of anonymous memory that came back soon after they had been swapped out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub refaults_anonymous: Option<u64>,
+    /// Swapped out; none: the kernel does not tell.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub swapped: Option<u64>,
+    /// The most that may be swapped out (version 2); none: no limit of its own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub swap_limit: Option<u64>,
     /// Its own pressure (version 2).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pressure: Option<PressureTotals>,

@@ -1,10 +1,12 @@
-//! The text report's section on memory: who held what, how it grew, which limits there are, of cgroups and of file systems in memory. Left
-//! out where nothing grew and nothing is near a limit.
+//! The text report's section on memory: who held what, how it grew, which limits there are, of cgroups and of file systems in memory, what
+//! came back from swap, and on which NUMA nodes it lies. Left out where nothing grew, nothing is near a limit and no rule speaks of it.
 
 use super::layout::{Align, Page};
-use crate::model::memory::{CgroupSizes, GrowthRow, Memory, ProcessSizes, Sizes, TmpfsSizes};
+use crate::model::memory::{
+    CgroupSizes, GrowthRow, HostSizes, Memory, NumaPart, NumaProcess, ProcessSizes, Sizes, TmpfsSizes,
+};
 use crate::model::report::Report;
-use crate::model::units::{bytes, duration};
+use crate::model::units::{bytes, duration, percent};
 
 const MAX_ROWS: usize = 6;
 /// Less growth of a process is not worth a table.
@@ -20,11 +22,12 @@ const BLOCKS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█
 /// All that there is to say.
 pub(super) fn section(page: &mut Page, report: &Report) {
     let Some(memory) = &report.memory else { return };
-    let of_memory = |class: &str| class.starts_with("oom-") || class == "shm-exhaustion";
-    let killed = report.findings.iter().any(|finding| of_memory(&finding.class));
+    let of_memory =
+        |class: &str| class.starts_with("oom-") || ["shm-exhaustion", "swap-in", "numa-remote"].contains(&class);
+    let told = report.findings.iter().any(|finding| of_memory(&finding.class));
     let grew = memory.processes.iter().any(|process| growth(process) >= LEAST_GROWTH_BYTES);
     let near = memory.cgroups.iter().any(is_near) || memory.tmpfs.iter().any(|tmpfs| tmpfs.most_share >= NEAR);
-    if !killed && !grew && !near {
+    if !told && !grew && !near {
         return;
     }
     page.title("Memory");
@@ -32,14 +35,58 @@ pub(super) fn section(page: &mut Page, report: &Report) {
     growths(page, memory);
     cgroups(page, memory);
     file_systems(page, memory);
+    nodes(page, memory);
     if let Some(host) = &memory.host {
         let least =
             format!("the host had {} of {} left at least", bytes(host.available_least_bytes), bytes(host.total_bytes));
         let pressure = host.pressure_memory_some_s.filter(|s| *s >= 0.01);
         let pressure =
             pressure.map(|s| format!(", and tasks were stalled for memory for {}", duration(s))).unwrap_or_default();
-        page.paragraph("  ", &format!("{least}{pressure}"));
+        page.paragraph("  ", &format!("{least}{pressure}{}", swap(host)));
     }
+}
+
+/// What is and was swapped out, in words; nothing where there is no swap or nothing in it.
+fn swap(host: &HostSizes) -> String {
+    let back = host.swapped_in_bytes.unwrap_or(0);
+    if host.swap_used_bytes == 0 && back == 0 {
+        return String::new();
+    }
+    format!(
+        "; {} of its {} of swap were in use, and {} came back from there",
+        bytes(host.swap_used_bytes),
+        bytes(host.swap_total_bytes),
+        bytes(back)
+    )
+}
+
+/// Where processes' memory lies and where they ran, on hosts with several nodes.
+fn nodes(page: &mut Page, memory: &Memory) {
+    let shown: Vec<&NumaProcess> = memory.numa.iter().flat_map(|numa| &numa.processes).take(MAX_ROWS).collect();
+    if shown.is_empty() {
+        return;
+    }
+    let heading = [
+        ("process", Align::Left),
+        ("memory", Align::Right),
+        ("remote", Align::Right),
+        ("at least", Align::Right),
+        ("NUMA nodes: part of its memory, part of its time", Align::Left),
+    ];
+    let of = |part: f64, all: f64| percent(part / all.max(f64::MIN_POSITIVE));
+    let row = |process: &&NumaProcess| {
+        let (memory, time) = (process.resident_bytes as f64, process.on_cpu_s);
+        let part =
+            |part: &NumaPart| format!("{}: {}, {}", part.node, of(part.bytes as f64, memory), of(part.on_cpu_s, time));
+        vec![
+            format!("{} ({})", process.process.as_deref().unwrap_or("?"), process.pid),
+            bytes(process.resident_bytes),
+            process.remote_share.map(percent).unwrap_or_default(),
+            process.least_remote_share.map(percent).unwrap_or_default(),
+            process.nodes.iter().take(MAX_ROWS).map(part).collect::<Vec<_>>().join("; "),
+        ]
+    };
+    page.table(&heading, &shown.iter().map(row).collect::<Vec<_>>());
 }
 
 fn resident(sizes: &Sizes) -> u64 {

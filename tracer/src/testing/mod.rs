@@ -483,7 +483,19 @@ pub fn one_of_each() -> Vec<Event> {
             comm: comm("victim"),
         })),
         meta_event(19, Meta::Sums(SumsRecord::default())),
-        meta_event(19, Meta::Memory(MemoryRecord { at_ns: 18, ..MemoryRecord::default() })),
+        meta_event(
+            19,
+            Meta::Memory(MemoryRecord {
+                at_ns: 18,
+                nodes: vec![NodeMemory { node: 1, cpus: vec![(2, 3)], miss: Some(5), ..NodeMemory::default() }],
+                numa: vec![ProcessNodes {
+                    pid: 10,
+                    nodes: vec![NodeBytes { node: 1, bytes: 7 }],
+                    ..ProcessNodes::default()
+                }],
+                ..MemoryRecord::default()
+            }),
+        ),
         step(19, 10, 10),
     ];
     events.extend(prologue(4));

@@ -1,8 +1,10 @@
-//! Sizes of processes, cgroups and file systems in memory over time, as user space read them. Bounded: 1,024 processes and 128 cgroups with
-//! up to 256 points each (every second one is dropped when there are more), 128 forecasts of each cgroup; `tmpfs.rs` has bounds of its own.
+//! Sizes of processes, cgroups and file systems in memory over time, and NUMA nodes, as user space read them. Bounded: 1,024 processes and 128 cgroups with
+//! up to 256 points each (every second one is dropped when there are more), 128 forecasts of each cgroup; `tmpfs.rs` and `nodes.rs` have bounds of their own.
 
 mod forecast;
 mod growth;
+mod nodes;
+mod nodes_report;
 mod report;
 mod tmpfs;
 
@@ -12,6 +14,7 @@ use tracer_common::sched::Exit;
 
 use self::forecast::Trend;
 use self::growth::Growth;
+use self::nodes::Nodes;
 use self::tmpfs::Tmpfs;
 use super::thread::Span;
 use crate::model::meta::{CgroupMemory, HostMemory, MemoryRecord, ProcessMemory};
@@ -80,6 +83,8 @@ struct Process {
     first: (u64, ProcessMemory),
     most: (u64, ProcessMemory),
     last: (u64, ProcessMemory),
+    /// The most that was swapped out.
+    swapped_most: u64,
     growth: Growth,
     /// Since the last reading it executed another program, or another process got its number.
     anew: bool,
@@ -116,6 +121,7 @@ pub struct Memory {
     processes_over: u64,
     cgroups: BTreeMap<String, Cgroup>,
     tmpfs: Tmpfs,
+    nodes: Nodes,
 }
 
 /// What cannot be dropped and read again.
@@ -155,13 +161,22 @@ impl Memory {
             self.tmpfs.row(t_ns, row);
         }
         self.tmpfs.over = self.tmpfs.over.max(record.tmpfs_over);
+        self.nodes.host(&record.nodes);
+        record.numa.iter().for_each(|reading| self.nodes.process(reading));
+        self.nodes.over = self.nodes.over.max(record.numa_over);
     }
 
     /// A process executes another program, which has nothing of what was there, or a new one has its number.
     pub fn anew(&mut self, tgid: u32) {
+        self.nodes.anew(tgid);
         if let Some(process) = self.processes.get_mut(&tgid) {
             (process.growth, process.anew) = (Growth::default(), true);
         }
+    }
+
+    /// A thread of a process has run on a CPU for so long.
+    pub fn ran(&mut self, tgid: u32, cpu: u16, ns: u64) {
+        self.nodes.ran(tgid, cpu, ns);
     }
 
     /// A thread ended. A process that was never read saw what its parent sees.
@@ -205,6 +220,7 @@ impl Memory {
         if resident(sizes) > resident(&known.most.1) {
             known.most = now.clone();
         }
+        known.swapped_most = known.swapped_most.max(sizes.swapped);
         known.last = now;
         known.series.push((t_ns, resident(sizes)), MAX_POINTS);
     }

@@ -41,7 +41,8 @@ impl Aggregate {
         };
         let told = |cgroup: &&Cgroup| {
             let growth = held(&cgroup.last).saturating_sub(held(&cgroup.first));
-            cgroup.last.limit.is_some() || cgroup.last.high.is_some() || growth >= TOLD_GROWTH_BYTES
+            let swaps = cgroup.last.swapped.is_some_and(|bytes| bytes > 0);
+            cgroup.last.limit.is_some() || cgroup.last.high.is_some() || growth >= TOLD_GROWTH_BYTES || swaps
         };
         let fullest = self.fullest();
         Some(Section {
@@ -52,6 +53,9 @@ impl Aggregate {
                 available_least_bytes: *least,
                 available_last_bytes: last.available,
                 swap_used_bytes: last.swap_total.saturating_sub(last.swap_free),
+                swap_total_bytes: last.swap_total,
+                swapped_in_bytes: pages_between(first.swapped_in, last.swapped_in),
+                swapped_out_bytes: pages_between(first.swapped_out, last.swapped_out),
                 pressure_memory_some_s: between(first.pressure_memory, last.pressure_memory, |total| total.some_us),
                 pressure_memory_full_s: between(first.pressure_memory, last.pressure_memory, |total| total.full_us),
                 pressure_io_some_s: between(first.pressure_io, last.pressure_io, |total| total.some_us),
@@ -79,6 +83,7 @@ impl Aggregate {
                 .map(|death| self.bus_error(death, &fullest, name(death.tgid)))
                 .collect(),
             bus_errors_over: memory.tmpfs.deaths_over,
+            numa: self.numa_part(name),
         })
     }
 
@@ -110,6 +115,7 @@ impl Aggregate {
             most: self.sizes(&process.most),
             last: self.sizes(&process.last),
             peak_bytes: process.last.1.peak,
+            swapped_most_bytes: process.swapped_most,
             growth: self.growth_part(&process.growth),
             series: self.series(&process.series),
         }
@@ -130,8 +136,11 @@ impl Aggregate {
             dirty_bytes: last.dirty,
             limit_hits: last.limit_hits.saturating_sub(first.limit_hits),
             oom_kills: since(first.oom_kills, last.oom_kills),
-            refaulted_bytes: since(first.refaults_file, last.refaults_file)
-                .map(|pages| pages.saturating_mul(PAGE_BYTES)),
+            refaulted_bytes: pages_between(first.refaults_file, last.refaults_file),
+            swapped_bytes: last.swapped.filter(|bytes| *bytes > 0),
+            swap_limit_bytes: last.swap_limit,
+            refaulted_anonymous_bytes: pages_between(first.refaults_anonymous, last.refaults_anonymous)
+                .filter(|bytes| *bytes > 0),
             pressure_full_s: between(first.pressure, last.pressure, |total| total.full_us),
             series: self.series(&cgroup.series),
         }
@@ -212,6 +221,11 @@ impl Aggregate {
             eta_high_s: made.eta.high_s,
         }
     }
+}
+
+/// Bytes of the pages that a counter counted between two readings.
+fn pages_between(first: Option<u64>, last: Option<u64>) -> Option<u64> {
+    Some(last?.saturating_sub(first?).saturating_mul(PAGE_BYTES))
 }
 
 /// Seconds of pressure between two readings.
