@@ -19,6 +19,7 @@ mod items;
 mod join;
 mod kinds;
 mod mapped_file;
+mod mappings;
 mod mmap_lock;
 mod mutex;
 mod never_switch;
@@ -146,6 +147,8 @@ roles! {
     MmapLock "mmap-lock" mmap_lock,
     /// Memory is touched for the first time, once or over and over. Healthy: memory that is kept.
     Touch "touch" touch,
+    /// Memory is mapped, unmapped and given back by known calls. Healthy: it makes none.
+    Mappings "mappings" mappings,
     /// A mapped file is read in passes, or at random. Healthy: it fits into memory, or is there already.
     MappedFile "mapped-file" mapped_file,
     /// Memory grows at a steady pace until a limit ends it. Healthy: it grows, then stays.
