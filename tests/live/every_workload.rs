@@ -4,7 +4,7 @@
 use crate::harness::{Tracer, workload};
 
 /// Every role that ends by itself, with little to do.
-const ROLES: [&str; 50] = [
+const ROLES: [&str; 51] = [
     "mutex --duration 600ms",
     "mutex --healthy --duration 400ms",
     "mutex --kind robust --duration 400ms",
@@ -55,6 +55,7 @@ const ROLES: [&str; 50] = [
     "spawn-storm --items 60",
     "pin --batches 5",
     "pin --batches 5 --reuse",
+    "mappings --count 200",
 ];
 
 #[test]

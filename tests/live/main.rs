@@ -22,6 +22,7 @@ mod kernel_locks;
 mod ledger;
 mod locks;
 mod lost_seconds;
+mod mapping;
 mod memory;
 mod namespaces;
 mod paging;

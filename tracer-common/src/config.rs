@@ -129,8 +129,27 @@ pub struct Offsets {
     pub task_reads: u32,
     /// `ioac.syscw`.
     pub task_writes: u32,
+    /// The fourth argument of a system call.
+    pub regs_arg3: u32,
+    /// `mm_struct.brk`: the end of the heap.
+    pub mm_brk: u32,
+    pub mm_start_brk: u32,
+    /// `mm_struct.map_count`.
+    pub mm_map_count: u32,
     /// Nothing: keeps the size even.
     pub reserved: u32,
+}
+
+/// Numbers of the system calls that change an address space; negative: none.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "fields are named after the calls")]
+pub struct MapCalls {
+    pub mmap: i32,
+    pub munmap: i32,
+    pub brk: i32,
+    pub mremap: i32,
+    pub madvise: i32,
 }
 
 /// Byte offsets in tracefs tracepoint formats, for kernels without BTF.
@@ -211,6 +230,14 @@ pub struct Config {
     pub stalls: u32,
     /// 1: pages of files are counted that come into the page cache and leave it.
     pub cache: u32,
+    /// 1: calls that change address spaces are counted.
+    pub map: u32,
+    /// 1: stacks are taken of some of those that map memory.
+    pub map_stacks: u32,
+    /// Which argument of `mmap_lock_start_locking` says that the lock is taken for writing: 1, or 2 where a path comes before it.
+    pub map_write_argument: u32,
+    /// See there.
+    pub map_calls: MapCalls,
     /// Zero.
     pub reserved: u32,
     /// System calls that write to files: a bit per number.
@@ -227,9 +254,9 @@ pub struct Config {
     pub formats: Formats,
 }
 
-const _: () = assert!(size_of::<Offsets>() == 79 * 4);
+const _: () = assert!(size_of::<Offsets>() == 83 * 4);
 const _: () = assert!(size_of::<Formats>() == 15 * 4);
-const _: () = assert!(size_of::<Config>() == 14 * 4 + 3 * 8 + 10 * 4 + 64 + 64 + 8 + 16 + 79 * 4 + 15 * 4);
+const _: () = assert!(size_of::<Config>() == 14 * 4 + 3 * 8 + 18 * 4 + 64 + 64 + 8 + 16 + 83 * 4 + 15 * 4);
 
 impl Offsets {
     /// No offset known.
@@ -312,6 +339,10 @@ impl Offsets {
         task_written_bytes: ABSENT,
         task_reads: ABSENT,
         task_writes: ABSENT,
+        regs_arg3: ABSENT,
+        mm_brk: ABSENT,
+        mm_start_brk: ABSENT,
+        mm_map_count: ABSENT,
         reserved: ABSENT,
     };
 }
@@ -366,6 +397,10 @@ impl Config {
         fault_period: 0,
         stalls: 0,
         cache: 0,
+        map: 0,
+        map_stacks: 0,
+        map_write_argument: 1,
+        map_calls: MapCalls { mmap: -1, munmap: -1, brk: -1, mremap: -1, madvise: -1 },
         reserved: 0,
         write_syscalls: [0; 8],
         fd_syscalls: [0; 8],

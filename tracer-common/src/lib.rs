@@ -10,6 +10,7 @@ pub mod config;
 pub mod futex;
 pub mod lock;
 pub mod loss;
+pub mod mapping;
 pub mod memory;
 pub mod python;
 pub mod record;
@@ -41,11 +42,13 @@ pub enum FamilyId {
     Oom = 7,
     /// Sizes of processes and cgroups, which user space reads.
     Rss = 8,
+    /// Calls that change address spaces: mmap, munmap, brk, mremap, madvise.
+    Map = 9,
 }
 
 impl FamilyId {
     /// Every family that has kernel records, in the order of its number.
-    pub const ALL: [FamilyId; 8] = [
+    pub const ALL: [FamilyId; 9] = [
         FamilyId::Sched,
         FamilyId::Cpu,
         FamilyId::Lock,
@@ -54,6 +57,7 @@ impl FamilyId {
         FamilyId::Cache,
         FamilyId::Oom,
         FamilyId::Rss,
+        FamilyId::Map,
     ];
 
     /// The family with this number.
@@ -67,10 +71,11 @@ impl FamilyId {
             6 => Some(FamilyId::Cache),
             7 => Some(FamilyId::Oom),
             8 => Some(FamilyId::Rss),
+            9 => Some(FamilyId::Map),
             _ => None,
         }
     }
 }
 
 /// Number of slots in arrays indexed by [`FamilyId`].
-pub const FAMILY_SLOTS: usize = 9;
+pub const FAMILY_SLOTS: usize = 10;

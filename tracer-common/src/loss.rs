@@ -93,6 +93,8 @@ pub struct CpuState {
     pub due_waker: u32,
     /// Who waits: its process in the upper half, its id in the lower.
     pub due_wakee: u64,
+    /// Up to when this CPU's budget of stacks of calls that map memory is used up.
+    pub map_budget_ts_ns: u64,
 }
 
 /// A contention that has begun.
@@ -109,4 +111,4 @@ pub struct Spin {
     pub kind: u32,
 }
 
-const _: () = assert!(size_of::<CpuState>() == 64 * FAMILY_SLOTS + 72 + 24 + 24 * MAX_SPINS);
+const _: () = assert!(size_of::<CpuState>() == 64 * FAMILY_SLOTS + 80 + 24 + 24 * MAX_SPINS);

@@ -167,8 +167,10 @@ pub struct FaultSums {
     pub huge: u8,
     /// 1: it was entered from kernel code that accesses user memory.
     pub from_kernel: u8,
+    /// 1: since the last fault began the thread has given pages back by madvise: [`crate::mapping::MapSums::freed_call`].
+    pub freed: u8,
     /// Zero.
-    pub reserved: [u8; 3],
+    pub reserved: [u8; 2],
     /// Faults that add a page until a stack is taken; 0: not drawn yet.
     pub until_touch: u32,
     /// For how many that stack will stand.

@@ -97,6 +97,12 @@ pub mod oom {
     pub const VICTIM: u16 = super::kind(7, 1);
 }
 
+/// Kinds of the family that sees calls which change address spaces; payloads in [`crate::mapping`].
+pub mod map {
+    /// Calls of a thread, summed up by kind.
+    pub const MAPPED: u16 = super::kind(9, 1);
+}
+
 /// Kinds that user space writes (family 0); payloads are JSON.
 pub mod meta {
     /// Facts about the host; once, first.

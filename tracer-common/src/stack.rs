@@ -33,6 +33,8 @@ pub mod origin {
     /// The thread ends another one's wait: the place is that of the wait, and the weight no time but who waited, its process in the
     /// upper half and its id in the lower.
     pub const WAKER: u8 = 5;
+    /// The thread asked for memory to be mapped: the place is a [`crate::mapping::MapKind`], and the weight is a number of bytes.
+    pub const MAP: u8 = 6;
 }
 
 /// Bits of [`RawStack::flags`].

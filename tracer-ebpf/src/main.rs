@@ -11,6 +11,7 @@ mod emit;
 mod faults;
 mod filter;
 mod locks;
+mod mapped;
 mod maps;
 mod places;
 mod probes;

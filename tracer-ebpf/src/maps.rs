@@ -7,6 +7,7 @@ use aya_ebpf::{
 use tracer_common::{
     lock::Totals,
     loss::CpuState,
+    mapping::MapSums,
     memory::{CACHED_FILES, CacheSums, FaultSums, FileKey, StallSums},
     python::PythonProcess,
 };
@@ -86,13 +87,17 @@ pub static LOCK_TOTALS: PerCpuHashMap<u64, Totals> = PerCpuHashMap::with_max_ent
 #[map]
 pub static FAULTS: Array<FaultSums> = Array::with_max_entries(1, 0);
 
-/// Where the stack of a page fault is put together. Interrupts are on then, so it is not that of samples.
+/// Where the stack of a page fault, or of a call that maps memory, is put together. Interrupts are on then, so it is not that of samples.
 #[map]
 pub static FAULT_DRAFTS: PerCpuArray<Draft> = PerCpuArray::with_max_entries(1, 0);
 
 /// Stalls for want of memory of which there is no record yet, indexed as `SLOTS`.
 #[map]
 pub static STALLS: Array<StallSums> = Array::with_max_entries(1, 0);
+
+/// Calls that change address spaces of which there is no record yet, indexed as `SLOTS`.
+#[map]
+pub static MAPPED: Array<MapSums> = Array::with_max_entries(1, 0);
 
 /// Files whose pages came into the page cache.
 #[map]

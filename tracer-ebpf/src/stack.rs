@@ -174,7 +174,8 @@ pub fn take<const HELPER: bool>(
     take_into::<HELPER>(state, draft, ctx, request, side, context);
 }
 
-/// The same of a page fault, whose program other programs may interrupt: it has a draft of its own.
+/// The same of a page fault or of a call that maps memory, whose programs other programs may interrupt, but not each other: they have a
+/// draft of their own.
 #[inline(always)]
 pub fn take_of_fault(state: &mut CpuState, ctx: *mut c_void, request: Request) {
     let Some(draft) = maps::FAULT_DRAFTS.get_ptr_mut(0) else { return };

@@ -17,7 +17,7 @@ use tracer_common::{
 
 use crate::{
     access::{config, typed},
-    emit, faults, filter,
+    emit, faults, filter, mapped,
     stack::{self, Request},
     task,
 };
@@ -57,7 +57,7 @@ fn begins(ctx: &BtfTracePointContext, error: u8, from_kernel: u8) {
         sums.since_ts_ns = unsafe { bpf_ktime_get_ns() };
     }
     (sums.open, sums.error, sums.from_kernel) = (1, error, from_kernel);
-    (sums.touched, sums.huge, sums.inode) = (0, 0, 0);
+    (sums.touched, sums.huge, sums.inode, sums.freed) = (0, 0, 0, 0);
     sums.major_before = faults::major_faults(task);
     sums.pages_before = faults::anonymous_pages(task::address_space(task));
     let copies = error_code::PROTECTION | error_code::WRITE;
@@ -94,19 +94,34 @@ pub fn rss_stat(ctx: BtfTracePointContext) -> i32 {
         return 0;
     }
     // Behind a fault in user code the thread may have gone on and called the kernel, which then changes the counter.
-    if sums.from_kernel == 0 && in_system_call() {
-        return 0;
+    if sums.from_kernel == 0 || config!(map) == 1 {
+        let call = system_call();
+        if call >= 0 && (given_back(&ctx, sums, space, call) || sums.from_kernel == 0) {
+            return 0;
+        }
     }
     changed(&ctx, sums, space, counter);
     0
 }
 
-/// Whether the thread entered the kernel by a system call.
+/// The system call by which the thread entered the kernel; negative: none.
 #[inline(always)]
-fn in_system_call() -> bool {
+fn system_call() -> i16 {
     let registers = task::user_registers(task::current());
     // SAFETY: the kernel's own registers of the task.
-    !registers.is_null() && unsafe { task::syscall(registers) } >= 0
+    if registers.is_null() { -1 } else { unsafe { task::syscall(registers) } }
+}
+
+/// Whether the thread gives pages back by madvise. The first of them counts the call, for the family `map`.
+#[inline(always)]
+fn given_back(ctx: &BtfTracePointContext, sums: &mut FaultSums, space: *const u8, call: i16) -> bool {
+    if config!(map) != 1 || i32::from(call) != config!(map_calls.madvise) {
+        return false;
+    }
+    let Some(state) = emit::cpu_state() else { return false };
+    // SAFETY: the address space of the current task.
+    let mappings: u32 = unsafe { typed(space, config!(offsets.mm_map_count)) };
+    mapped::given_back(state, ctx.as_ptr(), (sums.tid, sums.tgid), mappings, &mut sums.freed)
 }
 
 #[inline(always)]

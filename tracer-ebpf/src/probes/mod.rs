@@ -5,6 +5,7 @@ mod cpu;
 mod cpu_attach;
 mod fault;
 mod lock;
+mod map;
 mod oom;
 mod reclaim;
 mod sched;

@@ -99,6 +99,7 @@ impl Aggregate {
             stacks: writer.stacks.as_ref().map(|stacks| stacks.section(&self.measured(sched))),
             python: self.pythons.section(),
             paging: self.paging_part(writer.stacks.as_ref()),
+            mapping: self.mapping_part(writer.stacks.as_ref()),
             memory: self.memory_part(),
             coverage: self.coverage_part(),
             overhead: self.cost.as_ref().map(|cost| overhead(cost, self.startup_cpu_s, self.window_ns())),

@@ -141,6 +141,7 @@ const fn family_name(id: FamilyId) -> &'static str {
         FamilyId::Cache => "cache",
         FamilyId::Oom => "oom",
         FamilyId::Rss => "rss",
+        FamilyId::Map => "map",
     }
 }
 

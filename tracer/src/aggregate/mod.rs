@@ -17,6 +17,7 @@ mod lifecycle;
 mod limits;
 pub mod lock_kinds;
 mod locks;
+mod mapped;
 mod memory;
 pub mod moved;
 pub mod names;
@@ -53,6 +54,7 @@ use self::kernel_locks::KernelLocks;
 use self::ledger::Ledger;
 use self::limits::Limits;
 use self::locks::Locks;
+use self::mapped::Mapped;
 use self::memory::Memory;
 use self::moved::Movers;
 use self::names::{NameId, Names};
@@ -121,6 +123,7 @@ pub struct Aggregate {
     /// The records tell threads held back by a quota from others that are ready.
     tells_throttling: bool,
     paging: Paging,
+    mapped: Mapped,
     memory: Memory,
     pythons: Pythons,
     stacks: Stacks,
@@ -159,6 +162,7 @@ impl Aggregate {
             movers: Movers::default(),
             tells_throttling: false,
             paging: Paging::default(),
+            mapped: Mapped::default(),
             memory: Memory::default(),
             pythons: Pythons::default(),
             stacks: Stacks::default(),
@@ -225,6 +229,7 @@ impl Aggregate {
             Event::Contended(event) => self.contended(event),
             Event::Faults(event) => self.paging.faults.record(event, &self.span),
             Event::Stalled(event) => self.paging.stalls.record(event, &self.span),
+            Event::Mapped(event) => self.mapped.record(event, &self.span),
             Event::CachedFile(event) => self.paging.cache.file(event),
             Event::Victim(event) => self.paging.victim(event, &self.span),
             Event::Step(event) => self.step(event),
@@ -252,6 +257,7 @@ impl Aggregate {
                     self.kernel_locks.family(&family.status);
                 }
                 self.paging.family(family);
+                self.mapped.family(family);
                 self.ledger.family(family);
             }
             Meta::Start(start) if self.start.is_none() => {
@@ -277,7 +283,10 @@ impl Aggregate {
                 objects.moved.iter().for_each(|moved| self.movers.record(moved));
                 self.objects.record(objects);
             }
-            Meta::Sums(sums) => self.paging.sums(sums, &self.span),
+            Meta::Sums(sums) => {
+                self.paging.sums(sums, &self.span);
+                sums.mapped.iter().for_each(|row| self.mapped.row(row, &self.span));
+            }
             Meta::Memory(memory) => self.memory.record(memory, &self.span),
             Meta::Steps(steps) => self.steps.watched(steps, header.ts_ns),
             Meta::CpuLimits(limits) => self.limits.record(limits, &mut self.names),

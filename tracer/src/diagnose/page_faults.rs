@@ -5,6 +5,7 @@
 use super::lost::{Lost, lost};
 use super::thresholds::{REPORTED_SHARE, is_reported, severity, speedup_bound};
 use super::{Claim, Facts, Outcome, Rule, confidence, evidence, functions, parties};
+use crate::model::mapping::{Mapping, ProcessMapping};
 use crate::model::paging::{FaultFunction, PAGE_BYTES, ProcessFaults};
 use crate::model::report::{Evidence, Finding, Report, Subject};
 use crate::model::stacks::{PAGE_FAULT, UNMAP};
@@ -27,6 +28,10 @@ const CHURNED: u64 = 3;
 /// Held beyond what is known.
 const SLACK_BYTES: u64 = 4 << 20;
 const HUGE_PAGE_BYTES: u64 = 2 << 20;
+/// Fewer calls that map and unmap are not worth a word.
+const LEAST_CALLS_PER_S: f64 = 1.0;
+/// From this part of the number of mappings that a process may have on it is told how near it came.
+const NEAR_MAPPINGS: f64 = 0.5;
 
 /// Anonymous memory that was handed out.
 fn handed_out(faults: &ProcessFaults) -> u64 {
@@ -46,6 +51,15 @@ struct Case<'a> {
     faults: &'a ProcessFaults,
     lost: Lost,
     churns: bool,
+    /// The calls by which the process maps and unmaps, and its row; none without the family `map`.
+    mapping: Option<(&'a Mapping, usize, &'a ProcessMapping)>,
+}
+
+/// The calls of a process that changed its address space.
+fn mapping_of(report: &Report, pid: u32) -> Option<(&Mapping, usize, &ProcessMapping)> {
+    let mapping = report.mapping.as_ref()?;
+    let (row, process) = mapping.processes.iter().enumerate().find(|(_, process)| process.pid == pid)?;
+    Some((mapping, row, process))
 }
 
 /// Looks at all processes; `churn` says which of the two is wanted.
@@ -71,7 +85,8 @@ fn check(facts: &Facts<'_>, churn: bool) -> Outcome {
         let phases = |phase: &str, pid: Option<u32>| {
             pid == Some(faults.pid) && (phase == PAGE_FAULT || (churns && phase == UNMAP))
         };
-        let case = Case { report, index, faults, lost: lost(report, |_| false, phases), churns };
+        let mapping = mapping_of(report, faults.pid).filter(|_| churns);
+        let case = Case { report, index, faults, lost: lost(report, |_| false, phases), churns, mapping };
         most_s = most_s.max(case.lost.s);
         if case.lost.s >= LEAST_SHARE * wall_s && case.lost.pieces >= LEAST_PIECES {
             claims.push(case.claim());
@@ -199,7 +214,26 @@ impl Case<'_> {
             let source = at(&format!("functions/{number}/share"));
             list.push(evidence("share of these faults in the function, by stacks", function.share, "1", source, None));
         }
+        if let Some((mapping, row, process)) = self.mapping {
+            list.extend(mapping_evidence(mapping, row, process));
+        }
         list
+    }
+
+    /// How the process maps and unmaps, in a sentence.
+    fn calls(&self) -> Option<String> {
+        let (_, _, process) = self.mapping?;
+        let per_s = process.mmap_munmap_per_s.filter(|per_s| *per_s >= LEAST_CALLS_PER_S)?;
+        let mapper = process.functions.first().and_then(|function| {
+            let words = functions::words(&function.location)?;
+            Some(format!("; {words} mapped {} of it", percent(function.share)))
+        });
+        Some(format!(
+            " It called mmap and munmap {} times a second and mapped {}{}.",
+            grouped(per_s.round() as u64),
+            bytes(process.mapped_bytes),
+            mapper.unwrap_or_default()
+        ))
     }
 
     fn hypothesis(&self) -> String {
@@ -210,7 +244,7 @@ impl Case<'_> {
             "The kernel clears and maps each page of new memory when it is first touched; with pages of 4 KiB that is one interruption for \
              every 4 KiB."
         };
-        format!("{how} {}", self.lost.whose())
+        format!("{how}{} {}", self.calls().unwrap_or_default(), self.lost.whose())
     }
 
     fn fix(&self) -> String {
@@ -234,4 +268,37 @@ impl Case<'_> {
         };
         format!("{how}, and the wall time by at most {}.", duration(self.lost.at_most_s()))
     }
+}
+
+/// What the calls that change the address space say of churn.
+fn mapping_evidence(mapping: &Mapping, row: usize, process: &ProcessMapping) -> Vec<Evidence> {
+    let at = |field: &str| format!("/mapping/processes/{row}/{field}");
+    let mut list = Vec::new();
+    if let Some(per_s) = process.mmap_munmap_per_s {
+        let source = at("mmap_munmap_per_s");
+        list.push(evidence("calls of mmap and munmap per second", per_s, "1/s", source, None));
+    }
+    if process.mapped_bytes > 0 {
+        let unmapped = process.unmapped_bytes as f64;
+        let source = at("mapped_bytes");
+        list.push(evidence("mapped", process.mapped_bytes as f64, "B", source, Some(("unmapped", unmapped))));
+    }
+    if let Some(freed) = process.kinds.get("madvise_free") {
+        let source = at("kinds/madvise_free/bytes");
+        list.push(evidence("given back by madvise", freed.bytes as f64, "B", source, None));
+    }
+    if let Some(function) = process.functions.first() {
+        let what = match functions::words(&function.location) {
+            Some(words) => format!("share of what was mapped that {words} mapped, by stacks"),
+            None => "share of what was mapped by the function that mapped most, by stacks".to_owned(),
+        };
+        list.push(evidence(&what, function.share, "1", at("functions/0/share"), None));
+    }
+    if let (Some(most), Some(limit)) = (process.mappings_most, mapping.mappings_limit)
+        && most as f64 >= NEAR_MAPPINGS * limit as f64
+    {
+        let allowed = Some(("vm.max_map_count", limit as f64));
+        list.push(evidence("most mappings at a time", most as f64, "1", at("mappings_most"), allowed));
+    }
+    list
 }

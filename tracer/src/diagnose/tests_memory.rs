@@ -1,7 +1,8 @@
 //! The rules on page faults, reclaim and the page cache, on constructed runs: what tells each from its look-alikes.
 
+use tracer_common::mapping::{MAP_KINDS, MapKind, Mapped};
 use tracer_common::memory::{CachedFile, FAULT_KINDS, FaultKind, Faults, FileKey, STALL_IN_SWITCH, StallKind, Stalled};
-use tracer_common::record::{cache, fault, reclaim};
+use tracer_common::record::{cache, fault, map, reclaim};
 use tracer_common::sched::{Switch, switch_flags};
 use tracer_common::stack::{Sampled, origin};
 
@@ -96,6 +97,49 @@ fn memory_that_is_kept_is_a_storm_and_memory_that_is_given_back_is_churn() {
     assert_eq!(status(&given_back, "page-fault-storm"), RuleStatus::Silent);
     assert!(of_class(&given_back, "allocation-churn").is_some(), "1 GiB though it held 64 MiB: {:?}", given_back.rules);
     assert_evidence_resolves(&given_back);
+}
+
+/// A process maps and unmaps a MiB so often, at 1,000 mappings of 65,530.
+fn mapped(count: u32) -> Event {
+    let (mut bytes, mut counts) = ([0; MAP_KINDS], [0; MAP_KINDS]);
+    for kind in [MapKind::Mmap, MapKind::Munmap] {
+        (counts[kind as usize], bytes[kind as usize]) = (count, u64::from(count) * MIB);
+    }
+    Event::Mapped(Box::new(Mapped {
+        header: header(map::MAPPED, START + LONG_MS / 2 * MS, 0),
+        tid: 10,
+        tgid: 10,
+        since_ts_ns: START,
+        bytes,
+        counts,
+        mappings: 1_000,
+        mappings_most: 40_000,
+        reserved: 0,
+    }))
+}
+
+#[test]
+fn churn_cites_the_calls_that_map_and_the_function_where_they_were_seen() {
+    let mut events = computing(FAULTING);
+    events.push(family("map"));
+    events.push(faults(FaultKind::Anonymous, 10, 262_144, 16_384));
+    events.push(mapped(1_024));
+    let Event::Sampled(sampled) = sample(START + MS, 10, 10, 102, 1024 * MIB) else { panic!("a sample") };
+    events.push(Event::Sampled(Sampled { origin: origin::MAP, place: 0, ..sampled }));
+    let report = run(events, LONG_MS);
+    assert_evidence_resolves(&report);
+    let finding = of_class(&report, "allocation-churn").expect("1 GiB though it held 64 MiB");
+    let value = |metric: &str| {
+        let is_it = |evidence: &&crate::model::report::Evidence| evidence.metric.starts_with(metric);
+        finding.evidence.iter().find(is_it).map(|evidence| evidence.value)
+    };
+    assert_eq!(value("calls of mmap and munmap per second"), Some(2_048.0), "in one second: {:?}", finding.evidence);
+    assert_eq!(value("mapped"), Some((1024 * MIB) as f64));
+    assert_eq!(value("share of what was mapped that touch mapped"), Some(1.0), "{:?}", finding.evidence);
+    assert_eq!(value("most mappings"), None, "the limit is not known");
+    assert!(finding.hypothesis.contains("2,048 times a second"), "{}", finding.hypothesis);
+    let section = report.mapping.as_ref().expect("a section");
+    assert_eq!((section.processes[0].balance_bytes, section.processes[0].mappings_last), (0, Some(1_000)));
 }
 
 #[test]

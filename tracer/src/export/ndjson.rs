@@ -6,6 +6,7 @@ use std::io;
 
 use serde::Serialize;
 use tracer_common::lock::Kind;
+use tracer_common::mapping::MapKind;
 use tracer_common::memory::{FaultKind, StallKind};
 use tracer_common::record::Header;
 use tracer_common::sched::{Switch, SwitchFutex};
@@ -119,6 +120,17 @@ pub fn write_event(event: &Event, out: &mut impl io::Write) -> io::Result<()> {
             line.number("device", event.file.device)?;
             line.number("size_bytes", event.size_bytes)?;
             line.text("name", &event.name)?;
+        }
+        Event::Mapped(event) => {
+            line.number("tid", event.tid)?;
+            line.number("tgid", event.tgid)?;
+            line.number("since_ts_ns", event.since_ts_ns)?;
+            for (kind, (count, bytes)) in MapKind::ALL.iter().zip(event.counts.iter().zip(event.bytes)) {
+                line.number(kind.id(), *count)?;
+                line.number(&format!("{}_bytes", kind.id()), bytes)?;
+            }
+            line.number("mappings", event.mappings)?;
+            line.number("mappings_most", event.mappings_most)?;
         }
         Event::Victim(event) => {
             line.number("tid", event.tid)?;

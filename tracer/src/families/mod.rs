@@ -15,14 +15,24 @@ pub mod cache;
 pub mod cpu;
 pub mod fault;
 pub mod lock;
+pub mod map;
 pub mod oom;
 pub mod reclaim;
 pub mod rss;
 pub mod sched;
 
 /// Every family, in the order of its number.
-pub const FAMILIES: &[&dyn Family] =
-    &[&sched::Sched, &cpu::Cpu, &lock::Lock, &fault::Fault, &reclaim::Reclaim, &cache::Cache, &oom::Oom, &rss::Rss];
+pub const FAMILIES: &[&dyn Family] = &[
+    &sched::Sched,
+    &cpu::Cpu,
+    &lock::Lock,
+    &fault::Fault,
+    &reclaim::Reclaim,
+    &cache::Cache,
+    &oom::Oom,
+    &rss::Rss,
+    &map::Map,
+];
 
 /// Where a program attaches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -92,6 +102,8 @@ pub enum CostClass {
     PerSwitch,
     /// Runs once per page fault, or page of a file that comes into memory.
     PerFault,
+    /// Runs once per call that maps, unmaps or gives back memory, and whenever else an address space is locked.
+    PerMapping,
     /// Runs at the sampling rate, and as often for each second that threads wait.
     Sampled,
     /// Runs rarely.

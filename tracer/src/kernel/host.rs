@@ -46,6 +46,8 @@ pub struct HostFacts {
     pub cgroup_version: String,
     /// Greatest process id.
     pub pid_max: u32,
+    /// How many mappings a process may have; 0: not known.
+    pub max_map_count: u64,
     /// Effective user is root.
     pub root: bool,
     /// Thread ids here are the kernel's own.
@@ -92,6 +94,7 @@ impl HostFacts {
             memory_bytes: memory_bytes().unwrap_or(0),
             cgroup_version: cgroup_version(),
             pid_max: read("/proc/sys/kernel/pid_max").and_then(|text| text.parse().ok()).unwrap_or(1 << 22),
+            max_map_count: read("/proc/sys/vm/max_map_count").and_then(|text| text.parse().ok()).unwrap_or(0),
             root: nix::unistd::geteuid().is_root(),
             initial_pid_namespace: fs::metadata("/proc/self/ns/pid")
                 .is_ok_and(|meta| meta.ino() == INITIAL_PID_NAMESPACE),
@@ -141,6 +144,7 @@ impl HostFacts {
             memory_bytes: self.memory_bytes,
             cgroup_version: self.cgroup_version.clone(),
             clock: "CLOCK_MONOTONIC".to_owned(),
+            max_map_count: self.max_map_count,
         }
     }
 }

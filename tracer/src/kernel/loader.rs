@@ -379,6 +379,7 @@ fn attempt(
     let per_thread = |on: u32| if on == 1 { config.slot_mask + 1 } else { 1 };
     loader.map_max_entries("FAULTS", per_thread(config.faults));
     loader.map_max_entries("STALLS", per_thread(config.stalls));
+    loader.map_max_entries("MAPPED", per_thread(config.map));
     loader.map_max_entries("CACHE_FILES", if config.cache == 1 { CACHED_FILES } else { 1 });
     loader.map_max_entries("PYTHON", if config.python == 1 { PYTHON_PROCESSES } else { 1 });
     let mut ebpf = loader.load(OBJECT).map_err(|error| LoadError::Refused(chain(&error)))?;

@@ -9,6 +9,7 @@ use aya::{
 };
 use tracer_common::{
     config::Config,
+    mapping::MapSums,
     memory::{CacheSums, FaultSums, FileKey, StallKind, StallSums, fault_kind},
 };
 
@@ -17,7 +18,7 @@ use super::{
     loader::{LoadError, map_error, take},
     proc,
 };
-use crate::model::meta::{CacheRow, FaultsRow, StallsRow, SumsRecord};
+use crate::model::meta::{CacheRow, FaultsRow, MappedRow, StallsRow, SumsRecord};
 
 /// Makes plain structs of the binary interface values and keys of maps.
 macro_rules! values {
@@ -32,12 +33,13 @@ macro_rules! values {
     )*};
 }
 
-values!(FaultsValue of FaultSums, StallsValue of StallSums, FileValue of FileKey, CacheValue of CacheSums);
+values!(FaultsValue of FaultSums, StallsValue of StallSums, MappedValue of MapSums, FileValue of FileKey, CacheValue of CacheSums);
 
 /// See the file's head. A family that does not run has none.
 pub struct MemoryMaps {
     faults: Option<Array<MapData, FaultsValue>>,
     stalls: Option<Array<MapData, StallsValue>>,
+    mapped: Option<Array<MapData, MappedValue>>,
     cache: Option<PerCpuHashMap<MapData, FileValue, CacheValue>>,
     slot_mask: u32,
 }
@@ -62,6 +64,7 @@ impl MemoryMaps {
         Ok(Self {
             faults: array(ebpf, "FAULTS", config.faults)?,
             stalls: array(ebpf, "STALLS", config.stalls)?,
+            mapped: array(ebpf, "MAPPED", config.map)?,
             cache,
             slot_mask: config.slot_mask,
         })
@@ -93,7 +96,7 @@ impl MemoryMaps {
 
     /// What threads that live have counted since their last record. No program runs any more.
     pub fn rest(&self, record: &mut SumsRecord) {
-        if self.faults.is_none() && self.stalls.is_none() {
+        if self.faults.is_none() && self.stalls.is_none() && self.mapped.is_none() {
             return;
         }
         for tid in proc::processes().into_iter().flat_map(proc::threads) {
@@ -102,6 +105,8 @@ impl MemoryMaps {
             record.faults.extend(faults.and_then(|value| faults_of(tid, &value.0)));
             let stalls = self.stalls.as_ref().and_then(|map| map.get(&index, 0).ok());
             record.stalls.extend(stalls.and_then(|value| stalls_of(tid, &value.0)));
+            let mapped = self.mapped.as_ref().and_then(|map| map.get(&index, 0).ok());
+            record.mapped.extend(mapped.and_then(|value| mapped_of(tid, &value.0)));
         }
     }
 }
@@ -117,6 +122,19 @@ fn faults_of(tid: u32, sums: &FaultSums) -> Option<FaultsRow> {
         counts[kind as usize] += 1;
     }
     Some(FaultsRow { tid, tgid: sums.tgid, since_ts_ns: sums.since_ts_ns, counts: counts.to_vec() })
+}
+
+fn mapped_of(tid: u32, sums: &MapSums) -> Option<MappedRow> {
+    let any = sums.tid == tid && sums.pending != 0;
+    any.then(|| MappedRow {
+        tid,
+        tgid: sums.tgid,
+        since_ts_ns: sums.since_ts_ns,
+        counts: sums.counts.to_vec(),
+        bytes: sums.bytes.to_vec(),
+        mappings: sums.mappings,
+        mappings_most: sums.mappings_most,
+    })
 }
 
 fn stalls_of(tid: u32, sums: &StallSums) -> Option<StallsRow> {

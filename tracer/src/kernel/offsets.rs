@@ -75,6 +75,7 @@ pub fn resolve(btf: &Btf, arch: Arch) -> Offsets {
             offsets.regs_arg0 = field(regs, "di");
             offsets.regs_arg1 = field(regs, "si");
             offsets.regs_arg2 = field(regs, "dx");
+            offsets.regs_arg3 = field(regs, "r10");
             offsets.regs_cs = field(regs, "cs");
             offsets.regs_ip = field(regs, "ip");
             offsets.regs_sp = field(regs, "sp");
@@ -88,6 +89,7 @@ pub fn resolve(btf: &Btf, arch: Arch) -> Offsets {
             let element = |index: u32| if array == ABSENT { ABSENT } else { array + 8 * index };
             offsets.regs_arg1 = element(1);
             offsets.regs_arg2 = element(2);
+            offsets.regs_arg3 = element(3);
             offsets.task_preempt_count = field(task, "thread_info.preempt_count");
             offsets.regs_ip = field(regs, "pc");
             offsets.regs_sp = field(regs, "sp");
@@ -140,6 +142,10 @@ fn memory(btf: &Btf, offsets: &mut Offsets) {
         (rss, Some(plain), _) => (rss + field(Some(plain), "count"), 8),
         (rss, None, Some(counter)) => (rss + field(Some(counter), "count"), counter.size_bytes),
     };
+    let space = find("mm_struct", &["start_stack"]);
+    offsets.mm_brk = field(space, "brk");
+    offsets.mm_start_brk = field(space, "start_brk");
+    offsets.mm_map_count = field(space, "map_count");
     // Before 5.16 the page cache's tracepoints have a page, whose fields lie where a folio's do.
     let folio = find("folio", &["mapping"]).or_else(|| find("page", &["mapping"]));
     offsets.folio_flags = field(folio, "flags");
@@ -187,6 +193,21 @@ pub fn missing_for_cache(offsets: &Offsets) -> Vec<&'static str> {
         return vec!["large folios are not described: each counts as one page"];
     }
     Vec::new()
+}
+
+/// What of calls that change address spaces cannot be had without the fields that are missing: one sentence each.
+pub fn missing_for_map(offsets: &Offsets) -> Vec<&'static str> {
+    let mut lacks = Vec::new();
+    if [offsets.task_mm, offsets.regs_syscall, offsets.regs_arg3].contains(&ABSENT) {
+        lacks.push("struct task_struct or pt_regs is not described: which call locks an address space is unknown");
+    }
+    if offsets.mm_brk == ABSENT || offsets.mm_start_brk == ABSENT {
+        lacks.push("struct mm_struct is not described: the heap's growth by brk is unknown");
+    }
+    if offsets.mm_map_count == ABSENT {
+        lacks.push("struct mm_struct does not count mappings");
+    }
+    lacks
 }
 
 /// Bytes of the user registers, as programs on a clock have them in their context (uapi: asm/ptrace.h): 21 and 34 words.
@@ -306,6 +327,7 @@ mod tests {
         assert_eq!(missing_for_stacks(&offsets), Vec::<&str>::new(), "{offsets:?}");
         assert_eq!(missing_for_locks(&offsets), Vec::<&str>::new(), "{offsets:?}");
         assert_eq!(missing_for_faults(&offsets), Vec::<&str>::new(), "{offsets:?}");
+        assert_eq!(missing_for_map(&offsets), Vec::<&str>::new(), "{offsets:?}");
         assert_eq!(missing_for_cache(&offsets), Vec::<&str>::new(), "{offsets:?}");
         assert!(
             ![offsets.inode_size, offsets.inode_dentry, offsets.dentry_alias, offsets.dentry_name].contains(&ABSENT)

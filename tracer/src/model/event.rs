@@ -2,8 +2,9 @@
 //! what user space wrote is parsed. Large and rare payloads are boxed so that a switch moves few bytes.
 
 use tracer_common::lock::Contended;
+use tracer_common::mapping::Mapped;
 use tracer_common::memory::{CachedFile, Faults, Stalled, Victim};
-use tracer_common::record::{Header, cache, cpu, fault, lock, meta, oom, reclaim, sched as kind};
+use tracer_common::record::{Header, cache, cpu, fault, lock, map, meta, oom, reclaim, sched as kind};
 use tracer_common::sched::{CgroupMove, Exec, Exit, Fork, Moved, NewTask, Rename, Step, Switch, SwitchFutex};
 use tracer_common::stack::Sampled;
 
@@ -48,6 +49,8 @@ pub enum Event {
     Stalled(Stalled),
     /// A file came into the page cache.
     CachedFile(Box<CachedFile>),
+    /// A thread mapped or unmapped memory.
+    Mapped(Box<Mapped>),
     /// A process was chosen to be killed for want of memory.
     Victim(Box<Victim>),
     /// What user space wrote.
@@ -103,6 +106,7 @@ impl Event {
             Event::Faults(event) => event.header,
             Event::Stalled(event) => event.header,
             Event::CachedFile(event) => event.header,
+            Event::Mapped(event) => event.header,
             Event::Victim(event) => event.header,
             Event::Meta(header, _) => *header,
         }
@@ -128,6 +132,7 @@ pub const fn kind_name(number: u16) -> Option<&'static str> {
         fault::FAULTS => "faults",
         reclaim::STALLED => "stalled",
         cache::FILE => "cached-file",
+        map::MAPPED => "mapped",
         oom::VICTIM => "oom-victim",
         meta::HOST => "host",
         meta::TARGET => "target",

@@ -27,6 +27,8 @@ pub struct HostRecord {
     pub cgroup_version: String,
     /// Clock that event times come from.
     pub clock: String,
+    /// How many mappings a process may have; 0: not known.
+    pub max_map_count: u64,
 }
 
 /// Kind `TARGET`.

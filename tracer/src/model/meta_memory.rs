@@ -2,8 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-/// Kind `SUMS`: what the programs keep in maps. Files have everything since tracing began: the last record counts. Faults and stalls
-/// are those that no record of the kernel has, and come once, at the end.
+/// Kind `SUMS`: what the programs keep in maps. Files have everything since tracing began: the last record counts. Faults, stalls
+/// and calls are those that no record of the kernel has, and come once, at the end.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct SumsRecord {
@@ -16,6 +16,9 @@ pub struct SumsRecord {
     /// Time in reclaim.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub stalls: Vec<StallsRow>,
+    /// Calls that change address spaces.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub mapped: Vec<MappedRow>,
 }
 
 /// Part of [`SumsRecord`]: see [`CacheSums`](tracer_common::memory::CacheSums).
@@ -45,6 +48,20 @@ pub struct FaultsRow {
     pub tgid: u32,
     pub since_ts_ns: u64,
     pub counts: Vec<u32>,
+}
+
+/// Part of [`SumsRecord`]: see [`Mapped`](tracer_common::mapping::Mapped).
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+#[expect(missing_docs, reason = "described where the kernel's side has them")]
+pub struct MappedRow {
+    pub tid: u32,
+    pub tgid: u32,
+    pub since_ts_ns: u64,
+    pub counts: Vec<u32>,
+    pub bytes: Vec<u64>,
+    pub mappings: u32,
+    pub mappings_most: u32,
 }
 
 /// Part of [`SumsRecord`]: see [`Stalled`](tracer_common::memory::Stalled).

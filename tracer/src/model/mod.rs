@@ -8,6 +8,7 @@ pub mod critical_path;
 pub mod event;
 pub mod finding;
 pub mod locks;
+pub mod mapping;
 pub mod memory;
 pub mod meta;
 mod meta_memory;

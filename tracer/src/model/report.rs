@@ -8,6 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::critical_path::CriticalPath;
+use super::mapping::Mapping;
 use super::memory::Memory;
 use super::objects::Objects;
 use super::opinions::{Criticality, Knot};
@@ -81,6 +82,10 @@ pub struct Report {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[serde(default)]
     pub paging: Option<Paging>,
+    /// Calls that map, unmap and give back memory; absent without the family `map`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
+    pub mapping: Option<Mapping>,
     /// Sizes of processes and cgroups over time, and when they would reach a limit; absent without the family `rss`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[serde(default)]

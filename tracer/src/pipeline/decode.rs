@@ -7,8 +7,9 @@
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tracer_common::lock::Contended;
+use tracer_common::mapping::{MAP_KINDS, Mapped};
 use tracer_common::memory::{CachedFile, Faults, FileKey, Stalled, Victim};
-use tracer_common::record::{HEADER_BYTES, Header, cache, cpu, fault, lock, meta, oom, reclaim, sched as kind};
+use tracer_common::record::{HEADER_BYTES, Header, cache, cpu, fault, lock, map, meta, oom, reclaim, sched as kind};
 use tracer_common::sched::{
     CgroupMove, Exec, Exit, FdKind, Fork, Moved, NewTask, Rename, Step, Switch, SwitchFutex, WakeContext,
     switch_flags as flags,
@@ -64,6 +65,7 @@ pub fn decode(record: &[u8]) -> Result<Event, Undecoded> {
         fault::FAULTS => fields.faults(header).map(Event::Faults),
         reclaim::STALLED => fields.stalled(header).map(Event::Stalled),
         cache::FILE => fields.cached_file(header).map(Event::CachedFile),
+        map::MAPPED => fields.mapped(header).map(Event::Mapped),
         oom::VICTIM => fields.victim(header).map(Event::Victim),
         _ => return decode_meta(header, fields.0),
     };
@@ -323,6 +325,19 @@ impl Fields<'_> {
             *count = self.u32()?;
         }
         Some(faults)
+    }
+
+    fn mapped(&mut self, header: Header) -> Option<Box<Mapped>> {
+        let (tid, tgid, since_ts_ns) = (self.u32()?, self.u32()?, self.u64()?);
+        let (mut bytes, mut counts) = ([0; MAP_KINDS], [0; MAP_KINDS]);
+        for sum in &mut bytes {
+            *sum = self.u64()?;
+        }
+        for count in &mut counts {
+            *count = self.u32()?;
+        }
+        let (mappings, mappings_most, reserved) = (self.u32()?, self.u32()?, self.u32()?);
+        Some(Box::new(Mapped { header, tid, tgid, since_ts_ns, bytes, counts, mappings, mappings_most, reserved }))
     }
 
     fn stalled(&mut self, header: Header) -> Option<Stalled> {

@@ -3,6 +3,7 @@
 mod critical_path;
 mod layout;
 mod ledger;
+mod mapping;
 mod memory;
 mod paging;
 mod queues;

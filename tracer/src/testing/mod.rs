@@ -4,9 +4,10 @@ pub mod raw;
 pub mod stacks;
 
 use tracer_common::lock::{Contended, Kind};
+use tracer_common::mapping::Mapped;
 use tracer_common::memory::{CachedFile, Faults, FileKey, Stalled, Victim};
 use tracer_common::record::{Header, meta, sched as kind};
-use tracer_common::record::{cache, fault, oom, reclaim};
+use tracer_common::record::{cache, fault, map, oom, reclaim};
 use tracer_common::sched::{
     COMM_BYTES, CgroupMove, Exec, Exit, Fork, Moved, NewTask, PATH_BYTES, Rename, Step, Switch, SwitchFutex,
 };
@@ -102,6 +103,14 @@ pub fn bytes(event: &Event) -> Vec<u8> {
             out.extend_from_slice(&e.file.reserved.to_le_bytes());
             out.extend_from_slice(&e.size_bytes.to_le_bytes());
             out.extend_from_slice(&e.name);
+        }
+        Event::Mapped(e) => {
+            words(&[e.tid, e.tgid]);
+            out.extend_from_slice(&e.since_ts_ns.to_le_bytes());
+            e.bytes.iter().for_each(|bytes| out.extend_from_slice(&bytes.to_le_bytes()));
+            e.counts.iter().for_each(|count| out.extend_from_slice(&count.to_le_bytes()));
+            let rest = [e.mappings, e.mappings_most, e.reserved];
+            rest.iter().for_each(|word| out.extend_from_slice(&word.to_le_bytes()));
         }
         Event::Victim(e) => {
             words(&[e.tid, e.tgid, e.by_tid, e.by_tgid]);
@@ -369,6 +378,7 @@ pub fn prologue(start_ns: u64) -> Vec<Event> {
         memory_bytes: 1 << 30,
         cgroup_version: "v2".to_owned(),
         clock: "monotonic".to_owned(),
+        max_map_count: 0,
     };
     let target = TargetRecord { mode: "run".to_owned(), command: vec!["cmd".to_owned()], ..TargetRecord::default() };
     let family = FamilyRecord { family: "sched".to_owned(), status: "ready".to_owned(), reason: None };
@@ -481,6 +491,17 @@ pub fn one_of_each() -> Vec<Event> {
             by_tgid: 12,
             pages: [1, 2, 3, 4],
             comm: comm("victim"),
+        })),
+        Event::Mapped(Box::new(Mapped {
+            header: header(map::MAPPED, 19, 0),
+            tid: 11,
+            tgid: 10,
+            since_ts_ns: 7,
+            bytes: std::array::from_fn(|kind| 4096 << kind),
+            counts: std::array::from_fn(|kind| kind as u32 + 1),
+            mappings: 40,
+            mappings_most: 41,
+            reserved: 0,
         })),
         meta_event(19, Meta::Sums(SumsRecord::default())),
         meta_event(

@@ -415,6 +415,30 @@ impl Mapping {
         check(unsafe { libc::mlock(self.address, self.len_bytes) }).map(drop)
     }
 
+    /// Makes it larger or smaller, perhaps elsewhere.
+    pub fn resize(&mut self, len_bytes: usize) -> io::Result<()> {
+        // SAFETY: memory that only this value knows, which forgets where it was.
+        let address = unsafe { libc::mremap(self.address, self.len_bytes, len_bytes, libc::MREMAP_MAYMOVE) };
+        if address == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        (self.address, self.len_bytes) = (address, len_bytes);
+        Ok(())
+    }
+
+    /// Gives its pages back and keeps the addresses: it reads as zeroes.
+    pub fn give_back(&mut self) -> io::Result<()> {
+        // SAFETY: memory that only this value knows, and whose bytes nobody relies on.
+        check(unsafe { libc::madvise(self.address, self.len_bytes, libc::MADV_DONTNEED) }).map(drop)
+    }
+
+    /// Whether children that are forked do not have it.
+    pub fn keep_from_children(&mut self, keep: bool) -> io::Result<()> {
+        let advice = if keep { libc::MADV_DONTFORK } else { libc::MADV_DOFORK };
+        // SAFETY: memory that only this value knows.
+        check(unsafe { libc::madvise(self.address, self.len_bytes, advice) }).map(drop)
+    }
+
     /// Makes it read-only.
     pub fn make_read_only(self) -> io::Result<()> {
         // SAFETY: protects memory that only this value knows.
@@ -432,6 +456,41 @@ impl Drop for Mapping {
         // SAFETY: unmaps memory that only this value knows.
         unsafe { libc::munmap(self.address, self.len_bytes) };
     }
+}
+
+/// Moves the end of the heap up by so many steps and down again, without the C library knowing: nobody may allocate meanwhile.
+#[inline(never)]
+pub fn move_heap_end(steps: u64, step_bytes: usize) -> io::Result<()> {
+    // SAFETY: asks where the end is.
+    let end = unsafe { libc::sbrk(0) };
+    for step in (1..=steps).chain((0..steps).rev()) {
+        // SAFETY: the end is never below what it was.
+        check(unsafe { libc::brk(end.wrapping_add(step as usize * step_bytes)) })?;
+    }
+    Ok(())
+}
+
+/// Bytes of this process's mappings but for those that the kernel made when it executed the program.
+pub fn mapped_by_itself() -> io::Result<u64> {
+    let exe = std::fs::read_link("/proc/self/exe")?;
+    let by_kernel = |path: &str| {
+        path.starts_with("[v") || path == "[stack]" || path.contains("/ld-linux") || std::path::Path::new(path) == exe
+    };
+    let mut bytes = 0;
+    for line in std::fs::read_to_string("/proc/self/maps")?.lines() {
+        let (range, rest) = line.split_once(' ').unwrap_or_default();
+        let path = rest.split_once('/').map_or_else(
+            || rest.split_once('[').map_or(String::new(), |(_, name)| format!("[{name}")),
+            |(_, path)| format!("/{path}"),
+        );
+        let mut ends = range.split('-').filter_map(|end| u64::from_str_radix(end, 16).ok());
+        if let (Some(start), Some(end)) = (ends.next(), ends.next())
+            && !by_kernel(&path)
+        {
+            bytes += end - start;
+        }
+    }
+    Ok(bytes)
 }
 
 /// A new file in a folder, to read and write, that has no name and so is gone with this process.

@@ -3,7 +3,7 @@
 
 pub mod cache;
 pub mod faults;
-mod report;
+pub(super) mod report;
 pub mod stalls;
 
 use tracer_common::memory::Victim;

@@ -31,21 +31,30 @@ fn total(counts: &Counts) -> u64 {
 }
 
 /// What names threads and processes when all have ended.
-struct Who<'a> {
+pub(in crate::aggregate) struct Who<'a> {
     aggregate: &'a Aggregate,
     /// Name and parent of each process.
     processes: BTreeMap<u32, (NameId, u32)>,
 }
 
-impl Who<'_> {
-    fn thread(&self, pid: u32, tid: u32) -> Whose {
+impl<'a> Who<'a> {
+    /// Of all that is known now.
+    pub fn new(aggregate: &'a Aggregate) -> Self {
+        let ranked = aggregate.processes.ranked();
+        let processes = ranked.iter().map(|process| (process.tgid, (process.name, process.parent))).collect();
+        Who { aggregate, processes }
+    }
+
+    /// A thread with its process.
+    pub fn thread(&self, pid: u32, tid: u32) -> Whose {
         let names = &self.aggregate.names;
         let (name, process) = self.aggregate.stacks.name_of(pid, tid).unwrap_or_default();
         let process = names.text(process).or_else(|| self.process(pid));
         Whose { process, pid: known(pid), thread: names.text(name), tid: known(tid) }
     }
 
-    fn process(&self, pid: u32) -> Option<String> {
+    /// A process's name.
+    pub fn process(&self, pid: u32) -> Option<String> {
         self.aggregate.names.text(self.processes.get(&pid)?.0)
     }
 }
@@ -57,9 +66,7 @@ impl Aggregate {
         if !paging.is_active() {
             return None;
         }
-        let ranked = self.processes.ranked();
-        let processes = ranked.iter().map(|process| (process.tgid, (process.name, process.parent))).collect();
-        let who = Who { aggregate: self, processes };
+        let who = Who::new(self);
         let mut section = Section::default();
         if paging.faults.active {
             let mut all: Vec<(u32, &Sums)> = paging.faults.processes.iter().map(|(pid, sums)| (*pid, sums)).collect();

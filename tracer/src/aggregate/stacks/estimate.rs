@@ -128,7 +128,8 @@ impl Stacks {
         for (stack, _) in self.captures.values().chain(self.wakers.values()).flatten() {
             stacks.extend(self.known(*stack).ok().map(|id| (id, 0)));
         }
-        for (_, _, stack) in self.faults.keys() {
+        let of_faults = self.faults.keys().map(|(_, _, stack)| stack);
+        for stack in of_faults.chain(self.mapped.keys().map(|(_, stack)| stack)) {
             stacks.extend(self.known(*stack).ok().map(|id| (id, 0)));
         }
         let mut indexed = Indexed::default();

@@ -124,6 +124,8 @@ pub struct Stacks {
     samples_over: Tally,
     /// Stacks of page faults by (process, kind, stack): how many were taken, and for how many faults they stand.
     pub faults: FastMap<(u32, u32, u64), Tally>,
+    /// Stacks of calls that map memory by (process, stack): how many were taken, and for how many bytes they stand.
+    pub mapped: FastMap<(u32, u64), Tally>,
     waits_over: Tally,
     captures_over: u64,
     /// Samples before and behind the window, and records of an unknown origin.
@@ -164,6 +166,7 @@ impl Stacks {
             }
             origin::WAIT | origin::ATTACHED => self.captured(event),
             origin::FAULT => self.faulted(event, span),
+            origin::MAP => self.maps(event, span),
             origin::WAKER => {
                 let key = ((event.weight_ns >> 32) as u32, event.place);
                 self.captures_over += u64::from(!keep(&mut self.wakers, key, event.stack));
@@ -181,6 +184,20 @@ impl Stacks {
         if self.faults.len() < MAX_KEYS || self.faults.contains_key(&key) {
             // Not a time: the number of faults.
             self.faults.entry(key).or_default().add(1, event.weight_ns);
+        } else {
+            self.captures_over += 1;
+        }
+    }
+
+    fn maps(&mut self, event: &Sampled, span: &Span) {
+        if event.header.ts_ns < span.start_ns {
+            self.outside += 1;
+            return;
+        }
+        let key = (event.tgid, event.stack);
+        if self.mapped.len() < MAX_KEYS || self.mapped.contains_key(&key) {
+            // Not a time: the number of bytes.
+            self.mapped.entry(key).or_default().add(1, event.weight_ns);
         } else {
             self.captures_over += 1;
         }

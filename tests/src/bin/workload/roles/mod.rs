@@ -20,6 +20,7 @@ mod items;
 mod join;
 mod kinds;
 mod mapped_file;
+mod mappings;
 mod mmap_lock;
 mod mutex;
 mod never_switch;
@@ -150,6 +151,8 @@ roles! {
     MmapLock "mmap-lock" mmap_lock,
     /// Memory is touched for the first time, once or over and over. Healthy: memory that is kept.
     Touch "touch" touch,
+    /// Memory is mapped, unmapped and given back by known calls. Healthy: it makes none.
+    Mappings "mappings" mappings,
     /// A mapped file is read in passes, or at random. Healthy: it fits into memory, or is there already.
     MappedFile "mapped-file" mapped_file,
     /// A file is read over and over while another one is written. Healthy: past the page cache.
