@@ -68,6 +68,46 @@ fn growth_that_goes_on_at_the_end_is_foretold_with_who_grows() {
     }
 }
 
+/// A program that runs beside the tracer, and what it said of itself when it began.
+fn beside(arguments: &str) -> (Background, Value) {
+    let mut program = Background::command(&workload(&format!("--announce {arguments}")));
+    let truth = program.next_json();
+    (program, truth)
+}
+
+/// What 5 s of a running program look like.
+fn recorded(truth: &Value) -> Report {
+    let record = ["--pid", &truth["pid"].to_string(), "--duration", "5s"];
+    Tracer::record(&record).options(&FAMILIES).go().expect_code(0).report()
+}
+
+#[test]
+fn growth_towards_the_end_of_the_hosts_memory_is_foretold_where_it_is_the_traced_programs() {
+    let total = std::fs::read_to_string("/proc/meminfo").expect("/proc is mounted");
+    let kib = total.lines().next().and_then(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok());
+    let total_bytes = kib.expect("MemTotal") << 10;
+    // Under half a minute and a tenth of the memory, and still an end in sight.
+    let rate = (total_bytes / MIB / 90).max(20);
+    let grower = format!("grow --rate {rate} --mib {}", rate * 9);
+    let (growing, truth) = beside(&grower);
+    let report = recorded(&truth);
+    drop(growing);
+    let found = report.findings("oom-forecast");
+    let [finding] = found[..] else {
+        panic!("one forecast, not {found:?}: {} {}", report.0["rules"], report.0["memory"]["forecasts"])
+    };
+    let culprit = &finding["culprit"];
+    assert_eq!((&culprit["pid"], culprit["cgroup"].as_str()), (&truth["pid"], None), "{finding}");
+    let forecast =
+        list(&report.0["memory"], "forecasts").iter().rfind(|one| one["cgroup"].is_null()).expect("the host's");
+    close("growth", number(forecast, "bytes_per_s"), (rate * MIB) as f64, 0.3, 0.0);
+    assert!(number(forecast, "limit_bytes") >= total_bytes as f64, "{forecast}");
+    let (_growing, _) = beside(&grower);
+    let (_sleeping, truth) = beside("sleep --duration 20s");
+    let report = recorded(&truth);
+    assert!(report.findings("oom-forecast").is_empty(), "it grows beside what is traced: {}", report.0["findings"]);
+}
+
 #[test]
 fn growth_of_a_program_that_ended_by_itself_is_observed_only() {
     let Some(cgroup) = MemoryCgroup::new(1024 * MIB) else { return };

@@ -325,9 +325,13 @@ pub struct CacheSums {
     pub reclaimed_writing: u64,
     /// Who did that last: process in the upper half, thread in the lower one.
     pub writer: u64,
+    /// When a page was read first and last; 0: none was.
+    pub read_first_ts_ns: u64,
+    /// See `read_first_ts_ns`.
+    pub read_last_ts_ns: u64,
 }
 
-const _: () = assert!(size_of::<CacheSums>() == 64);
+const _: () = assert!(size_of::<CacheSums>() == 80);
 
 /// The first page of a file that a traced thread brought in since tracing began.
 #[repr(C)]

@@ -87,6 +87,10 @@ pub fn page_cache_add(ctx: BtfTracePointContext) -> i32 {
                 (*sums).written += pages.count;
             } else {
                 (*sums).read += pages.count;
+                (*sums).read_last_ts_ns = bpf_ktime_get_ns();
+                if (*sums).read_first_ts_ns == 0 {
+                    (*sums).read_first_ts_ns = (*sums).read_last_ts_ns;
+                }
             }
             (*sums).size_bytes = typed(pages.host, config!(offsets.inode_size));
         }

@@ -11,6 +11,7 @@ use super::build_cpu::nice;
 use super::classify::{Detail, Reason, State};
 use super::locks::{Lock, WaiterTally};
 use super::names::NameId;
+use super::paging::loads::loads;
 use super::spinning;
 use super::stacks::phases::Phases;
 use super::stacks::report::{Measured, Named};
@@ -78,7 +79,7 @@ impl Aggregate {
         let writer = Writer { aggregate: &self, last_names, priorities, parents, stacks, spinning_ns };
         let sched = self.ledger.coverage().iter().any(|row| row.family == "sched" && row.status != "unavailable");
         let opinions = if sched { self.opinions(writer.stacks.as_ref()) } else { Default::default() };
-        Report {
+        let mut report = Report {
             schema: SCHEMA.to_owned(),
             generator,
             host: self.host_part(),
@@ -103,7 +104,12 @@ impl Aggregate {
             memory: self.memory_part(),
             coverage: self.coverage_part(),
             overhead: self.cost.as_ref().map(|cost| overhead(cost, self.startup_cpu_s, self.window_ns())),
+        };
+        let loads = loads(&report);
+        if let Some(paging) = &mut report.paging {
+            paging.loads = loads;
         }
+        report
     }
 
     /// Closes the window and gives the weighted stacks, for exports.

@@ -1,4 +1,4 @@
-//! `oom-forecast`: memory that cannot be dropped grows steadily towards a cgroup's limit. What is said is the last of the forecasts that
+//! `oom-forecast`: memory that cannot be dropped grows steadily towards a cgroup's limit, or towards all that the host has. What is said is the last of the forecasts that
 //! were made on the way; where the kernel has killed meanwhile, that is said instead.
 
 use super::{Claim, Facts, Outcome, Rule, confidence, evidence, functions, parties};
@@ -19,6 +19,8 @@ const SOON_S: f64 = 600.0;
 const HOURS_S: f64 = 6.0 * 3600.0;
 /// What was seen for a while says little about what is this many times as far away.
 const FORESEEN: f64 = 30.0;
+/// From this part of the host's growth on it is the traced processes' doing.
+const OWN_PART: f64 = 0.5;
 /// Slower growth than this is noise.
 const LEAST_PER_S: f64 = 64.0 * 1024.0;
 
@@ -36,15 +38,17 @@ impl Rule for OomForecast {
             forecast.t_s >= report.window.duration_s - STALE_S && forecast.bytes_per_s >= LEAST_PER_S
         };
         // The last one of each cgroup, and of these the soonest.
-        let mut last: std::collections::BTreeMap<&str, (usize, &Forecast)> = std::collections::BTreeMap::new();
+        let mut last: std::collections::BTreeMap<Option<&str>, (usize, &Forecast)> = std::collections::BTreeMap::new();
         for (index, forecast) in memory.forecasts.iter().enumerate().filter(|(_, forecast)| fresh(forecast)) {
-            last.insert(&forecast.cgroup, (index, forecast));
+            last.insert(forecast.cgroup.as_deref(), (index, forecast));
         }
-        let soonest = last.into_values().reduce(|a, b| if b.1.eta_s < a.1.eta_s { b } else { a });
+        // What others do to the host is not told of these.
+        let own = |(_, forecast): &(usize, &Forecast)| forecast.cgroup.is_some() || is_own(report, forecast);
+        let soonest = last.into_values().filter(own).reduce(|a, b| if b.1.eta_s < a.1.eta_s { b } else { a });
         let Some((index, forecast)) = soonest else {
             return Outcome::Silent(match memory.cgroups.iter().any(|cgroup| cgroup.limit_bytes.is_some()) {
                 true => "no memory that cannot be dropped grew towards a limit at the end".to_owned(),
-                false => "no cgroup of the target has a memory limit".to_owned(),
+                false => "no cgroup of the target has a memory limit, and its memory did not grow towards the host's at the end".to_owned(),
             });
         };
         let killed = facts.earlier.iter().any(|finding| finding.class == "oom-kill");
@@ -56,15 +60,28 @@ impl Rule for OomForecast {
     }
 }
 
-/// The process of the cgroup that grew most, and where the report holds it.
-fn grower<'a>(report: &'a Report, cgroup: &str) -> Option<(usize, &'a ProcessSizes)> {
+/// What cannot be dropped that a process has more than at first.
+fn growth(process: &ProcessSizes) -> u64 {
+    let size = |sizes: &crate::model::memory::Sizes| {
+        sizes.anonymous_bytes.saturating_add(sizes.shared_bytes).saturating_add(sizes.swapped_bytes)
+    };
+    size(&process.last).saturating_sub(size(&process.first))
+}
+
+/// Whether most of the host's growth is that of processes that were read. What they share counts more than once.
+fn is_own(report: &Report, forecast: &Forecast) -> bool {
+    let Some(memory) = &report.memory else { return false };
+    let first_s = memory.processes.iter().map(|process| process.first.t_s).fold(f64::INFINITY, f64::min);
+    let grown = memory.processes.iter().fold(0u64, |sum, process| sum.saturating_add(growth(process)));
+    grown as f64 >= OWN_PART * forecast.bytes_per_s * (forecast.t_s - first_s).max(0.0) && grown > 0
+}
+
+/// The process of the cgroup, or of the host, that grew most, and where the report holds it.
+fn grower<'a>(report: &'a Report, cgroup: Option<&str>) -> Option<(usize, &'a ProcessSizes)> {
     let within = |process: &ProcessSizes| {
+        let Some(cgroup) = cgroup else { return true };
         let rest = process.cgroup.as_deref().and_then(|path| path.strip_prefix(cgroup.trim_end_matches('/')));
         rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-    };
-    let growth = |process: &ProcessSizes| {
-        let size = |sizes: &crate::model::memory::Sizes| sizes.anonymous_bytes.saturating_add(sizes.shared_bytes);
-        size(&process.last).saturating_sub(size(&process.first))
     };
     let all = report.memory.as_ref()?.processes.iter().enumerate();
     all.filter(|(_, process)| within(process))
@@ -72,8 +89,8 @@ fn grower<'a>(report: &'a Report, cgroup: &str) -> Option<(usize, &'a ProcessSiz
 }
 
 fn finding(report: &Report, index: usize, forecast: &Forecast) -> Finding {
-    let grower = grower(report, &forecast.cgroup);
-    let mut culprit = Subject { cgroup: Some(forecast.cgroup.clone()), ..Subject::default() };
+    let grower = grower(report, forecast.cgroup.as_deref());
+    let mut culprit = Subject { cgroup: forecast.cgroup.clone(), ..Subject::default() };
     let faults = report.paging.iter().flat_map(|paging| paging.faults.iter().flatten());
     let own = faults.into_iter().find(|faults| grower.is_some_and(|(_, process)| process.pid == faults.pid));
     let function =
@@ -96,9 +113,10 @@ fn finding(report: &Report, index: usize, forecast: &Forecast) -> Finding {
         },
         confidence: confidence(report, INFERRED),
         summary: format!(
-            "memory of the cgroup {} grows by {}/s and reaches its limit of {} in {} ({} to {}); most of it is {}'s{}",
-            forecast.cgroup,
+            "memory of {} grows by {}/s and reaches its {} of {} in {} ({} to {}); most of it is {}'s{}",
+            forecast.cgroup.as_ref().map_or_else(|| "this host".to_owned(), |cgroup| format!("the cgroup {cgroup}")),
             bytes(forecast.bytes_per_s as u64),
+            if forecast.cgroup.is_some() { "limit" } else { "end" },
             bytes(forecast.limit_bytes),
             duration(forecast.eta_s),
             duration(forecast.eta_low_s),
@@ -112,8 +130,9 @@ fn finding(report: &Report, index: usize, forecast: &Forecast) -> Finding {
         culprit: Some(culprit),
         victims: Vec::new(),
         evidence: evidences(report, index, forecast, grower),
-        hypothesis: "Anonymous and shared memory and the kernel's own for the cgroup cannot be dropped, so when they reach the limit the kernel \
-                     kills a process of it. They have grown steadily; if they level off before, this does not come true."
+        hypothesis: "Anonymous and shared memory and the kernel's own cannot be dropped, so when they reach a cgroup's limit the kernel kills a \
+                     process of it, and when they reach what the host has (swap included) one of any kind. They have grown \
+                     steadily; if they level off before, this does not come true."
             .to_owned(),
         fix: "Find out whether the growth is meant (a cache that fills, a warm-up) or a leak, by the function above: bound caches and queues, \
               release what a step no longer needs; or raise the limit, or restart in time."

@@ -120,7 +120,9 @@ fn around(report: &Report, cgroup: Option<&str>) -> Vec<Evidence> {
         list.push(evidence(&metric, process.last.anonymous_bytes as f64, "B", source, None));
     }
     let forecasts = report.memory.iter().flat_map(|memory| &memory.forecasts).enumerate();
-    let ours = |forecast: &Forecast| cgroup.is_none_or(|cgroup| cgroup.starts_with(&forecast.cgroup));
+    let ours = |forecast: &Forecast| {
+        cgroup.is_none_or(|cgroup| forecast.cgroup.as_ref().is_some_and(|of| cgroup.starts_with(of)))
+    };
     if let Some((row, first)) = forecasts.into_iter().find(|(_, forecast)| ours(forecast)) {
         let at = |field: &str| format!("/memory/forecasts/{row}/{field}");
         list.push(evidence("when that was first foreseen", first.t_s, "s", at("t_s"), None));

@@ -8,7 +8,7 @@ use tracer_common::stack::{Sampled, origin};
 
 use super::tests::{assert_evidence_resolves, run, status};
 use crate::model::event::{Event, Meta};
-use crate::model::memory::{CgroupSizes, Memory, ProcessSizes, Sizes};
+use crate::model::memory::{CgroupSizes, Forecast, Memory, ProcessSizes, Sizes};
 use crate::model::meta::{CacheRow, FamilyRecord, SumsRecord, TargetRecord};
 use crate::model::report::{Finding, Report, Row, RuleStatus, Severity};
 use crate::testing::stacks::{cpu_ready, kernel, native, sample, stack, symbol};
@@ -394,4 +394,44 @@ fn pinning_takes_time_and_what_is_pinned_is_missed_by_others() {
     assert!((finding.lost_s.expect("seconds") - 1.17).abs() < 0.05, "half of the samples: {finding:?}");
     assert_eq!(finding.culprit.as_ref().and_then(|culprit| culprit.tid), Some(10));
     assert_evidence_resolves(&over_and_over);
+}
+
+#[test]
+fn the_end_of_the_hosts_memory_is_foretold_of_those_who_use_it_up() {
+    let report = |grown: u64, cgroup: Option<&str>| {
+        let mut report = run(computing(WORKING), LONG_MS);
+        let last = Sizes { t_s: 1.9, anonymous_bytes: grown, ..Sizes::default() };
+        let process = ProcessSizes { pid: 10, last, cgroup: cgroup.map(str::to_owned), ..ProcessSizes::default() };
+        let forecast = Forecast {
+            t_s: 1.9,
+            cgroup: cgroup.map(str::to_owned),
+            bytes: 4096 * MIB,
+            limit_bytes: 8192 * MIB,
+            bytes_per_s: 100.0 * MIB as f64,
+            eta_s: 40.96,
+            eta_low_s: 40.0,
+            eta_high_s: 42.0,
+        };
+        report.memory = Some(Memory { processes: vec![process], forecasts: vec![forecast], ..Memory::default() });
+        report.window.ended_by = None;
+        super::diagnose(&mut report);
+        report
+    };
+    let own = report(180 * MIB, None);
+    let finding = of_class(&own, "oom-forecast").unwrap_or_else(|| panic!("{:?}", own.rules));
+    let culprit = finding.culprit.as_ref().expect("who grows");
+    assert_eq!((culprit.pid, culprit.cgroup.as_deref(), finding.severity), (Some(10), None, Severity::Critical));
+    assert!(
+        finding.summary.contains("memory of this host") && finding.summary.contains("its end of"),
+        "{}",
+        finding.summary
+    );
+    assert_evidence_resolves(&own);
+    let of_others = report(20 * MIB, None);
+    assert_eq!(status(&of_others, "oom-forecast"), RuleStatus::Silent, "others use it up");
+    assert!(
+        of_class(&report(20 * MIB, Some("/job")), "oom-forecast").is_some(),
+        "a cgroup's is its own, whoever grows"
+    );
+    assert_eq!(status(&report(u64::MAX, None), "oom-forecast"), RuleStatus::Fired);
 }

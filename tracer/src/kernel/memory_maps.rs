@@ -88,6 +88,11 @@ impl MemoryMaps {
                 row.reclaimed_own += value.0.reclaimed_own;
                 row.reclaimed_others += value.0.reclaimed_others;
                 row.dropped += value.0.dropped;
+                row.read_last_ts_ns = row.read_last_ts_ns.max(value.0.read_last_ts_ns);
+                row.read_first_ts_ns = match (row.read_first_ts_ns, value.0.read_first_ts_ns) {
+                    (0, first) | (first, 0) => first,
+                    (one, other) => one.min(other),
+                };
                 row.reclaimed_writing += value.0.reclaimed_writing;
             }
         }

@@ -21,7 +21,7 @@ pub struct Memory {
     pub processes_over: u64,
     /// Cgroups with a limit or with growth, in the order of their paths; at most 32.
     pub cgroups: Vec<CgroupSizes>,
-    /// Forecasts that were made on the way, in the order of time; at most 129 of each cgroup, evenly thinned out, the last one among them.
+    /// Forecasts that were made on the way, in the order of time; at most 129 of each cgroup and of the host, evenly thinned out, the last one among them.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub forecasts: Vec<Forecast>,
     /// File systems in memory (tmpfs, as /dev/shm is) that traced processes could write to, fullest first; at most 16.
@@ -217,6 +217,9 @@ pub struct Growth {
     pub proportional_last_bytes: u64,
     /// What changed, most first; at most 16, and one for the rest of each kind. The differences sum to those of the sizes.
     pub by: Vec<GrowthRow>,
+    /// Mapped files of which 32 MiB or more were resident, as models are, changed or not, most first; at most 16.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub files: Vec<GrowthRow>,
 }
 
 /// Mappings of one class, and of one file where they have one, as far as they hold memory of one kind.
@@ -313,8 +316,9 @@ pub struct CgroupSizes {
 pub struct Forecast {
     /// The moment.
     pub t_s: f64,
-    /// The cgroup with the limit.
-    pub cgroup: String,
+    /// The cgroup with the limit; absent: the host itself, with its memory and swap.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cgroup: Option<String>,
     /// Memory that cannot be dropped, then.
     pub bytes: u64,
     /// The limit.

@@ -37,6 +37,8 @@ pub struct CacheRow {
     pub reclaimed_writing: u64,
     pub writer_tgid: u32,
     pub writer_tid: u32,
+    pub read_first_ts_ns: u64,
+    pub read_last_ts_ns: u64,
 }
 
 /// Part of [`SumsRecord`]: see [`Faults`](tracer_common::memory::Faults).

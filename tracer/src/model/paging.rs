@@ -32,6 +32,9 @@ pub struct Paging {
     /// Files beyond the bounds (4,096 counted, 32 told).
     #[serde(skip_serializing_if = "is_zero")]
     pub files_over: u64,
+    /// Large files (from 32 MiB on) that were loaded by mapping or reading most of them, such as models, largest first; at most 16.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub loads: Vec<Load>,
     /// Processes that the kernel killed for want of memory, in the order of time; at most 64. Absent without the family `oom`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kills: Option<Vec<OomKill>>,
@@ -157,6 +160,12 @@ pub struct CachedFile {
     /// What was read over the size: above 1 the same pages were read again. Absent for empty files.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reread_factor: Option<f64>,
+    /// When its first page was read, in seconds since the window's start; absent if none was, or that is not known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub read_first_s: Option<f64>,
+    /// When its last one did.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub read_last_s: Option<f64>,
     /// Bytes thrown out by traced threads that were short of memory.
     pub reclaimed_own_bytes: u64,
     /// Of these, by threads that were writing to a file, and needed room for that.
@@ -168,6 +177,50 @@ pub struct CachedFile {
     pub reclaimed_others_bytes: u64,
     /// Bytes given up otherwise: the file was cut or deleted, or somebody asked for it.
     pub dropped_bytes: u64,
+}
+
+/// How a large file was loaded. What can be told of it follows from other parts of the report; a device's own speed is not known here.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct Load {
+    /// The file.
+    pub path: String,
+    /// Its size; of one of which nothing came in what a process had mapped of it at most.
+    pub size_bytes: u64,
+    /// The thread that waited for it most; else the one that brought in its first page, or the process that has it mapped.
+    #[serde(flatten)]
+    pub whose: Whose,
+    /// Whether a traced process had a good part of it mapped, or waited for it in page faults.
+    pub mapped: bool,
+    /// Bytes that came from its disk: what the page cache did not have.
+    pub missed_bytes: u64,
+    /// Bytes that were in the page cache already, at least: of what a process has mapped, what did not come in meanwhile. Absent: not known, since
+    /// what is read by calls is not counted by file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cached_bytes: Option<u64>,
+    /// What came from the disk over the size: above 1 parts came more than once.
+    pub reread_factor: f64,
+    /// From the first page that came in to the last one. Absent: none did, or that is not known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub took_s: Option<f64>,
+    /// Bytes a second meanwhile.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bytes_per_s: Option<f64>,
+    /// How long threads waited for it in page faults, all together.
+    pub waited_in_faults_s: f64,
+    /// And in calls that read.
+    pub waited_in_reads_s: f64,
+    /// What came from the disk over the time that threads waited for it: about what the device gives this way. Far above `bytes_per_s`: the
+    /// loader computed most of the time, and the device was idle.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bytes_per_waited_s: Option<f64>,
+    /// Page faults of the process that mapped pages of files, from the page cache and from disks. Of all its files; absent without the
+    /// family `fault`, or where it was not mapped.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub file_faults: Option<u64>,
+    /// Time that the kernel computed in page faults of that process, by samples, of all kinds. Absent likewise, or without the family `cpu`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub faults_cpu_s: Option<f64>,
 }
 
 /// A kill for want of memory.

@@ -2,7 +2,7 @@
 
 use super::layout::{Align, Page};
 use super::stacks::name;
-use crate::model::paging::{CachedFile, OomKill, PAGE_BYTES, Paging, ProcessFaults, Stall};
+use crate::model::paging::{CachedFile, Load, OomKill, PAGE_BYTES, Paging, ProcessFaults, Stall};
 use crate::model::report::Report;
 use crate::model::units::{bytes, duration, grouped};
 
@@ -24,6 +24,7 @@ pub(super) fn tables(page: &mut Page, report: &Report) {
     faults(page, paging);
     stalls(page, paging);
     files(page, paging);
+    loads(page, paging);
 }
 
 fn process(name: Option<&str>, pid: Option<u32>) -> String {
@@ -133,4 +134,40 @@ fn files(page: &mut Page, paging: &Paging) {
         ]
     };
     page.table(&heading, &shown.iter().map(row).collect::<Vec<_>>());
+}
+
+/// Where a load's time went, and how fast it was.
+fn loads(page: &mut Page, paging: &Paging) {
+    if paging.loads.is_empty() {
+        return;
+    }
+    page.title("Large files loaded");
+    let heading = [
+        ("size", Align::Right),
+        ("from disk", Align::Right),
+        ("cached", Align::Right),
+        ("took", Align::Right),
+        ("rate", Align::Right),
+        ("waited", Align::Right),
+        ("rate then", Align::Right),
+        ("by", Align::Left),
+        ("file", Align::Left),
+    ];
+    let per_s = |rate: f64| format!("{}/s", bytes(rate as u64));
+    let row = |load: &Load| {
+        let waited_s = load.waited_in_faults_s + load.waited_in_reads_s;
+        let how = if load.mapped { "mapping" } else { "reading" };
+        vec![
+            bytes(load.size_bytes),
+            bytes(load.missed_bytes),
+            load.cached_bytes.map(bytes).unwrap_or_default(),
+            load.took_s.map(duration).unwrap_or_default(),
+            load.bytes_per_s.map(per_s).unwrap_or_default(),
+            duration(waited_s),
+            load.bytes_per_waited_s.map(per_s).unwrap_or_default(),
+            how.to_owned(),
+            load.path.clone(),
+        ]
+    };
+    page.table(&heading, &paging.loads.iter().take(MAX_ROWS).map(row).collect::<Vec<_>>());
 }

@@ -10,6 +10,8 @@ use crate::model::meta::ProcessMappings;
 use crate::model::report::seconds;
 use crate::model::text::printable;
 
+/// From this size on a mapped file is told in any case.
+const LARGE_FILE_BYTES: u64 = 32 << 20;
 /// Rows told; what is in others is summed up by kind.
 const MAX_ROWS: usize = 16;
 
@@ -61,8 +63,8 @@ fn changed(row: &GrowthRow) -> u64 {
     row.first_bytes.abs_diff(row.most_bytes).max(row.first_bytes.abs_diff(row.last_bytes))
 }
 
-/// The rows that changed, most first.
-fn rows(kept: &[ProcessMappings; 3]) -> Vec<GrowthRow> {
+/// Each row.
+fn all_rows(kept: &[ProcessMappings; 3]) -> Vec<GrowthRow> {
     let mut all: BTreeMap<Key<'_>, [u64; 3]> = BTreeMap::new();
     for (position, reading) in kept.iter().enumerate() {
         for (key, bytes) in parts(reading) {
@@ -78,7 +80,21 @@ fn rows(kept: &[ProcessMappings; 3]) -> Vec<GrowthRow> {
         most_bytes,
         last_bytes,
     };
-    let mut told: Vec<GrowthRow> = all.into_iter().map(row).filter(|row| changed(row) > 0).collect();
+    all.into_iter().map(row).collect()
+}
+
+/// Large mapped files, most first.
+fn files(kept: &[ProcessMappings; 3]) -> Vec<GrowthRow> {
+    let is_large = |row: &GrowthRow| row.kind == "file" && row.path.is_some() && row.most_bytes >= LARGE_FILE_BYTES;
+    let mut files: Vec<GrowthRow> = all_rows(kept).into_iter().filter(is_large).collect();
+    files.sort_by_key(|row| Reverse(row.most_bytes));
+    files.truncate(MAX_ROWS);
+    files
+}
+
+/// The rows that changed, most first.
+fn rows(kept: &[ProcessMappings; 3]) -> Vec<GrowthRow> {
+    let mut told: Vec<GrowthRow> = all_rows(kept).into_iter().filter(|row| changed(row) > 0).collect();
     told.sort_by_key(|row| Reverse(changed(row)));
     for rest in told.split_off(told.len().min(MAX_ROWS)) {
         let place = told.iter().position(|row| row.class == "others" && row.kind == rest.kind);
@@ -96,9 +112,13 @@ fn rows(kept: &[ProcessMappings; 3]) -> Vec<GrowthRow> {
 }
 
 impl Aggregate {
-    /// Of a process that was read twice.
+    /// Of a process that was read twice, or has a large file mapped.
     pub(super) fn growth_part(&self, growth: &Growth) -> Option<Section> {
-        let kept = growth.kept.as_ref().filter(|_| growth.readings > 1)?;
+        let kept = growth.kept.as_ref()?;
+        let files = files(kept);
+        if growth.readings < 2 && files.is_empty() {
+            return None;
+        }
         let sizes = |reading: &ProcessMappings| Sizes {
             t_s: self.t_s(reading.at_ns),
             anonymous_bytes: reading.anonymous,
@@ -118,6 +138,7 @@ impl Aggregate {
             proportional_most_bytes: most.proportional,
             proportional_last_bytes: last.proportional,
             by: rows(kept),
+            files,
         })
     }
 }
@@ -138,12 +159,21 @@ mod tests {
             };
             let heap = MappingSum { class: "heap".to_owned(), anonymous: 5_000 * factor, ..MappingSum::default() };
             let still = MappingSum { class: "stack".to_owned(), anonymous: 8, ..MappingSum::default() };
-            let sums: Vec<MappingSum> = (1..=24).map(file).chain([heap, still]).collect();
+            let model = MappingSum {
+                class: "file".to_owned(),
+                path: "/model".to_owned(),
+                file: LARGE_FILE_BYTES,
+                ..MappingSum::default()
+            };
+            let sums: Vec<MappingSum> = (1..=24).map(file).chain([heap, still, model]).collect();
             ProcessMappings { anonymous: 5_000 * factor, file: 300 * factor, sums, ..ProcessMappings::default() }
         };
         let mut growth = Growth::default();
         [1, 4, 2].into_iter().for_each(|factor| growth.reading(&reading(factor)));
-        let rows = rows(growth.kept.as_deref().expect("three readings"));
+        let kept = growth.kept.as_deref().expect("three readings");
+        let large = super::files(kept);
+        assert_eq!((large.len(), large[0].path.as_deref()), (1, Some("/model")), "it is told, changed or not");
+        let rows = rows(kept);
         let first = rows.first().expect("the heap");
         assert_eq!(
             (first.class.as_str(), first.first_bytes, first.most_bytes, first.last_bytes),

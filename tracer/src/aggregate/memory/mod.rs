@@ -1,5 +1,5 @@
 //! Sizes of processes, cgroups and file systems in memory over time, and NUMA nodes, as user space read them. Bounded: 1,024 processes and 128 cgroups with
-//! up to 256 points each (every second one is dropped when there are more), 128 forecasts of each cgroup; `tmpfs.rs` and `nodes.rs` have bounds of their own.
+//! up to 256 points each (every second one is dropped when there are more), 128 forecasts of each cgroup and of the host; `tmpfs.rs` and `nodes.rs` have bounds of their own.
 
 mod forecast;
 mod growth;
@@ -27,7 +27,7 @@ const MAX_CGROUPS: usize = 128;
 const MAX_POINTS: usize = 256;
 /// So many readings in a row may be of a process that ends.
 const MAX_FALLEN: u32 = 2;
-/// Forecasts kept of each cgroup.
+/// Forecasts kept of each cgroup, and of the host.
 const MAX_FORECASTS: usize = 128;
 
 /// What came one after the other; the first and the last one always stay.
@@ -117,6 +117,8 @@ struct Made {
 pub struct Memory {
     readings: u64,
     host: Option<(HostMemory, HostMemory, u64)>,
+    host_trend: Trend,
+    host_forecasts: Thinned<Made>,
     processes: BTreeMap<u32, Process>,
     processes_over: u64,
     cgroups: BTreeMap<String, Cgroup>,
@@ -145,6 +147,7 @@ impl Memory {
             let (_, last, least) = self.host.get_or_insert_with(|| (host.clone(), host.clone(), host.available));
             *last = host.clone();
             *least = (*least).min(host.available);
+            self.host_grows(t_ns, host);
         }
         for process in &record.processes {
             self.process(t_ns, process);
@@ -164,6 +167,17 @@ impl Memory {
         self.nodes.host(&record.nodes);
         record.numa.iter().for_each(|reading| self.nodes.process(reading));
         self.nodes.over = self.nodes.over.max(record.numa_over);
+    }
+
+    /// What the host holds that cannot be dropped, swapped or not, against what it has.
+    fn host_grows(&mut self, t_ns: u64, host: &HostMemory) {
+        let swapped = host.swap_total.saturating_sub(host.swap_free);
+        let bytes = host.total.saturating_sub(host.available).saturating_add(swapped);
+        let limit = host.total.saturating_add(host.swap_total);
+        self.host_trend.push(t_ns, bytes);
+        if let Some(eta) = self.host_trend.until(limit) {
+            self.host_forecasts.push(Made { t_ns, bytes, limit, eta }, MAX_FORECASTS);
+        }
     }
 
     /// A process executes another program, which has nothing of what was there, or a new one has its number.

@@ -87,7 +87,7 @@ impl Aggregate {
         })
     }
 
-    pub(super) fn t_s(&self, t_ns: u64) -> f64 {
+    pub(in crate::aggregate) fn t_s(&self, t_ns: u64) -> f64 {
         seconds(t_ns.saturating_sub(self.span.start_ns))
     }
 
@@ -198,21 +198,22 @@ impl Aggregate {
         }
     }
 
-    /// Those of all cgroups, in the order of time.
+    /// Those of all cgroups and of the host, in the order of time.
     fn forecasts(&self) -> Vec<Forecast> {
         let of = |cgroup: &Cgroup| {
             let made = cgroup.forecasts.all();
-            made.map(|made| self.forecast(&cgroup.last.path, made)).collect::<Vec<_>>()
+            made.map(|made| self.forecast(Some(&cgroup.last.path), made)).collect::<Vec<_>>()
         };
         let mut all: Vec<Forecast> = self.memory.cgroups.values().flat_map(of).collect();
+        all.extend(self.memory.host_forecasts.all().map(|made| self.forecast(None, made)));
         all.sort_by(|a, b| a.t_s.total_cmp(&b.t_s));
         all
     }
 
-    fn forecast(&self, path: &str, made: &super::Made) -> Forecast {
+    fn forecast(&self, path: Option<&str>, made: &super::Made) -> Forecast {
         Forecast {
             t_s: self.t_s(made.t_ns),
-            cgroup: printable(path.as_bytes()),
+            cgroup: path.map(|path| printable(path.as_bytes())),
             bytes: made.bytes,
             limit_bytes: made.limit,
             bytes_per_s: made.eta.per_s,

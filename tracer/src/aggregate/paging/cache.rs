@@ -44,7 +44,8 @@ impl Cache {
             return;
         }
         let pages = CacheRow::default();
-        let file = File { by: (event.tid, event.tgid), size_bytes: event.size_bytes, name: event.name, pages };
+        let by = (event.tid, event.tgid);
+        let file = File { by, size_bytes: event.size_bytes, name: event.name, pages };
         self.files.insert(key, file);
     }
 

@@ -3,6 +3,7 @@
 
 pub mod cache;
 pub mod faults;
+pub(super) mod loads;
 pub(super) mod report;
 pub mod stalls;
 

@@ -180,6 +180,8 @@ impl Aggregate {
             read_bytes,
             written_bytes: file.pages.written.saturating_mul(PAGE_BYTES),
             reread_factor: (size_bytes > 0).then(|| read_bytes as f64 / size_bytes as f64),
+            read_first_s: Some(file.pages.read_first_ts_ns).filter(|at| *at > 0).map(|at| self.t_s(at)),
+            read_last_s: Some(file.pages.read_last_ts_ns).filter(|at| *at > 0).map(|at| self.t_s(at)),
             reclaimed_own_bytes: file.pages.reclaimed_own.saturating_mul(PAGE_BYTES),
             reclaimed_by_writers_bytes: file.pages.reclaimed_writing.saturating_mul(PAGE_BYTES),
             reclaimed_by: (file.pages.writer_tid != 0)

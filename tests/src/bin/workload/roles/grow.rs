@@ -10,9 +10,9 @@ use crate::{roles, sys};
 
 #[derive(clap::Args)]
 pub struct Options {
-    /// The folder of the memory cgroup to go to.
+    /// The folder of a memory cgroup to go to.
     #[arg(long)]
-    cgroup: PathBuf,
+    cgroup: Option<PathBuf>,
     /// MiB a second.
     #[arg(long, default_value_t = 30)]
     rate: u64,
@@ -37,7 +37,9 @@ fn cache_another(kept: &mut Vec<sys::Mapping>) -> std::io::Result<()> {
 
 impl roles::Options for Options {
     fn run(&self, run: &mut Run) -> anyhow::Result<()> {
-        roles::enter_cgroup(&self.cgroup)?;
+        if let Some(cgroup) = &self.cgroup {
+            roles::enter_cgroup(cgroup)?;
+        }
         run.ready(&[]);
         let started = Instant::now();
         let mut kept = Vec::new();
