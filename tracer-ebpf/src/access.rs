@@ -30,6 +30,32 @@ pub fn config_pointer() -> *const Config {
     &raw const CONFIG
 }
 
+/// One word of a program's context. In assembly, because the compiler joins loads of two branches into one behind a pointer that it computes,
+/// and the verifier wants the offset in the instruction.
+#[cfg(target_arch = "bpf")]
+#[inline(always)]
+pub fn word<const NUMBER: usize>(context: *mut core::ffi::c_void) -> u64 {
+    let value: u64;
+    // SAFETY: the verifier checks the offset against the context's size.
+    unsafe {
+        core::arch::asm!(
+            "{value} = *(u64 *)({context} + {offset})",
+            value = out(reg) value,
+            context = in(reg) context,
+            offset = const NUMBER * 8,
+            options(readonly, nostack, preserves_flags)
+        );
+    }
+    value
+}
+
+/// The same where nothing is run: lints are checked without an eBPF toolchain.
+#[cfg(not(target_arch = "bpf"))]
+pub fn word<const NUMBER: usize>(context: *mut core::ffi::c_void) -> u64 {
+    // SAFETY: the context has more words than any NUMBER.
+    unsafe { context.cast::<u64>().add(NUMBER).read_volatile() }
+}
+
 /// Whether this kernel has the field at all.
 #[inline(always)]
 pub fn present(offset: u32) -> bool {

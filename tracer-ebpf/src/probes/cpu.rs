@@ -10,7 +10,7 @@ use aya_ebpf::{
 use tracer_common::stack::{kernel_side, origin, raw_flags as flags};
 
 use crate::{
-    access::config,
+    access::{config, word},
     emit, filter,
     stack::{self, Request, UserSide},
 };
@@ -63,38 +63,12 @@ fn sample<const HELPER: bool>(ctx: PerfEventContext) -> i32 {
     0
 }
 
-/// One word of the registers in the context. In assembly, because the compiler joins loads of two branches into one behind a pointer
-/// that it computes, and the verifier wants the offset in the instruction.
-#[cfg(target_arch = "bpf")]
-#[inline(always)]
-fn context_word<const WORD: usize>(ctx: &PerfEventContext) -> u64 {
-    let value: u64;
-    // SAFETY: the verifier checks the offset against the context's size.
-    unsafe {
-        core::arch::asm!(
-            "{value} = *(u64 *)({ctx} + {offset})",
-            value = out(reg) value,
-            ctx = in(reg) ctx.as_ptr(),
-            offset = const WORD * 8,
-            options(readonly, nostack, preserves_flags)
-        );
-    }
-    value
-}
-
-/// The same where nothing is run: lints are checked without an eBPF toolchain.
-#[cfg(not(target_arch = "bpf"))]
-fn context_word<const WORD: usize>(ctx: &PerfEventContext) -> u64 {
-    // SAFETY: the context has more words than any WORD.
-    unsafe { ctx.as_ptr().cast::<u64>().add(WORD).read_volatile() }
-}
-
 /// The stack pointer of what was interrupted, user code or kernel; 0: not known.
 #[inline(always)]
 fn interrupted_stack_pointer(ctx: &PerfEventContext) -> u64 {
     match config!(context_sp_word) as usize {
-        X86_SP => context_word::<X86_SP>(ctx),
-        ARM_SP => context_word::<ARM_SP>(ctx),
+        X86_SP => word::<X86_SP>(ctx.as_ptr()),
+        ARM_SP => word::<ARM_SP>(ctx.as_ptr()),
         _ => 0,
     }
 }
@@ -105,7 +79,7 @@ fn copy_context(ctx: &PerfEventContext, to: *mut u64) {
     macro_rules! copy {
         ($($word:literal)*) => {
             // SAFETY: the record has room for ARM_WORDS registers.
-            unsafe { $(to.add($word).write_volatile(context_word::<$word>(ctx));)* }
+            unsafe { $(to.add($word).write_volatile(word::<$word>(ctx.as_ptr()));)* }
         };
     }
     if config!(context_words) as usize >= X86_WORDS {

@@ -10,14 +10,14 @@ use aya_ebpf::{EbpfContext, macros::btf_tracepoint, programs::BtfTracePointConte
 use tracer_common::mapping::{self, Asked, MapKind};
 
 use crate::{
-    access::{config, typed},
+    access::{config, typed, word},
     emit, filter, mapped, task,
 };
 
 /// A thread is about to lock an address space.
 #[btf_tracepoint(function = "mmap_lock_start_locking")]
 pub fn mmap_lock_start_locking(ctx: BtfTracePointContext) -> i32 {
-    let write = if config!(map_write_argument) == 2 { argument::<2>(&ctx) } else { argument::<1>(&ctx) };
+    let write = if config!(map_write_argument) == 2 { word::<2>(ctx.as_ptr()) } else { word::<1>(ctx.as_ptr()) };
     let Some((state, tid, tgid)) = filter::current() else { return 0 };
     let task = task::current();
     let space = task::address_space(task);
@@ -35,30 +35,6 @@ pub fn mmap_lock_start_locking(ctx: BtfTracePointContext) -> i32 {
         mapped::counted(tid);
     }
     0
-}
-
-/// One argument of the tracepoint. In assembly, as in `probes/cpu.rs`: the compiler would join two loads behind a computed pointer.
-#[cfg(target_arch = "bpf")]
-#[inline(always)]
-fn argument<const NUMBER: usize>(ctx: &BtfTracePointContext) -> u64 {
-    let value: u64;
-    // SAFETY: the verifier checks the offset against the tracepoint's arguments.
-    unsafe {
-        core::arch::asm!(
-            "{value} = *(u64 *)({ctx} + {offset})",
-            value = out(reg) value,
-            ctx = in(reg) ctx.as_ptr(),
-            offset = const NUMBER * 8,
-            options(readonly, nostack, preserves_flags)
-        );
-    }
-    value
-}
-
-/// The same where nothing is run: lints are checked without an eBPF toolchain.
-#[cfg(not(target_arch = "bpf"))]
-fn argument<const NUMBER: usize>(ctx: &BtfTracePointContext) -> u64 {
-    ctx.arg(NUMBER)
 }
 
 /// What the current thread asks for, which locks its own address space.

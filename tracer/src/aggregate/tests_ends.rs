@@ -94,15 +94,7 @@ fn a_reused_thread_id_is_another_thread() {
     let events = vec![
         Event::NewTask(new_task(at(0), 10, 10, 1, "first")),
         Event::Switch(switch(at(0), 0, 0, 10, Leave::Preempted)),
-        Event::Exit(Exit {
-            header: header(kind::EXIT, at(30), 0),
-            tid: 10,
-            tgid: 10,
-            exit_code: 0,
-            reserved: 0,
-            sum_exec_runtime_ns: 0,
-            comm: comm("first"),
-        }),
+        exit(30, 10, 0),
         Event::Switch(switch(at(31), 0, 10, 0, Leave::Dead)),
         Event::NewTask(new_task(at(60), 10, 10, 1, "second")),
     ];
@@ -121,15 +113,7 @@ fn a_thread_whose_last_switch_was_lost_ends_where_it_said_so() {
     let events = vec![
         Event::NewTask(new_task(at(0), 10, 10, 1, "t")),
         Event::Switch(switch(at(0), 0, 0, 10, Leave::Preempted)),
-        Event::Exit(Exit {
-            header: header(kind::EXIT, at(30), 0),
-            tid: 10,
-            tgid: 10,
-            exit_code: 0,
-            reserved: 0,
-            sum_exec_runtime_ns: 0,
-            comm: comm("t"),
-        }),
+        exit(30, 10, 0),
         Event::Switch(switch(at(70), 0, 11, 0, PIPE)),
     ];
     let report = report(events, 100);

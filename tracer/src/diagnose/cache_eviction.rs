@@ -45,7 +45,7 @@ fn again(file: &CachedFile) -> u64 {
 /// Whether a file was pushed out by others that were written, though it fits.
 pub(super) fn is_pushed_out(report: &Report, file: &CachedFile) -> bool {
     let written: u64 = others(report, file).fold(0, |sum, (_, other)| sum.saturating_add(other.written_bytes));
-    let room = memory_limits::limit(report, cgroup(report, file).as_deref());
+    let room = memory_limits::room(report, cgroup(report, file).as_deref());
     file.size_bytes >= LEAST_BYTES
         && file.written_bytes < file.read_bytes
         && again(file) as f64 >= AGAIN_SHARE * file.size_bytes as f64
@@ -99,7 +99,7 @@ impl Rule for CacheEviction {
             return Outcome::Silent(format!(
                 "reading up to {} of {} again took {}",
                 bytes(again(file)),
-                case.name(file),
+                file.shown(),
                 duration(case.lost_s())
             ));
         }
@@ -126,10 +126,6 @@ impl<'a> Case<'a> {
             |phase, pid| phase == RECLAIM && pid == reader,
         );
         Self { report, index, file, written: others(report, file).collect(), lost }
-    }
-
-    fn name(&self, file: &CachedFile) -> String {
-        file.path.clone().unwrap_or_else(|| format!("inode {} of {}", file.inode, file.device))
     }
 
     /// The part of what was read that had been there before.
@@ -214,7 +210,7 @@ impl<'a> Case<'a> {
             experiment: format!(
                 "Run it with these writes left out, or past the page cache: {} must be brought in once, and the wall time must fall, by at \
                  most {}.",
-                self.name(self.file),
+                self.file.shown(),
                 duration(at_most_s)
             ),
             consequences: Vec::new(),
@@ -227,8 +223,8 @@ impl<'a> Case<'a> {
         let (file, lost_s) = (self.file, self.lost_s());
         let written: u64 = self.written.iter().fold(0, |sum, (_, other)| sum.saturating_add(other.written_bytes));
         let what = match &self.written[..] {
-            [(_, one)] => self.name(one),
-            [(_, one), rest @ ..] => format!("{} and {}", self.name(one), count(rest.len() as u64, "other file")),
+            [(_, one)] => one.shown(),
+            [(_, one), rest @ ..] => format!("{} and {}", one.shown(), count(rest.len() as u64, "other file")),
             [] => "other files".to_owned(),
         };
         let who = self.writer().and_then(|whose| Some(parties::named("thread", whose.thread.as_deref(), whose.tid?)));
@@ -238,7 +234,7 @@ impl<'a> Case<'a> {
         format!(
             "{} written to {what}{who} pushed {} ({}) out of the page cache{limit}: up to {} of it were read again, and {} ({} of {}) were lost to that",
             bytes(written),
-            self.name(file),
+            file.shown(),
             bytes(file.size_bytes),
             bytes(again(file)),
             duration(lost_s),

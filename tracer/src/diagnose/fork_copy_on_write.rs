@@ -72,7 +72,7 @@ fn claim(report: &Report, parent: u32, children: &[(usize, &ProcessFaults)]) -> 
     let all = children.iter().fold(0u64, |sum, (_, faults)| sum.saturating_add(copied(faults)));
     let is_child = |pid: Option<u32>| children.iter().any(|(_, faults)| Some(faults.pid) == pid);
     let lost = lost(report, |_| false, |phase, pid| phase == PAGE_FAULT && is_child(pid));
-    let function = most.functions.iter().find(|function| function.kind == KIND);
+    let function = most.function(KIND).map(|(_, function)| function);
     let host = report.host.memory_bytes.map_or(0.0, |host| all as f64 / host as f64);
     let by_time = severity(lost.s, wall_s);
     let subject = |faults: &ProcessFaults| {
@@ -82,7 +82,7 @@ fn claim(report: &Report, parent: u32, children: &[(usize, &ProcessFaults)]) -> 
             Some(thread) => parties::party(report, process, (thread.tid, thread.thread.as_ref())),
             None => Subject { process: faults.process.clone(), pid: Some(faults.pid), ..Subject::default() },
         };
-        if let Some(function) = faults.functions.iter().find(|function| function.kind == KIND) {
+        if let Some((_, function)) = faults.function(KIND) {
             functions::point_at(&mut found, &function.location);
         }
         found

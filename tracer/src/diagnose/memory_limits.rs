@@ -17,9 +17,11 @@ fn binding<'a>(report: &'a Report, cgroup: &str) -> Option<(usize, &'a CgroupSiz
     limits.min_by_key(|(index, _, limit)| (*limit, *index))
 }
 
-/// The limit that binds it.
-pub(super) fn limit(report: &Report, cgroup: Option<&str>) -> Option<u64> {
-    binding(report, cgroup?).map(|(.., limit)| limit)
+/// How much memory there is for it: up to the limit that binds it, at most what the host has.
+pub(super) fn room(report: &Report, cgroup: Option<&str>) -> Option<u64> {
+    let limit = cgroup.and_then(|cgroup| binding(report, cgroup)).map(|(.., limit)| limit);
+    let host = report.memory.as_ref().and_then(|memory| memory.host.as_ref()).map(|host| host.total_bytes);
+    limit.into_iter().chain(host.or(report.host.memory_bytes)).min()
 }
 
 /// The cgroup and its limit in words, for a summary.
@@ -74,5 +76,9 @@ mod tests {
         assert_eq!(binding(&report, "/other").map(|(index, ..)| index), None);
         assert_eq!(words(&report, Some("/pod/a")).as_deref(), Some("the cgroup /pod, whose limit is 100 B"));
         assert_eq!((words(&report, Some("/")), words(&report, None)), (None, None));
+        report.host.memory_bytes = Some(200);
+        assert_eq!((room(&report, Some("/pod/a/b")), room(&report, Some("/other"))), (Some(100), Some(200)));
+        report.host.memory_bytes = Some(50);
+        assert_eq!(room(&report, Some("/pod/a")), Some(50), "no limit gives more than the host has");
     }
 }

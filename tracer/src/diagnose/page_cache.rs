@@ -7,7 +7,7 @@ use super::thresholds::{REPORTED_SHARE, is_reported, severity, speedup_bound};
 use super::{
     Claim, Facts, Outcome, Rule, cache_eviction, confidence, evidence, functions, memory_limits, parties, threads,
 };
-use crate::model::paging::{CachedFile, ProcessFaults};
+use crate::model::paging::{self, CachedFile, ProcessFaults};
 use crate::model::report::{Evidence, Finding, Report, Subject};
 use crate::model::stacks::{PAGE_FAULT, RECLAIM};
 use crate::model::units::{bytes, count, duration, percent};
@@ -64,9 +64,7 @@ fn reads_mapped_files(report: &Report, pid: Option<u32>) -> bool {
 pub(super) fn reads(state: &str, detail: Option<&str>) -> bool {
     match state {
         "fault" => true,
-        "file" => {
-            detail.is_none_or(|call| matches!(call, "read" | "pread64" | "readv" | "preadv" | "preadv2" | "sendfile"))
-        }
+        "file" => detail.is_none_or(paging::reads),
         _ => false,
     }
 }
@@ -152,8 +150,7 @@ struct Case<'a> {
 
 impl Case<'_> {
     fn name(&self) -> String {
-        let path =
-            self.file.path.clone().unwrap_or_else(|| format!("inode {} of {}", self.file.inode, self.file.device));
+        let path = self.file.shown();
         match self.others {
             0 => path,
             others => format!("{path} and {} more", count(others as u64, "file")),

@@ -121,7 +121,7 @@ impl Rule for AllocationChurn {
 
 impl Case<'_> {
     fn function(&self) -> Option<(usize, &FaultFunction)> {
-        let first = |kind: &str| self.faults.functions.iter().enumerate().find(|(_, function)| function.kind == kind);
+        let first = |kind: &str| self.faults.function(kind);
         let huge = self.faults.of("anonymous_huge").saturating_mul(HUGE_PAGE_BYTES) > handed_out(self.faults) / 2;
         if huge { first("anonymous_huge") } else { first("anonymous") }
     }

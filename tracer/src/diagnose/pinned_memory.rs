@@ -87,16 +87,9 @@ fn pinning(report: &Report) -> (Option<u32>, Lost) {
 
 /// The process with the most pinned memory, if that is much.
 fn holder(report: &Report) -> Option<Holder<'_>> {
-    let of = |(index, sizes): (usize, &'_ ProcessSizes)| {
-        let limit = memory_limits::limit(report, sizes.cgroup.as_deref());
-        let host = report.memory.as_ref().and_then(|memory| memory.host.as_ref()).map(|host| host.total_bytes);
-        let room = limit.into_iter().chain(host).min()?;
-        Some((index, room))
-    };
     let much = processes(report).filter_map(|(index, sizes)| {
-        let (_, room) = of((index, sizes))?;
-        let is_much = room > 0 && sizes.most.locked_bytes as f64 >= MUCH_SHARE * room as f64;
-        is_much.then_some(Holder { index, sizes, room })
+        let room = memory_limits::room(report, sizes.cgroup.as_deref()).filter(|room| *room > 0)?;
+        (sizes.most.locked_bytes as f64 >= MUCH_SHARE * room as f64).then_some(Holder { index, sizes, room })
     });
     much.max_by_key(|holder| holder.sizes.most.locked_bytes)
 }

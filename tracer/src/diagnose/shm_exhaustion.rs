@@ -96,7 +96,7 @@ struct Death<'a> {
 impl<'a> Death<'a> {
     /// Where it touched most shared memory, by stacks.
     fn touching(&self) -> Option<&'a FaultFunction> {
-        self.faults.and_then(|(_, faults)| faults.functions.iter().find(|function| function.kind == "shared"))
+        self.faults.and_then(|(_, faults)| Some(faults.function("shared")?.1))
     }
 
     fn subject(&self, report: &Report) -> Subject {

@@ -115,7 +115,7 @@ impl Case<'_> {
     /// Where pages came back. The kernel counts a page of anonymous memory up before it counts one of swap down (do_swap_page in
     /// mm/memory.c), so stacks of these faults stand among those of first touches; they count where these are fewer.
     fn function(&self) -> Option<(usize, &FaultFunction)> {
-        let first = |kind: &str| self.faults.functions.iter().enumerate().find(|(_, function)| function.kind == kind);
+        let first = |kind: &str| self.faults.function(kind);
         let others = self.faults.of("anonymous");
         first(KIND).or_else(|| first("anonymous").filter(|_| self.faults.of(KIND) > others))
     }

@@ -90,6 +90,11 @@ impl ProcessFaults {
     pub fn of(&self, kind: &str) -> u64 {
         self.kinds.get(kind).copied().unwrap_or(0)
     }
+
+    /// The function with most of a kind, and its position.
+    pub fn function(&self, kind: &str) -> Option<(usize, &FaultFunction)> {
+        self.functions.iter().enumerate().find(|(_, function)| function.kind == kind)
+    }
 }
 
 /// Page faults of one thread.
@@ -177,6 +182,18 @@ pub struct CachedFile {
     pub reclaimed_others_bytes: u64,
     /// Bytes given up otherwise: the file was cut or deleted, or somebody asked for it.
     pub dropped_bytes: u64,
+}
+
+impl CachedFile {
+    /// Its path, else what tells it.
+    pub fn shown(&self) -> String {
+        self.path.clone().unwrap_or_else(|| format!("inode {} of {}", self.inode, self.device))
+    }
+}
+
+/// Whether a system call waits for a file's data to come, and not for it to reach the disk.
+pub fn reads(call: &str) -> bool {
+    matches!(call, "read" | "pread64" | "readv" | "preadv" | "preadv2" | "sendfile")
 }
 
 /// How a large file was loaded. What can be told of it follows from other parts of the report; a device's own speed is not known here.

@@ -68,7 +68,7 @@ fn faults(page: &mut Page, paging: &Paging) {
     let row = |faults: &&ProcessFaults| {
         let most = faults.kinds.iter().reduce(|a, b| if b.1 > a.1 { b } else { a });
         let kind = most.map_or("", |(kind, _)| kind.as_str());
-        let function = faults.functions.iter().find(|function| function.kind == kind);
+        let function = faults.function(kind).map(|(_, function)| function);
         vec![
             process(faults.process.as_deref(), Some(faults.pid)),
             grouped(faults.total),
@@ -130,7 +130,7 @@ fn files(page: &mut Page, paging: &Paging) {
             file.reread_factor.map(|factor| format!("{factor:.1}")).unwrap_or_default(),
             if reclaimed >= PAGE_BYTES { bytes(reclaimed) } else { String::new() },
             process(file.whose.process.as_deref(), file.whose.pid),
-            file.path.clone().unwrap_or_else(|| format!("inode {} of {}", file.inode, file.device)),
+            file.shown(),
         ]
     };
     page.table(&heading, &shown.iter().map(row).collect::<Vec<_>>());

@@ -4,7 +4,7 @@
 use std::cmp::Reverse;
 
 use crate::model::memory::{GrowthRow, ProcessSizes};
-use crate::model::paging::{CachedFile, Load, ProcessFaults};
+use crate::model::paging::{CachedFile, Load, ProcessFaults, reads};
 use crate::model::report::{Report, Row, Thread, Wait};
 use crate::model::stacks::Whose;
 
@@ -14,8 +14,6 @@ const LEAST_BYTES: u64 = 32 << 20;
 const PART: u64 = 2;
 /// Rows.
 const MAX_LOADS: usize = 16;
-/// Calls that read.
-const READS: [&str; 6] = ["read", "pread64", "readv", "preadv", "preadv2", "sendfile"];
 
 /// Every load.
 pub(in crate::aggregate) fn loads(report: &Report) -> Vec<Load> {
@@ -55,7 +53,7 @@ fn waits<'a>(report: &'a Report, path: &'a str) -> impl Iterator<Item = (&'a Thr
     });
     let of_wait = |wait: &Wait| match &*wait.state {
         "fault" => Some(true),
-        "file" if wait.detail.as_deref().is_none_or(|call| READS.contains(&call)) => Some(false),
+        "file" if wait.detail.as_deref().is_none_or(reads) => Some(false),
         _ => None,
     };
     threads.flat_map(move |thread| {
