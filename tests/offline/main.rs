@@ -93,6 +93,8 @@ recorded! {
         "two GiB are touched for the first time";
     churn "churn" "./workload touch --mib 64 --passes 24 --churn --compute 10ms, likewise; run --family sched,cpu,fault"
         "memory is mapped, touched and given back over and over";
+    mapping "mapping" "./workload touch --mib 64 --passes 24 --churn --compute 10ms, likewise; run --family sched,cpu,fault,map"
+        "the same with the calls that map and unmap it";
     dirty_writer "dirty-writer"
         "./workload dirty-writer --mib 2600 --folder /srv/models --cgroup CGROUP, likewise, with a limit of 64 MiB; run --family sched,cpu,reclaim,cache"
         "a writer whose cgroup is at its limit frees memory instead of writing";

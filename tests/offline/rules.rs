@@ -61,6 +61,7 @@ fn the_contended_mutexes_are_found_and_nothing_else_is_called_one() {
         let memory = [
             "first-touch",
             "churn",
+            "mapping",
             "dirty-writer",
             "thrash",
             "eviction",

@@ -54,9 +54,9 @@ impl Rule for PinnedMemory {
             pid.filter(|_| over_and_over).map(|pid| of_time(report, pid, &lost)).into_iter().collect();
         claims.extend(holder(report).map(|holder| of_size(facts, &holder)));
         if claims.is_empty() {
-            let most = processes(report).map(|(_, sizes)| sizes.most.locked_bytes).max().unwrap_or(0);
+            let most = processes(report).map(|(_, sizes)| sizes.locked_most_bytes).max().unwrap_or(0);
             return Outcome::Silent(format!(
-                "pinning memory took {} of {}; the most that a process had pinned when it was largest is {}",
+                "pinning memory took {} of {}; the most that a process had pinned is {}",
                 duration(lost.s),
                 duration(wall_s),
                 bytes(most)
@@ -89,15 +89,15 @@ fn pinning(report: &Report) -> (Option<u32>, Lost) {
 fn holder(report: &Report) -> Option<Holder<'_>> {
     let much = processes(report).filter_map(|(index, sizes)| {
         let room = memory_limits::room(report, sizes.cgroup.as_deref()).filter(|room| *room > 0)?;
-        (sizes.most.locked_bytes as f64 >= MUCH_SHARE * room as f64).then_some(Holder { index, sizes, room })
+        (sizes.locked_most_bytes as f64 >= MUCH_SHARE * room as f64).then_some(Holder { index, sizes, room })
     });
-    much.max_by_key(|holder| holder.sizes.most.locked_bytes)
+    much.max_by_key(|holder| holder.sizes.locked_most_bytes)
 }
 
 /// What is pinned, as evidence.
 fn pinned(index: usize, sizes: &ProcessSizes, compared: Option<(&str, f64)>) -> Evidence {
-    let source = format!("/memory/processes/{index}/most/locked_bytes");
-    evidence("memory pinned when the process was largest", sizes.most.locked_bytes as f64, "B", source, compared)
+    let source = format!("/memory/processes/{index}/locked_most_bytes");
+    evidence("memory pinned at the most", sizes.locked_most_bytes as f64, "B", source, compared)
 }
 
 fn of_time(report: &Report, pid: u32, lost: &Lost) -> Claim {
@@ -155,7 +155,7 @@ fn of_time(report: &Report, pid: u32, lost: &Lost) -> Claim {
 
 fn of_size(facts: &Facts<'_>, holder: &Holder<'_>) -> Claim {
     let (report, sizes) = (facts.report, holder.sizes);
-    let locked = sizes.most.locked_bytes;
+    let locked = sizes.locked_most_bytes;
     let shortages: Vec<String> = facts
         .earlier
         .iter()

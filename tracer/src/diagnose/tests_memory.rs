@@ -373,8 +373,12 @@ fn pinning_takes_time_and_what_is_pinned_is_missed_by_others() {
     let report = |locked: u64, shortage: bool| {
         let mut report =
             if shortage { run(stalling(StallKind::MemcgReclaim), LONG_MS) } else { run(computing(102), LONG_MS) };
-        let sizes = Sizes { locked_bytes: locked, ..Sizes::default() };
-        let process = ProcessSizes { pid: 10, cgroup: Some("/job".to_owned()), most: sizes, ..ProcessSizes::default() };
+        let process = ProcessSizes {
+            pid: 10,
+            cgroup: Some("/job".to_owned()),
+            locked_most_bytes: locked,
+            ..ProcessSizes::default()
+        };
         let cgroup = CgroupSizes { path: "/job".to_owned(), limit_bytes: Some(256 * MIB), ..CgroupSizes::default() };
         report.memory = Some(Memory { processes: vec![process], cgroups: vec![cgroup], ..Memory::default() });
         super::diagnose(&mut report);

@@ -186,7 +186,12 @@ pub struct ProcessSizes {
     /// The most that was swapped out at a reading; absent: nothing was.
     #[serde(skip_serializing_if = "is_zero")]
     pub swapped_most_bytes: u64,
-    /// What it consisted of by mapping, and what of that grew; absent: it was not read twice.
+    /// The most that was locked or pinned at a reading, as far as the kernel counts it to the process (VmLck, VmPin): memory that a GPU's driver
+    /// allocated is not.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub locked_most_bytes: u64,
+    /// What it consisted of by mapping, and what of that grew; absent: it was not read twice, and has no large file
+    /// mapped.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub growth: Option<Growth>,
     /// Anonymous and shared memory over time: [seconds, bytes]; at most 256 points, evenly thinned out.
@@ -256,8 +261,6 @@ pub struct Sizes {
     pub shared_bytes: u64,
     /// Swapped out.
     pub swapped_bytes: u64,
-    /// Locked or pinned, as far as the kernel counts it to the process (VmLck, VmPin): memory that a GPU's driver allocated is not.
-    pub locked_bytes: u64,
 }
 
 /// A memory cgroup.

@@ -163,6 +163,7 @@ fn amount(value: f64, unit: &str) -> String {
         "1" => percent(value),
         "B" if value.fract() == 0.0 && (0.0..1e18).contains(&value) => bytes(value as u64),
         "B/s" if (0.0..1e18).contains(&value) => format!("{}/s", bytes(value as u64)),
+        "1/s" => format!("{value:.1} a second"),
         unit => format!("{value} {unit}"),
     }
 }

@@ -125,7 +125,6 @@ impl Aggregate {
             file_bytes: reading.file,
             shared_bytes: reading.shared,
             swapped_bytes: 0,
-            locked_bytes: 0,
         };
         let [first, most, last] = &**kept;
         Some(Section {

@@ -85,6 +85,8 @@ struct Process {
     last: (u64, ProcessMemory),
     /// The most that was swapped out.
     swapped_most: u64,
+    /// The most that was locked or pinned.
+    locked_most: u64,
     growth: Growth,
     /// Since the last reading it executed another program, or another process got its number.
     anew: bool,
@@ -235,6 +237,7 @@ impl Memory {
             known.most = now.clone();
         }
         known.swapped_most = known.swapped_most.max(sizes.swapped);
+        known.locked_most = known.locked_most.max(sizes.locked);
         known.last = now;
         known.series.push((t_ns, resident(sizes)), MAX_POINTS);
     }
@@ -298,6 +301,20 @@ mod tests {
             let last = all.last().map(|made| made.t_ns);
             assert_eq!(last, Some(1 + (READINGS - 1) * 250_000_000), "{path}: that of the last reading");
         }
+    }
+
+    #[test]
+    fn the_most_that_was_pinned_need_not_be_when_a_process_was_largest() {
+        let span = Span { start_ns: 0, now_ns: 0, gaps: Default::default() };
+        let mut memory = Memory::default();
+        for (at_ns, anonymous, locked) in [(1, 100, 0), (2, 900, 0), (3, 800, 700), (4, 100, 0)] {
+            let processes = vec![ProcessMemory { pid: 10, anonymous, locked, peak: 900, ..ProcessMemory::default() }];
+            memory.record(&MemoryRecord { at_ns, processes, ..MemoryRecord::default() }, &span);
+        }
+        assert_eq!(
+            memory.processes.get(&10).map(|process| (process.most.1.locked, process.locked_most)),
+            Some((0, 700))
+        );
     }
 
     #[test]

@@ -102,7 +102,6 @@ impl Aggregate {
             file_bytes: sizes.file,
             shared_bytes: sizes.shared,
             swapped_bytes: sizes.swapped,
-            locked_bytes: sizes.locked,
         }
     }
 
@@ -116,6 +115,7 @@ impl Aggregate {
             last: self.sizes(&process.last),
             peak_bytes: process.last.1.peak,
             swapped_most_bytes: process.swapped_most,
+            locked_most_bytes: process.locked_most,
             growth: self.growth_part(&process.growth),
             series: self.series(&process.series),
         }
