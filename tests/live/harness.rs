@@ -8,6 +8,7 @@ pub mod process;
 pub mod python;
 pub mod report;
 pub mod stacks;
+pub mod storage;
 
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};

@@ -40,6 +40,7 @@ mod stacks_python;
 mod starvation;
 mod states;
 mod steps;
+mod storage;
 mod storm;
 mod threads;
 mod users;

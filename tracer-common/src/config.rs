@@ -1,6 +1,8 @@
 //! What the loader hands to the programs, as one read-only global. The verifier sees its fields as constants, so what is
 //! switched off costs nothing.
 
+use crate::block::BlockConfig;
+
 /// Marks an offset or address that this kernel does not have.
 pub const ABSENT: u32 = u32::MAX;
 
@@ -248,6 +250,8 @@ pub struct Config {
     pub futex_syscall: i64,
     /// The name that `match_comm` compares with.
     pub comm: [u8; 16],
+    /// What the families that see block devices and writeback need.
+    pub block: BlockConfig,
     /// Offsets in kernel structs.
     pub offsets: Offsets,
     /// Offsets in tracepoint formats.
@@ -256,7 +260,9 @@ pub struct Config {
 
 const _: () = assert!(size_of::<Offsets>() == 83 * 4);
 const _: () = assert!(size_of::<Formats>() == 15 * 4);
-const _: () = assert!(size_of::<Config>() == 14 * 4 + 3 * 8 + 18 * 4 + 64 + 64 + 8 + 16 + 83 * 4 + 15 * 4);
+const _: () = assert!(
+    size_of::<Config>() == 14 * 4 + 3 * 8 + 18 * 4 + 64 + 64 + 8 + 16 + size_of::<BlockConfig>() + 83 * 4 + 15 * 4
+);
 
 impl Offsets {
     /// No offset known.
@@ -406,6 +412,7 @@ impl Config {
         fd_syscalls: [0; 8],
         futex_syscall: -1,
         comm: [0; 16],
+        block: BlockConfig::NONE,
         offsets: Offsets::NONE,
         formats: Formats::NONE,
     };

@@ -6,6 +6,7 @@
 //! file or knows a map.
 #![no_std]
 
+pub mod block;
 pub mod config;
 pub mod futex;
 pub mod lock;
@@ -44,11 +45,15 @@ pub enum FamilyId {
     Rss = 8,
     /// Calls that change address spaces: mmap, munmap, brk, mremap, madvise.
     Map = 9,
+    /// Requests of block devices: for which file, by whom, how long queued and how long with the device.
+    Block = 12,
+    /// Pages that threads dirty, and their pauses when they dirty too many.
+    Writeback = 13,
 }
 
 impl FamilyId {
     /// Every family that has kernel records, in the order of its number.
-    pub const ALL: [FamilyId; 9] = [
+    pub const ALL: [FamilyId; 11] = [
         FamilyId::Sched,
         FamilyId::Cpu,
         FamilyId::Lock,
@@ -58,6 +63,8 @@ impl FamilyId {
         FamilyId::Oom,
         FamilyId::Rss,
         FamilyId::Map,
+        FamilyId::Block,
+        FamilyId::Writeback,
     ];
 
     /// The family with this number.
@@ -72,10 +79,12 @@ impl FamilyId {
             7 => Some(FamilyId::Oom),
             8 => Some(FamilyId::Rss),
             9 => Some(FamilyId::Map),
+            12 => Some(FamilyId::Block),
+            13 => Some(FamilyId::Writeback),
             _ => None,
         }
     }
 }
 
 /// Number of slots in arrays indexed by [`FamilyId`].
-pub const FAMILY_SLOTS: usize = 10;
+pub const FAMILY_SLOTS: usize = 14;

@@ -103,6 +103,22 @@ pub mod map {
     pub const MAPPED: u16 = super::kind(9, 1);
 }
 
+/// Kinds of the family that sees block devices; payloads in [`crate::block`].
+pub mod block {
+    /// A request is done.
+    pub const DONE: u16 = super::kind(12, 1);
+    /// [`CachedFile`](crate::memory::CachedFile): a file that a request is for.
+    pub const FILE: u16 = super::kind(12, 2);
+}
+
+/// Kinds of the family that sees writeback; payloads in [`crate::block`].
+pub mod writeback {
+    /// A thread that dirtied pages is paused.
+    pub const PAUSE: u16 = super::kind(13, 1);
+    /// [`CachedFile`](crate::memory::CachedFile): a file whose pages are dirtied.
+    pub const FILE: u16 = super::kind(13, 2);
+}
+
 /// Kinds that user space writes (family 0); payloads are JSON.
 pub mod meta {
     /// Facts about the host; once, first.

@@ -164,8 +164,17 @@ pub fn submit_preemptible<T: Copy + 'static>(state: &mut CpuState, family: Famil
         add(&raw mut state.families[family as usize].submitted, 1);
     } else {
         add(&raw mut state.families[family as usize].lost[LossReason::RingFull as usize], 1);
-        add(&raw mut state.lost_total, 1);
+        if family as u8 == FamilyId::Sched as u8 {
+            add(&raw mut state.lost_total, 1);
+        }
     }
+}
+
+/// [`see`] and [`lose`] for such a program.
+#[inline(always)]
+pub fn lose_preemptible(state: &mut CpuState, family: FamilyId, reason: LossReason) {
+    add(&raw mut state.families[family as usize].seen, 1);
+    add(&raw mut state.families[family as usize].lost[reason as usize], 1);
 }
 
 /// A record of a stack in the making: [`RawStack`] with room for this many bytes of stack behind it.

@@ -9,6 +9,7 @@
 mod access;
 mod emit;
 mod faults;
+mod files;
 mod filter;
 mod locks;
 mod mapped;

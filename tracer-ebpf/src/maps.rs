@@ -2,9 +2,13 @@
 
 use aya_ebpf::{
     macros::map,
-    maps::{Array, HashMap, PerCpuArray, PerCpuHashMap, RingBuf},
+    maps::{Array, HashMap, LruHashMap, PerCpuArray, PerCpuHashMap, RingBuf},
 };
 use tracer_common::{
+    block::{
+        DIRTIED as DIRTIED_ENTRIES, DirtiedKey, DirtiedSums, FILES_TOLD as FILES_TOLD_ENTRIES,
+        REQUESTS as REQUESTS_ENTRIES, RequestSums,
+    },
     lock::Totals,
     loss::CpuState,
     mapping::MapSums,
@@ -102,6 +106,18 @@ pub static MAPPED: Array<MapSums> = Array::with_max_entries(1, 0);
 /// Files whose pages came into the page cache.
 #[map]
 pub static CACHE_FILES: PerCpuHashMap<FileKey, CacheSums> = PerCpuHashMap::with_max_entries(CACHED_FILES, 0);
+
+/// Requests of block devices that are under way, by their addresses.
+#[map]
+pub static REQUESTS: HashMap<u64, RequestSums> = HashMap::with_max_entries(REQUESTS_ENTRIES, 0);
+
+/// Files of requests that user space was told of.
+#[map]
+pub static FILES_TOLD: LruHashMap<FileKey, u32> = LruHashMap::with_max_entries(FILES_TOLD_ENTRIES, 0);
+
+/// Pages that processes dirtied, by file.
+#[map]
+pub static DIRTIED: PerCpuHashMap<DirtiedKey, DirtiedSums> = PerCpuHashMap::with_max_entries(DIRTIED_ENTRIES, 0);
 
 /// State of one thread. Threads whose ids share their low bits share a slot: the later one takes it.
 #[repr(C)]

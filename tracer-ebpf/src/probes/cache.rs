@@ -2,23 +2,20 @@
 //! are too many for a record each; a file's first page gives a record that says which file it is.
 
 use aya_ebpf::{
-    helpers::{
-        bpf_get_current_pid_tgid, bpf_get_smp_processor_id, bpf_ktime_get_ns, generated::bpf_probe_read_kernel_str,
-    },
+    helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_ns},
     macros::btf_tracepoint,
     programs::BtfTracePointContext,
 };
 use tracer_common::{
     FamilyId,
     loss::{CpuState, LossReason},
-    memory::{CacheSums, CachedFile, FILE_NAME_BYTES, FileKey},
+    memory::{CacheSums, FileKey},
     record::cache as kind,
 };
 
 use crate::{
-    access::{config, present, probed, typed},
-    emit::{self, Lane},
-    filter, maps, stalls, task,
+    access::{config, present, typed},
+    emit, files, filter, maps, stalls, task,
 };
 
 const FAMILY: FamilyId = FamilyId::Cache;
@@ -117,37 +114,7 @@ fn first(state: &mut CpuState, pages: &Pages, tid: u32, tgid: u32) {
         emit::lose(state, FAMILY, LossReason::MapFull);
         return;
     }
-    // SAFETY: no arguments.
-    let (ts_ns, cpu) = unsafe { (bpf_ktime_get_ns(), bpf_get_smp_processor_id()) };
-    let record = CachedFile {
-        header: emit::header(state, ts_ns, cpu, kind::FILE),
-        tid,
-        tgid,
-        file: pages.file,
-        // SAFETY: `host` is an inode.
-        size_bytes: unsafe { probed(pages.host, config!(offsets.inode_size)) },
-        name: name(pages.host),
-    };
-    emit::submit(state, FAMILY, cpu, Lane::Rare, &record);
-}
-
-/// The last part of a path of the file, by the directory entry that is listed first.
-#[inline(always)]
-fn name(inode: *const u8) -> [u8; FILE_NAME_BYTES] {
-    let mut name = [0u8; FILE_NAME_BYTES];
-    let (alias, at) = (config!(offsets.dentry_alias), config!(offsets.dentry_name));
-    if !present(config!(offsets.inode_dentry)) || !present(alias) || !present(at) {
-        return name;
-    }
-    // SAFETY: probed loads take any address; room for the bytes asked for.
-    unsafe {
-        let listed: u64 = probed(inode, config!(offsets.inode_dentry));
-        if listed != 0 {
-            let text: u64 = probed((listed - u64::from(alias)) as *const u8, at);
-            bpf_probe_read_kernel_str(name.as_mut_ptr().cast(), FILE_NAME_BYTES as u32, text as *const _);
-        }
-    }
-    name
+    files::tell(state, FAMILY, kind::FILE, pages.file, pages.host, (tid, tgid));
 }
 
 /// A page of a file leaves the page cache.

@@ -1,5 +1,6 @@
 //! The programs, a file per family and hook kind.
 
+mod block;
 mod cache;
 mod cpu;
 mod cpu_attach;
@@ -13,3 +14,4 @@ mod sched_context;
 mod sched_life;
 mod sched_tracefs;
 mod step;
+mod writeback;

@@ -101,6 +101,7 @@ impl Aggregate {
             python: self.pythons.section(),
             paging: self.paging_part(writer.stacks.as_ref()),
             mapping: self.mapping_part(writer.stacks.as_ref()),
+            io: self.io_part(),
             memory: self.memory_part(),
             coverage: self.coverage_part(),
             overhead: self.cost.as_ref().map(|cost| overhead(cost, self.startup_cpu_s, self.window_ns())),

@@ -194,6 +194,11 @@ impl Calls {
         self.entry(number).map_or_else(|| format!("syscall {number}"), |call| call.name.to_owned())
     }
 
+    /// Whether a call returns a file's data.
+    pub fn reads(&self, number: i16) -> bool {
+        self.entry(number).is_some_and(|call| crate::model::paging::reads(call.name))
+    }
+
     fn entry(&self, number: i16) -> Option<&'static tracer_common::syscall::Syscall> {
         let slot = *self.index.get(usize::try_from(number).ok()?)?;
         SYSCALLS.get(usize::from(slot).checked_sub(1)?)

@@ -2,6 +2,7 @@
 //! Memory is bounded (see `table`, `waits`, `locks`, `processes`, `names`); time per switch does not depend on what came before.
 //! Nothing here fails: what cannot be used is counted. Judging is `diagnose`'s.
 
+mod block;
 mod build;
 mod build_cpu;
 pub mod classify;
@@ -42,9 +43,10 @@ mod tests;
 mod tests_ends;
 
 use tracer_common::futex::Observed;
-use tracer_common::record::{Header, family_of};
+use tracer_common::record::{Header, cache, family_of};
 use tracer_common::syscall::Arch;
 
+use self::block::Blocks;
 use self::classify::Calls;
 use self::critical_path::history::{History, Life};
 use self::critical_path::steps::Steps;
@@ -124,6 +126,7 @@ pub struct Aggregate {
     tells_throttling: bool,
     paging: Paging,
     mapped: Mapped,
+    blocks: Blocks,
     memory: Memory,
     pythons: Pythons,
     stacks: Stacks,
@@ -163,6 +166,7 @@ impl Aggregate {
             tells_throttling: false,
             paging: Paging::default(),
             mapped: Mapped::default(),
+            blocks: Blocks::default(),
             memory: Memory::default(),
             pythons: Pythons::default(),
             stacks: Stacks::default(),
@@ -230,7 +234,10 @@ impl Aggregate {
             Event::Faults(event) => self.paging.faults.record(event, &self.span),
             Event::Stalled(event) => self.paging.stalls.record(event, &self.span),
             Event::Mapped(event) => self.mapped.record(event, &self.span),
-            Event::CachedFile(event) => self.paging.cache.file(event),
+            Event::CachedFile(event) if header.kind == cache::FILE => self.paging.cache.file(event),
+            Event::CachedFile(event) => self.blocks.file(event),
+            Event::BlockDone(event) => self.blocks.done(event, &self.span),
+            Event::DirtyPause(event) => self.pausing(event),
             Event::Victim(event) => self.paging.victim(event, &self.span),
             Event::Step(event) => self.step(event),
             Event::Sampled(_) | Event::Meta(..) => {}
@@ -258,6 +265,7 @@ impl Aggregate {
                 }
                 self.paging.family(family);
                 self.mapped.family(family);
+                self.blocks.family(family);
                 self.ledger.family(family);
             }
             Meta::Start(start) if self.start.is_none() => {
@@ -285,6 +293,7 @@ impl Aggregate {
             }
             Meta::Sums(sums) => {
                 self.paging.sums(sums, &self.span);
+                self.blocks.sums(sums);
                 sums.mapped.iter().for_each(|row| self.mapped.row(row, &self.span));
             }
             Meta::Memory(memory) => self.memory.record(memory, &self.span),

@@ -129,6 +129,15 @@ impl Objects {
         known.path.clone().filter(|_| fits)
     }
 
+    /// The same, whichever process had it open, if its device is known.
+    pub(super) fn any_path_of(&self, inode: u64, device: &str) -> Option<String> {
+        let fits = |object: &&ObjectRecord| object.inode == inode && object.device.as_deref() == Some(device);
+        let mut paths: Vec<&String> =
+            self.by_inode.values().flatten().filter(fits).filter_map(|object| object.path.as_ref()).collect();
+        paths.sort_unstable();
+        paths.first().map(|path| (*path).clone())
+    }
+
     fn known(&self, tgid: u32, inode: u64) -> Option<&ObjectRecord> {
         self.by_inode.get(&(tgid, inode))?.as_ref()
     }

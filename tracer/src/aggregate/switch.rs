@@ -196,9 +196,22 @@ impl Aggregate {
             return;
         }
         let (place, reason) = (thread.place, thread.reason);
+        if let Some(pausing) = thread.pausing.take() {
+            let whose = (thread.tgid, thread.tid);
+            self.has_paused(whose, pausing, measured_ns);
+        }
+        let Some(thread) = self.threads.get_mut(index) else { return };
         self.stacks.waited(thread.tgid, thread.tid, place, reason, measured_ns);
         if let Detail::Lock(kind) = reason.detail {
             self.slept_for_kernel_lock(index, kind, (measured_ns, place), end);
+        }
+        let Some(thread) = self.threads.get_mut(index) else { return };
+        let reads = match thread.reason.state {
+            State::File => self.calls.reads(thread.reason.syscall),
+            state => state == State::Fault,
+        };
+        if reads && thread.object != 0 && end.is_some() {
+            self.blocks.waited(thread.object, measured_ns);
         }
         let Some(thread) = self.threads.get_mut(index) else { return };
         let Some(slot) = thread.slot else { return };

@@ -239,6 +239,8 @@ pub struct Thread {
     pub slot: Option<u32>,
     /// While it waits for a lock.
     pub holder: Holder,
+    /// The wait that comes next is a pause.
+    pub pausing: Option<super::block::Pausing>,
     /// Its priority and the CPUs that it may run on, when it was last pushed off one.
     pub facts: QueueFacts,
     /// How often a CPU quota held it back, and the longest time.
@@ -293,6 +295,7 @@ impl Thread {
             creator: 0,
             slot: None,
             holder: Holder::None,
+            pausing: None,
             facts: QueueFacts::default(),
             throttles: (0, 0),
             yields: Yields::default(),

@@ -46,8 +46,10 @@ pub fn choose(args: &TraceArgs) -> Result<Vec<&'static dyn Family>, String> {
     } else {
         args.family.iter().map(|name| family(name)).collect::<Result<Vec<_>, _>>()?
     };
-    let chosen: Vec<_> =
-        wanted.into_iter().filter(|family| without.iter().all(|other| other.id() != family.id())).collect();
+    let has = |list: &[&dyn Family], id| list.iter().any(|other| other.id() == id);
+    // Each once, however often it was named: its programs would be attached twice.
+    let all = FAMILIES.iter().copied();
+    let chosen: Vec<_> = all.filter(|family| has(&wanted, family.id()) && !has(&without, family.id())).collect();
     if chosen.is_empty() {
         return Err("no family is left to trace: take one off --no-family".to_owned());
     }
@@ -304,4 +306,28 @@ pub fn check_fail_on(args: &OutputArgs, code: u8) -> Result<(), Failure> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        trace: TraceArgs,
+    }
+
+    fn chosen(line: &[&str]) -> Vec<&'static str> {
+        let line = Line::try_parse_from([&["tracer"], line].concat()).unwrap_or_else(|error| panic!("{error}"));
+        choose(&line.trace).expect("some are left").into_iter().map(Family::name).collect()
+    }
+
+    #[test]
+    fn a_family_that_is_named_twice_runs_once() {
+        assert_eq!(chosen(&["--family", "sched", "--family", "cpu,sched"]), ["sched", "cpu"]);
+        assert_eq!(chosen(&["--family", "cpu,sched", "--no-family", "cpu"]), ["sched"]);
+        assert_eq!(chosen(&[]).len(), FAMILIES.len());
+    }
 }

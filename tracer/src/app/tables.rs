@@ -140,6 +140,7 @@ pub fn families(args: &FormatArgs) -> Result<u8, Failure> {
                     crate::families::CostClass::PerFault => {
                         "runs at every page fault of the target, or page of a file that it brings into memory"
                     }
+                    crate::families::CostClass::PerRequest => "runs a few times per request of a block device",
                     crate::families::CostClass::PerMapping => {
                         "runs with each call of the target that maps, unmaps or gives back memory"
                     }

@@ -7,6 +7,7 @@ mod cpu_bound;
 mod cpu_host;
 mod cpu_quota;
 mod deadlock;
+mod dirty_throttling;
 mod fork_copy_on_write;
 mod fsync_stall;
 mod functions;
@@ -30,6 +31,7 @@ mod reclaim;
 mod run_queue;
 mod shm_exhaustion;
 mod spin_wait;
+mod storage;
 mod straggler;
 mod swap_in;
 mod thresholds;
@@ -126,6 +128,9 @@ pub const RULES: &[&dyn Rule] = &[
     &reclaim::CompactionStall,
     &swap_in::SwapIn,
     &page_cache::ColdFileMapping,
+    &dirty_throttling::DirtyThrottling,
+    &storage::SlowStorage,
+    &storage::SmallRandomReads,
     &pinned_memory::PinnedMemory,
     &page_faults::AllocationChurn,
     &page_faults::PageFaultStorm,

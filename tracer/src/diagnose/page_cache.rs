@@ -39,7 +39,7 @@ fn thrashes(report: &Report, file: &CachedFile) -> bool {
 }
 
 /// Whether not all of its pages came in for the first time.
-fn is_read_again(report: &Report, file: &CachedFile) -> bool {
+pub(super) fn is_read_again(report: &Report, file: &CachedFile) -> bool {
     thrashes(report, file) || cache_eviction::is_pushed_out(report, file)
 }
 

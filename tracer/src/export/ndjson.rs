@@ -5,6 +5,7 @@
 use std::io;
 
 use serde::Serialize;
+use tracer_common::block::BlockOp;
 use tracer_common::lock::Kind;
 use tracer_common::mapping::MapKind;
 use tracer_common::memory::{FaultKind, StallKind};
@@ -120,6 +121,28 @@ pub fn write_event(event: &Event, out: &mut impl io::Write) -> io::Result<()> {
             line.number("device", event.file.device)?;
             line.number("size_bytes", event.size_bytes)?;
             line.text("name", &event.name)?;
+        }
+        Event::BlockDone(event) => {
+            line.number("tid", event.tid)?;
+            line.number("tgid", event.tgid)?;
+            line.text("op", BlockOp::of(event.flags, event.bytes).id().as_bytes())?;
+            line.number("flags", event.flags)?;
+            line.number("bytes", event.bytes)?;
+            line.number("sector", event.sector)?;
+            line.number("disk", event.device)?;
+            line.number("inode", event.file.inode)?;
+            line.number("device", event.file.device)?;
+            line.number("queued_ns", event.queued_ns)?;
+            line.number("device_ns", event.device_ns)?;
+            line.number("notes", event.notes)?;
+            line.number("requeues", event.requeues)?;
+            line.number("status", event.status)?;
+        }
+        Event::DirtyPause(event) => {
+            line.number("tid", event.tid)?;
+            line.number("tgid", event.tgid)?;
+            line.number("ticks", event.ticks)?;
+            line.number("device", event.device)?;
         }
         Event::Mapped(event) => {
             line.number("tid", event.tid)?;

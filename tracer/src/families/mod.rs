@@ -11,6 +11,7 @@ use tracer_common::{
 
 use crate::kernel::{host::HostFacts, offsets};
 
+pub mod block;
 pub mod cache;
 pub mod cpu;
 pub mod fault;
@@ -20,6 +21,7 @@ pub mod oom;
 pub mod reclaim;
 pub mod rss;
 pub mod sched;
+pub mod writeback;
 
 /// Every family, in the order of its number.
 pub const FAMILIES: &[&dyn Family] = &[
@@ -32,6 +34,8 @@ pub const FAMILIES: &[&dyn Family] = &[
     &oom::Oom,
     &rss::Rss,
     &map::Map,
+    &block::Block,
+    &writeback::Writeback,
 ];
 
 /// Where a program attaches.
@@ -104,6 +108,8 @@ pub enum CostClass {
     PerFault,
     /// Runs once per call that maps, unmaps or gives back memory, and whenever else an address space is locked.
     PerMapping,
+    /// Runs a few times per request of a block device.
+    PerRequest,
     /// Runs at the sampling rate, and as often for each second that threads wait.
     Sampled,
     /// Runs rarely.

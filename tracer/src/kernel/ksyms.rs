@@ -11,6 +11,30 @@ pub fn range(name: &str) -> Option<Range<u64>> {
     range_in(BufReader::with_capacity(1 << 16, File::open("/proc/kallsyms").ok()?), name)
 }
 
+/// Where these functions begin, from one reading. `None`: hidden, or not there.
+pub fn addresses<const N: usize>(names: [&str; N]) -> [Option<u64>; N] {
+    let mut found = [None; N];
+    if let Ok(file) = File::open("/proc/kallsyms") {
+        addresses_in(BufReader::with_capacity(1 << 16, file), names, &mut found);
+    }
+    found
+}
+
+fn addresses_in<const N: usize>(mut lines: impl BufRead, names: [&str; N], found: &mut [Option<u64>; N]) {
+    let mut line = Vec::with_capacity(256);
+    while found.contains(&None) {
+        line.clear();
+        if !matches!(lines.read_until(b'\n', &mut line), Ok(1..)) {
+            return;
+        }
+        let mut words = line.split(|byte| byte.is_ascii_whitespace()).filter(|word| !word.is_empty());
+        let (Some(address), Some(_), Some(symbol)) = (words.next(), words.next(), words.next()) else { continue };
+        let Some(at) = names.iter().position(|name| name.as_bytes() == symbol) else { continue };
+        let address = hexadecimal(address).filter(|address| *address != 0);
+        found[at] = found[at].or(address);
+    }
+}
+
 /// The kernel lists its own symbols by address, the modules' behind them. While that holds, the next one in the list is the next one
 /// in memory, and the rest need not be read.
 fn range_in(mut lines: impl BufRead, name: &str) -> Option<Range<u64>> {
@@ -55,6 +79,15 @@ mod tests {
         assert_eq!(range_in(text.as_bytes(), "hidden"), None, "its address is zero for those who may not see it");
         assert_eq!(range_in(text.as_bytes(), "other"), None, "it is a module's");
         assert_eq!(range_in(text.as_bytes(), "missing"), None);
+    }
+
+    #[test]
+    fn several_are_found_in_one_reading() {
+        let text =
+            "ffffffff81000000 T one\n0000000000000000 t hidden\nffffffff81000040 t two\nffffffff81000080 t two\n";
+        let mut found = [None; 3];
+        addresses_in(text.as_bytes(), ["two", "hidden", "one"], &mut found);
+        assert_eq!(found, [Some(0xffff_ffff_8100_0040), None, Some(0xffff_ffff_8100_0000)]);
     }
 
     #[test]

@@ -100,6 +100,7 @@ pub fn spawn(
         popped: 0,
         stacks_popped: 0,
         next_snapshot_ns: 0,
+        told_disks: false,
     };
     let thread =
         std::thread::Builder::new().name("tracer-rings".to_owned()).spawn(move || drainer.run(&stopped, &ended))?;
@@ -162,6 +163,8 @@ struct Drainer {
     /// Raw stacks that were read, once their reader has ended.
     stacks_popped: u64,
     next_snapshot_ns: u64,
+    /// Which disks there are has been told once.
+    told_disks: bool,
 }
 
 impl Drainer {
@@ -238,11 +241,12 @@ impl Drainer {
         true
     }
 
-    fn snapshot(&self, batch: &mut Batch, now_ns: u64) -> io::Result<()> {
+    fn snapshot(&mut self, batch: &mut Batch, now_ns: u64) -> io::Result<()> {
         push_meta(batch, now_ns, meta::LOSS, &self.loss(&self.loaded.counters()?));
         push_meta(batch, now_ns, meta::COST, &self.cost(now_ns));
         self.locks(batch, now_ns)?;
-        if let Some(record) = self.loaded.memory.cache()? {
+        let with_disks = !std::mem::replace(&mut self.told_disks, true);
+        if let Some(record) = self.loaded.memory.sums(with_disks)? {
             push_meta(batch, now_ns, meta::SUMS, &record);
         }
         Ok(())
@@ -320,7 +324,7 @@ impl Drainer {
                 push_meta(&mut batch, now_ns, meta::LOSS, &self.loss(&cpus));
                 push_meta(&mut batch, now_ns, meta::COST, &self.cost(now_ns));
                 self.locks(&mut batch, now_ns)?;
-                let mut sums = self.loaded.memory.cache()?.unwrap_or_default();
+                let mut sums = self.loaded.memory.sums(true)?.unwrap_or_default();
                 self.loaded.memory.rest(&mut sums);
                 push_meta(&mut batch, now_ns, meta::SUMS, &sums);
                 push_meta(&mut batch, now_ns, meta::END, end);

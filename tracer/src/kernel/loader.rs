@@ -11,6 +11,7 @@ use aya::{
 use thiserror::Error;
 use tracer_common::{
     ABI_VERSION, FamilyId,
+    block::{DIRTIED, FILES_TOLD, REQUESTS},
     config::{Config, filter},
     lock::{TOTALS_ENTRIES, Totals, of_totals_key},
     loss::CpuState,
@@ -381,6 +382,9 @@ fn attempt(
     loader.map_max_entries("STALLS", per_thread(config.stalls));
     loader.map_max_entries("MAPPED", per_thread(config.map));
     loader.map_max_entries("CACHE_FILES", if config.cache == 1 { CACHED_FILES } else { 1 });
+    loader.map_max_entries("REQUESTS", if config.block.requests == 1 { REQUESTS } else { 1 });
+    loader.map_max_entries("FILES_TOLD", if config.block.requests == 1 { FILES_TOLD } else { 1 });
+    loader.map_max_entries("DIRTIED", if config.block.dirtied == 1 { DIRTIED } else { 1 });
     loader.map_max_entries("PYTHON", if config.python == 1 { PYTHON_PROCESSES } else { 1 });
     let mut ebpf = loader.load(OBJECT).map_err(|error| LoadError::Refused(chain(&error)))?;
     let mut running = Vec::new();

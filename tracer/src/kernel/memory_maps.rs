@@ -8,6 +8,7 @@ use aya::{
     maps::{Array, MapData, PerCpuHashMap},
 };
 use tracer_common::{
+    block::{DirtiedKey, DirtiedSums},
     config::Config,
     mapping::MapSums,
     memory::{CacheSums, FaultSums, FileKey, StallKind, StallSums, fault_kind},
@@ -15,10 +16,11 @@ use tracer_common::{
 
 use super::{
     attach::chain,
+    disks,
     loader::{LoadError, map_error, take},
     proc,
 };
-use crate::model::meta::{CacheRow, FaultsRow, MappedRow, StallsRow, SumsRecord};
+use crate::model::meta::{CacheRow, DirtiedRow, FaultsRow, MappedRow, StallsRow, SumsRecord};
 
 /// Makes plain structs of the binary interface values and keys of maps.
 macro_rules! values {
@@ -33,7 +35,8 @@ macro_rules! values {
     )*};
 }
 
-values!(FaultsValue of FaultSums, StallsValue of StallSums, MappedValue of MapSums, FileValue of FileKey, CacheValue of CacheSums);
+values!(FaultsValue of FaultSums, StallsValue of StallSums, MappedValue of MapSums, FileValue of FileKey, CacheValue of CacheSums,
+    DirtiedKeyValue of DirtiedKey, DirtiedValue of DirtiedSums);
 
 /// See the file's head. A family that does not run has none.
 pub struct MemoryMaps {
@@ -41,6 +44,9 @@ pub struct MemoryMaps {
     stalls: Option<Array<MapData, StallsValue>>,
     mapped: Option<Array<MapData, MappedValue>>,
     cache: Option<PerCpuHashMap<MapData, FileValue, CacheValue>>,
+    dirtied: Option<PerCpuHashMap<MapData, DirtiedKeyValue, DirtiedValue>>,
+    /// Requests of disks are followed.
+    requests: bool,
     slot_mask: u32,
 }
 
@@ -61,18 +67,36 @@ impl MemoryMaps {
             }
             _ => None,
         };
+        let dirtied = match config.block.dirtied {
+            1 => {
+                let map = PerCpuHashMap::try_from(take(ebpf, "DIRTIED")?);
+                Some(map.map_err(|error| map_error("DIRTIED", &error))?)
+            }
+            _ => None,
+        };
         Ok(Self {
+            dirtied,
             faults: array(ebpf, "FAULTS", config.faults)?,
             stalls: array(ebpf, "STALLS", config.stalls)?,
             mapped: array(ebpf, "MAPPED", config.map)?,
             cache,
+            requests: config.block.requests == 1,
             slot_mask: config.slot_mask,
         })
     }
 
-    /// Files with what became of their pages since tracing began. `None`: they are not counted.
-    pub fn cache(&self) -> io::Result<Option<SumsRecord>> {
-        let Some(map) = &self.cache else { return Ok(None) };
+    /// What is summed up since tracing began, and, if asked for, which disks there are. `None`: nothing of it is counted.
+    pub fn sums(&self, with_disks: bool) -> io::Result<Option<SumsRecord>> {
+        if self.cache.is_none() && self.dirtied.is_none() && !self.requests {
+            return Ok(None);
+        }
+        let disks = if with_disks && self.requests { disks::read() } else { Vec::new() };
+        Ok(Some(SumsRecord { files: self.cache()?, dirtied: self.dirtied()?, disks, ..SumsRecord::default() }))
+    }
+
+    /// Files with what became of their pages.
+    fn cache(&self) -> io::Result<Vec<CacheRow>> {
+        let Some(map) = &self.cache else { return Ok(Vec::new()) };
         let mut files = BTreeMap::new();
         for entry in map.iter() {
             let (file, values) = entry.map_err(|error| io::Error::other(chain(&error)))?;
@@ -96,7 +120,22 @@ impl MemoryMaps {
                 row.reclaimed_writing += value.0.reclaimed_writing;
             }
         }
-        Ok(Some(SumsRecord { files: files.into_values().collect(), ..SumsRecord::default() }))
+        Ok(files.into_values().collect())
+    }
+
+    /// Pages that processes dirtied, by file.
+    fn dirtied(&self) -> io::Result<Vec<DirtiedRow>> {
+        let Some(map) = &self.dirtied else { return Ok(Vec::new()) };
+        let mut dirtied = Vec::new();
+        for entry in map.iter() {
+            let (key, values) = entry.map_err(|error| io::Error::other(chain(&error)))?;
+            let most = values.iter().map(|value| value.0).max_by_key(|sums| sums.pages).unwrap_or_default();
+            let pages = values.iter().fold(0u64, |sum, value| sum.saturating_add(value.0.pages));
+            let (device, inode, tgid) = (key.0.file.device, key.0.file.inode, key.0.tgid);
+            dirtied.push(DirtiedRow { device, inode, tgid, tid: most.tid, pages });
+        }
+        dirtied.sort_by_key(|row| (row.device, row.inode, row.tgid));
+        Ok(dirtied)
     }
 
     /// What threads that live have counted since their last record. No program runs any more.

@@ -5,6 +5,7 @@ pub mod attach;
 pub mod btf;
 pub mod clock;
 pub mod cpu_limits;
+pub mod disks;
 pub mod file_map;
 pub mod hooks;
 pub mod host;

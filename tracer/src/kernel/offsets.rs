@@ -4,6 +4,7 @@
 //! from one type.
 
 use tracer_common::{
+    block::BlockOffsets,
     config::{ABSENT, Offsets},
     syscall::Arch,
 };
@@ -164,6 +165,54 @@ fn memory(btf: &Btf, offsets: &mut Offsets) {
     let dentry = find("dentry", &["d_name", "d_parent"]);
     offsets.dentry_alias = field(dentry, "d_u.d_alias");
     offsets.dentry_name = field(dentry, "d_name.name");
+}
+
+/// What the families that see block devices and writeback read.
+pub fn block(btf: &Btf) -> BlockOffsets {
+    let find = |name: &str, required: &[&str]| btf.find_struct(name, required);
+    let field = |of: Option<Struct>, path: &str| of.and_then(|of| btf.field(of, path)).unwrap_or(ABSENT);
+    let request = find("request", &["cmd_flags", "__data_len", "__sector"]);
+    let disk = find("gendisk", &["major", "first_minor"]);
+    let bio = find("bio", &["bi_opf", "bi_end_io"]);
+    BlockOffsets {
+        request_flags: field(request, "cmd_flags"),
+        request_bytes: field(request, "__data_len"),
+        request_sector: field(request, "__sector"),
+        request_bio: field(request, "bio"),
+        request_queue: field(request, "q"),
+        queue_disk: field(find("request_queue", &["queue_flags", "elevator"]), "disk"),
+        request_disk: field(request, "rq_disk"),
+        disk_major: field(disk, "major"),
+        disk_first_minor: field(disk, "first_minor"),
+        bio_vecs: field(bio, "bi_io_vec"),
+        bio_end_io: field(bio, "bi_end_io"),
+        bio_private: field(bio, "bi_private"),
+        page_head: field(find("page", &["flags", "_refcount"]), "compound_head"),
+        dio_iocb: field(find("iomap_dio", &["iocb"]), "iocb"),
+        iocb_file: field(find("kiocb", &["ki_filp"]), "ki_filp"),
+        writeback_bdi: field(find("bdi_writeback", &["bdi"]), "bdi"),
+        bdi_device: field(find("backing_dev_info", &["owner", "wb"]), "owner"),
+        device_number: field(find("device", &["kobj", "devt"]), "devt"),
+    }
+}
+
+/// What of block devices cannot be had without the fields that are missing: one sentence each.
+pub fn missing_for_block(offsets: &Offsets, block: &BlockOffsets) -> Vec<&'static str> {
+    let mut lacks = Vec::new();
+    if [block.request_flags, block.request_bytes, block.request_sector].contains(&ABSENT) {
+        lacks.push("struct request is not described: what devices were asked to do is unknown");
+    }
+    if block.disk_major == ABSENT || (block.queue_disk == ABSENT && block.request_disk == ABSENT) {
+        lacks.push("struct gendisk is not described: devices are not told from each other");
+    }
+    let page = [offsets.folio_mapping, offsets.mapping_host, block.bio_vecs, block.page_head, offsets.inode_ino];
+    if page.contains(&ABSENT) || block.request_bio == ABSENT {
+        lacks.push("struct bio or page is not described: the files that requests are for are unknown");
+    }
+    if block.dio_iocb == ABSENT || block.iocb_file == ABSENT {
+        lacks.push("direct I/O is not described: its files are unknown");
+    }
+    lacks
 }
 
 /// What of page faults cannot be had without the fields that are missing: one sentence each.

@@ -1,10 +1,13 @@
 //! Decoded records: what the pure stages work on. The kernel's fixed layouts keep the types of `tracer-common`, field by field;
 //! what user space wrote is parsed. Large and rare payloads are boxed so that a switch moves few bytes.
 
+use tracer_common::block::{BlockDone, DirtyPause};
 use tracer_common::lock::Contended;
 use tracer_common::mapping::Mapped;
 use tracer_common::memory::{CachedFile, Faults, Stalled, Victim};
-use tracer_common::record::{Header, cache, cpu, fault, lock, map, meta, oom, reclaim, sched as kind};
+use tracer_common::record::{
+    Header, block, cache, cpu, fault, lock, map, meta, oom, reclaim, sched as kind, writeback,
+};
 use tracer_common::sched::{CgroupMove, Exec, Exit, Fork, Moved, NewTask, Rename, Step, Switch, SwitchFutex};
 use tracer_common::stack::Sampled;
 
@@ -51,6 +54,10 @@ pub enum Event {
     CachedFile(Box<CachedFile>),
     /// A thread mapped or unmapped memory.
     Mapped(Box<Mapped>),
+    /// A device is done with a request.
+    BlockDone(Box<BlockDone>),
+    /// A thread is about to be paused for dirtying too much.
+    DirtyPause(DirtyPause),
     /// A process was chosen to be killed for want of memory.
     Victim(Box<Victim>),
     /// What user space wrote.
@@ -107,6 +114,8 @@ impl Event {
             Event::Stalled(event) => event.header,
             Event::CachedFile(event) => event.header,
             Event::Mapped(event) => event.header,
+            Event::BlockDone(event) => event.header,
+            Event::DirtyPause(event) => event.header,
             Event::Victim(event) => event.header,
             Event::Meta(header, _) => *header,
         }
@@ -134,6 +143,10 @@ pub const fn kind_name(number: u16) -> Option<&'static str> {
         cache::FILE => "cached-file",
         map::MAPPED => "mapped",
         oom::VICTIM => "oom-victim",
+        block::DONE => "block-done",
+        block::FILE => "block-file",
+        writeback::PAUSE => "dirty-pause",
+        writeback::FILE => "dirtied-file",
         meta::HOST => "host",
         meta::TARGET => "target",
         meta::FAMILIES => "families",

@@ -19,6 +19,47 @@ pub struct SumsRecord {
     /// Calls that change address spaces.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub mapped: Vec<MappedRow>,
+    /// Pages that processes dirtied, by file.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub dirtied: Vec<DirtiedRow>,
+    /// The host's block devices.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub disks: Vec<DiskRow>,
+}
+
+/// Part of [`SumsRecord`]: see [`DirtiedSums`](tracer_common::block::DirtiedSums).
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+#[expect(missing_docs, reason = "described where the kernel's side has them")]
+pub struct DirtiedRow {
+    pub device: u32,
+    pub inode: u64,
+    pub tgid: u32,
+    pub tid: u32,
+    pub pages: u64,
+}
+
+/// Part of [`SumsRecord`]: a block device.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct DiskRow {
+    /// Its number, in the kernel's own encoding.
+    pub device: u32,
+    /// Its name.
+    pub name: String,
+    /// Its size.
+    pub size_bytes: u64,
+    /// Whether its kernel driver says that it turns.
+    pub rotational: bool,
+    /// What orders its requests: "none", "mq-deadline", "bfq", "kyber".
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scheduler: Option<String>,
+    /// The file that a loop device stands for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub backing_file: Option<String>,
+    /// Devices that it is made of: of device mapper and RAID.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub parts: Vec<String>,
 }
 
 /// Part of [`SumsRecord`]: see [`CacheSums`](tracer_common::memory::CacheSums).

@@ -7,6 +7,7 @@ pub mod cpu;
 pub mod critical_path;
 pub mod event;
 pub mod finding;
+pub mod io;
 pub mod locks;
 pub mod mapping;
 pub mod memory;

@@ -8,6 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::critical_path::CriticalPath;
+use super::io::Io;
 use super::mapping::Mapping;
 use super::memory::Memory;
 use super::objects::Objects;
@@ -86,6 +87,10 @@ pub struct Report {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[serde(default)]
     pub mapping: Option<Mapping>,
+    /// What block devices were asked to do; absent without the families `block` and `writeback`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
+    pub io: Option<Io>,
     /// Sizes of processes and cgroups over time, and when they would reach a limit; absent without the family `rss`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[serde(default)]

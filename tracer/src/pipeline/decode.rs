@@ -6,10 +6,13 @@
 
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use tracer_common::block::{BlockDone, DirtyPause};
 use tracer_common::lock::Contended;
 use tracer_common::mapping::{MAP_KINDS, Mapped};
 use tracer_common::memory::{CachedFile, Faults, FileKey, Stalled, Victim};
-use tracer_common::record::{HEADER_BYTES, Header, cache, cpu, fault, lock, map, meta, oom, reclaim, sched as kind};
+use tracer_common::record::{
+    HEADER_BYTES, Header, block, cache, cpu, fault, lock, map, meta, oom, reclaim, sched as kind, writeback,
+};
 use tracer_common::sched::{
     CgroupMove, Exec, Exit, FdKind, Fork, Moved, NewTask, Rename, Step, Switch, SwitchFutex, WakeContext,
     switch_flags as flags,
@@ -64,8 +67,10 @@ pub fn decode(record: &[u8]) -> Result<Event, Undecoded> {
         lock::CONTENDED => fields.contended(header).map(Event::Contended),
         fault::FAULTS => fields.faults(header).map(Event::Faults),
         reclaim::STALLED => fields.stalled(header).map(Event::Stalled),
-        cache::FILE => fields.cached_file(header).map(Event::CachedFile),
+        cache::FILE | block::FILE | writeback::FILE => fields.cached_file(header).map(Event::CachedFile),
         map::MAPPED => fields.mapped(header).map(Event::Mapped),
+        block::DONE => fields.block_done(header).map(Event::BlockDone),
+        writeback::PAUSE => fields.dirty_pause(header).map(Event::DirtyPause),
         oom::VICTIM => fields.victim(header).map(Event::Victim),
         _ => return decode_meta(header, fields.0),
     };
@@ -363,6 +368,35 @@ impl Fields<'_> {
             size_bytes: self.u64()?,
             name: self.take()?,
         }))
+    }
+
+    fn block_done(&mut self, header: Header) -> Option<Box<BlockDone>> {
+        let (queued_ns, device_ns, sector) = (self.u64()?, self.u64()?, self.u64()?);
+        let file = FileKey { inode: self.u64()?, device: self.u32()?, reserved: self.u32()? };
+        let (tid, tgid, flags, bytes, device) = (self.u32()?, self.u32()?, self.u32()?, self.u32()?, self.u32()?);
+        let [notes, requeues, status, reserved] = self.take()?;
+        let what = BlockDone {
+            header,
+            queued_ns,
+            device_ns,
+            sector,
+            file,
+            tid,
+            tgid,
+            flags,
+            bytes,
+            device,
+            notes,
+            requeues,
+            status,
+            reserved,
+        };
+        Some(Box::new(what))
+    }
+
+    fn dirty_pause(&mut self, header: Header) -> Option<DirtyPause> {
+        let (tid, tgid, ticks, device) = (self.u32()?, self.u32()?, self.u32()?, self.u32()?);
+        Some(DirtyPause { header, tid, tgid, ticks, device })
     }
 
     fn victim(&mut self, header: Header) -> Option<Box<Victim>> {

@@ -3,11 +3,12 @@
 pub mod raw;
 pub mod stacks;
 
+use tracer_common::block::{BlockDone, DirtyPause, block_notes};
 use tracer_common::lock::{Contended, Kind};
 use tracer_common::mapping::Mapped;
 use tracer_common::memory::{CachedFile, Faults, FileKey, Stalled, Victim};
 use tracer_common::record::{Header, meta, sched as kind};
-use tracer_common::record::{cache, fault, map, oom, reclaim};
+use tracer_common::record::{block, cache, fault, map, oom, reclaim, writeback};
 use tracer_common::sched::{
     COMM_BYTES, CgroupMove, Exec, Exit, Fork, Moved, NewTask, PATH_BYTES, Rename, Step, Switch, SwitchFutex,
 };
@@ -18,6 +19,26 @@ use crate::model::meta::*;
 use crate::model::report::Report;
 use crate::pipeline::analysis::{Analysis, Options};
 use crate::pipeline::batch::header_bytes;
+
+/// A read of 4 KiB by thread 11 of process 10, done at this time.
+pub fn block_done(ts_ns: u64) -> BlockDone {
+    BlockDone {
+        header: header(block::DONE, ts_ns, 0),
+        queued_ns: 1,
+        device_ns: 2,
+        sector: 8,
+        file: FileKey { inode: 77, device: 254 << 20, reserved: 0 },
+        tid: 11,
+        tgid: 10,
+        flags: 0,
+        bytes: 4096,
+        device: 254 << 20,
+        notes: block_notes::TRACED,
+        requeues: 0,
+        status: 0,
+        reserved: 0,
+    }
+}
 
 /// The bytes of a record.
 pub fn bytes(event: &Event) -> Vec<u8> {
@@ -104,6 +125,16 @@ pub fn bytes(event: &Event) -> Vec<u8> {
             out.extend_from_slice(&e.size_bytes.to_le_bytes());
             out.extend_from_slice(&e.name);
         }
+        Event::BlockDone(e) => {
+            for word in [e.queued_ns, e.device_ns, e.sector, e.file.inode] {
+                out.extend_from_slice(&word.to_le_bytes());
+            }
+            for word in [e.file.device, e.file.reserved, e.tid, e.tgid, e.flags, e.bytes, e.device] {
+                out.extend_from_slice(&word.to_le_bytes());
+            }
+            out.extend_from_slice(&[e.notes, e.requeues, e.status, e.reserved]);
+        }
+        Event::DirtyPause(e) => words(&[e.tid, e.tgid, e.ticks, e.device]),
         Event::Mapped(e) => {
             words(&[e.tid, e.tgid]);
             out.extend_from_slice(&e.since_ts_ns.to_le_bytes());
@@ -483,6 +514,14 @@ pub fn one_of_each() -> Vec<Event> {
             size_bytes: 4096,
             name: [b'x'; 64],
         })),
+        Event::BlockDone(Box::new(block_done(19))),
+        Event::DirtyPause(DirtyPause {
+            header: header(writeback::PAUSE, 19, 0),
+            tid: 11,
+            tgid: 10,
+            ticks: 5,
+            device: 254 << 20,
+        }),
         Event::Victim(Box::new(Victim {
             header: header(oom::VICTIM, 19, 0),
             tid: 11,

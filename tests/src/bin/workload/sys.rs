@@ -379,6 +379,12 @@ impl Mapping {
         if address == libc::MAP_FAILED { Err(io::Error::last_os_error()) } else { Ok(Mapping { address, len_bytes }) }
     }
 
+    /// Its bytes, to be written.
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
+        // SAFETY: the mapping is of this length, writable, and borrowed as long as the slice lives.
+        unsafe { std::slice::from_raw_parts_mut(self.address.cast(), self.len_bytes) }
+    }
+
     /// Its bytes.
     pub fn bytes(&self) -> &[u8] {
         // SAFETY: the mapping, which nobody writes to; a file is never shortened while it is mapped.

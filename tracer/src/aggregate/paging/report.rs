@@ -26,6 +26,11 @@ const MAX_THREADS: usize = 4;
 /// Bits of a minor number in the kernel's own encoding (include/linux/kdev_t.h).
 const MINOR_BITS: u32 = 20;
 
+/// A device's number, "major:minor".
+pub(in crate::aggregate) fn device_number(device: u32) -> String {
+    format!("{}:{}", device >> MINOR_BITS, device & ((1 << MINOR_BITS) - 1))
+}
+
 fn total(counts: &Counts) -> u64 {
     counts.iter().fold(0, |sum, count| sum.saturating_add(*count))
 }
@@ -166,7 +171,7 @@ impl Aggregate {
 
     fn cached_file(&self, (device, inode): (u32, u64), file: &File, who: &Who<'_>) -> CachedFile {
         let (tid, tgid) = file.by;
-        let device = format!("{}:{}", device >> MINOR_BITS, device & ((1 << MINOR_BITS) - 1));
+        let device = device_number(device);
         let end = file.name.iter().position(|byte| *byte == 0).unwrap_or(file.name.len());
         let name = (end > 0).then(|| printable(&file.name[..end]));
         let read_bytes = file.pages.read.saturating_mul(PAGE_BYTES);

@@ -1,5 +1,5 @@
 //! `dirty-writer`: a file is written in a memory cgroup that has room for a part of it only, so that each further page needs another one to
-//! be written out and freed. Healthy: the cgroup has room.
+//! be written out and freed. Healthy: the cgroup has room. Without a cgroup on whatever lies below the folder.
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -14,7 +14,7 @@ use crate::truth::Run;
 pub struct Options {
     /// The folder of the memory cgroup to go to.
     #[arg(long)]
-    cgroup: PathBuf,
+    cgroup: Option<PathBuf>,
     /// Where the file is made, and removed at the end. Must be on a disk.
     #[arg(long)]
     folder: PathBuf,
@@ -35,7 +35,9 @@ impl roles::Options for Options {
         // Without a name the file goes away whatever happens to this process.
         std::fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))?;
         let piece = vec![7; 1 << 20];
-        roles::enter_cgroup(&self.cgroup)?;
+        if let Some(cgroup) = &self.cgroup {
+            roles::enter_cgroup(cgroup)?;
+        }
         run.ready(&[]);
         let started = Instant::now();
         for _ in 0..self.mib {

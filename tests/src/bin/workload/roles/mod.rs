@@ -31,6 +31,7 @@ mod pipe_lock;
 mod pipe_queue;
 mod poll_wait;
 mod quota;
+mod reads;
 mod rename;
 mod rwlock;
 mod semaphore;
@@ -155,6 +156,8 @@ roles! {
     Mappings "mappings" mappings,
     /// A mapped file is read in passes, or at random. Healthy: it fits into memory, or is there already.
     MappedFile "mapped-file" mapped_file,
+    /// A file is read from its disk in small pieces at random. Healthy: in order, or from memory.
+    Reads "reads" reads,
     /// A file is read over and over while another one is written. Healthy: past the page cache.
     Eviction "eviction" eviction,
     /// Memory grows at a steady pace until a limit ends it. Healthy: it grows, then stays.

@@ -1,0 +1,202 @@
+//! Requests of block devices: what is counted against what the programs and the kernel count themselves, whose they are, and the findings
+//! with their healthy twins.
+
+use std::path::Path;
+
+use serde_json::Value;
+
+use crate::harness::storage::{IoCgroup, LoopMount};
+use crate::harness::{self, Report, Traced, Tracer, close, list, number, text, whole, workload};
+
+const MIB: u64 = 1 << 20;
+
+/// What these tests need beside the scheduler's switches.
+const FAMILIES: [&str; 2] = ["--family", "cpu,cache,block,writeback"];
+
+/// Rules on files and devices.
+const CLASSES: [&str; 5] =
+    ["small-random-reads", "slow-storage", "dirty-throttling", "cold-file-mapping", "page-cache-thrash"];
+
+/// A folder on a disk.
+fn disk() -> String {
+    harness::workspace().join("target").display().to_string()
+}
+
+fn traced(arguments: &str) -> Traced {
+    Tracer::run(workload(arguments)).options(&FAMILIES).go().expect_code(0)
+}
+
+/// The row of a file.
+#[track_caller]
+fn file<'a>(report: &'a Report, path: &str) -> &'a Value {
+    let rows = list(&report.0["io"], "files");
+    // Of a file that no thread had to wait for only the last part of the path is known.
+    let is_it = |row: &&Value| row["path"] == path || path.rsplit('/').next().is_some_and(|name| row["path"] == name);
+    rows.iter().find(is_it).unwrap_or_else(|| panic!("{path} is told: {rows:?}"))
+}
+
+/// The one finding of a class, whose evidence stands in the report.
+#[track_caller]
+fn finding<'a>(report: &'a Report, class: &str) -> &'a Value {
+    let found = report.findings(class);
+    let [finding] = found[..] else {
+        panic!("one {class}, not {found:?}; observed: {}; rules: {}", report.0["observed"], report.0["rules"])
+    };
+    for evidence in list(finding, "evidence") {
+        let at = report.0.pointer(text(evidence, "source")).and_then(Value::as_f64);
+        assert_eq!(at, evidence["value"].as_f64(), "the report has what is cited: {evidence}");
+    }
+    finding
+}
+
+#[track_caller]
+fn silent(report: &Report, classes: &[&str]) {
+    for class in classes {
+        assert!(report.findings(class).is_empty(), "{class} is silent: {}", report.0["findings"]);
+    }
+}
+
+#[test]
+fn small_random_reads_are_counted_exactly_and_named() {
+    for how in ["", "--direct"] {
+        let traced = traced(&format!("reads {how} --folder {}", disk()));
+        let (truth, report) = (traced.truth(), traced.report());
+        let row = file(&report, text(&truth, "path"));
+        let reads = &row["reads"];
+        // What the process was charged for; of a cached file a few pages may have stayed.
+        assert_eq!(reads["bytes"], truth["disk_read_bytes"], "{row}");
+        assert_eq!(number(reads, "requests"), number(reads, "bytes") / 4096.0, "each read is a request: {row}");
+        assert_eq!(row["tid"], truth["reader_tid"], "{row}");
+        assert_eq!(row["direct_requests"].as_u64().unwrap_or(0) > 0, how == "--direct", "{row}");
+        assert!(number(&row["waits"], "total_s") <= number(&truth, "waited_s"), "blocked, queueing left out: {row}");
+        let finding = finding(&report, "small-random-reads");
+        close("waiting for the file", number(finding, "lost_s"), number(&truth, "waited_s"), 0.10, 0.02);
+        let culprit = &finding["culprit"];
+        assert_eq!((&culprit["path"], &culprit["tid"]), (&truth["path"], &truth["reader_tid"]), "{finding}");
+        assert!(text(culprit, "function").contains("read_samples"), "{finding}");
+        silent(&report, &["slow-storage", "dirty-throttling", "page-cache-thrash"]);
+        report.assert_sums();
+    }
+}
+
+#[test]
+fn the_same_bytes_in_order_or_from_memory_are_nobodys_fault() {
+    for _ in 0..crate::healthy::repeats() {
+        for how in ["--in-order", "--in-order --direct", "--warm"] {
+            let traced = traced(&format!("reads {how} --folder {}", disk()));
+            silent(&traced.report(), &CLASSES);
+        }
+    }
+}
+
+#[test]
+fn a_limit_on_io_holds_threads_back_and_not_the_device() {
+    let Some(cgroup) = IoCgroup::new(Path::new(&disk()), 4 * MIB) else { return };
+    let traced = traced(&format!("reads --mib 8 --direct --folder {} --cgroup {}", disk(), cgroup.folder().display()));
+    let (truth, report) = (traced.truth(), traced.report());
+    let finding = finding(&report, "slow-storage");
+    assert!(text(finding, "summary").contains("holds them back"), "{finding}");
+    let culprit = &finding["culprit"];
+    assert_eq!((&culprit["path"], &culprit["tid"]), (&truth["path"], &truth["reader_tid"]), "{finding}");
+    close("waiting", number(finding, "lost_s"), number(&truth, "waited_s"), 0.10, 0.05);
+    silent(&report, &["small-random-reads", "dirty-throttling"]);
+}
+
+#[test]
+fn a_device_on_a_slow_one_is_named() {
+    let Some(mount) = LoopMount::new(64) else { return };
+    let Some(cgroup) = IoCgroup::new(Path::new(&disk()), 12 * MIB) else { return };
+    // The device has its image's pages from the disk, on behalf of whoever asks it.
+    let folder = mount.folder().display();
+    let arguments =
+        format!("reads --mib 24 --in-order --direct --folder {folder} --cgroup {}", cgroup.folder().display());
+    let traced = traced(&arguments);
+    let (truth, report) = (traced.truth(), traced.report());
+    let finding = finding(&report, "slow-storage");
+    assert!(text(finding, "summary").contains(&format!("{} is slow", mount.disk())), "{finding}");
+    assert_eq!(finding["culprit"]["path"], truth["path"], "{finding}");
+    silent(&report, &["small-random-reads"]);
+}
+
+#[test]
+fn what_is_written_later_is_charged_to_whoever_dirtied_it() {
+    let script = "import os,sys,time\nf=open(sys.argv[1],'wb',buffering=0)\n\
+                  [f.write(bytes(1<<20)) for _ in range(48)]\nf.close()\nos.sync()\nprint(os.getpid())";
+    let path = format!("{}/later-{}", disk(), fastrand::u32(..));
+    let run = ["python3", "-c", script, &path].map(std::ffi::OsString::from).to_vec();
+    let traced = Tracer::run(run).options(&FAMILIES).go().expect_code(0);
+    let report = traced.report();
+    std::fs::remove_file(&path).expect("it was written");
+    let row = file(&report, &path);
+    assert_eq!(row["dirtied_bytes"], 48 * MIB, "{row}");
+    close("written for it", number(&row["writes"], "bytes"), (48 * MIB) as f64, 0.02, 0.0);
+    let pid = whole(row, "pid");
+    let processes = list(&report.0["io"], "processes");
+    let own = processes.iter().find(|process| process["pid"] == pid).expect("the writer is told");
+    let wrote = number(own, "write_bytes") + number(own, "background_bytes");
+    close("charged to the writer", wrote, (48 * MIB) as f64, 0.05, 0.0);
+    assert!(text(own, "process").contains("python"), "{own}");
+}
+
+#[test]
+fn a_writer_over_a_devices_dirty_limit_is_paused_and_named() {
+    let Some(mount) = LoopMount::new(512) else { return };
+    if !mount.limit_dirty(8 * MIB) {
+        return;
+    }
+    let pauses = Pauses::begin();
+    let traced = traced(&format!("dirty-writer --mib 384 --folder {}", mount.folder().display()));
+    let (truth, report) = (traced.truth(), traced.report());
+    let asked_s = pauses.end(whole(&truth, "pid"));
+    let paused = &list(&report.0["io"], "paused")[0];
+    assert_eq!((&paused["tid"], &paused["disk"]), (&truth["pid"], &Value::from(mount.disk())), "{paused}");
+
+    close("pauses, as the kernel asked for them", number(paused, "asked_s"), asked_s, 0.02, 0.01);
+    assert!(number(paused, "total_s") >= asked_s, "a pause is not shorter than that: {paused}");
+    let finding = finding(&report, "dirty-throttling");
+    assert_eq!(finding["culprit"]["tid"], truth["pid"], "{finding}");
+    assert!(text(&finding["culprit"], "function").contains("write"), "{finding}");
+    silent(&report, &["memory-limit", "page-cache-thrash", "slow-storage"]);
+    report.assert_sums();
+}
+
+#[test]
+fn a_writer_below_the_limit_is_not_paused() {
+    for _ in 0..crate::healthy::repeats() {
+        let traced = traced(&format!("dirty-writer --mib 128 --folder {}", disk()));
+        silent(&traced.report(), &CLASSES);
+    }
+}
+
+/// The kernel's own account of the pauses, from the tracepoint of an instance of tracefs.
+struct Pauses {
+    instance: std::path::PathBuf,
+}
+
+impl Pauses {
+    fn begin() -> Self {
+        let root = Path::new("/sys/kernel/tracing/instances");
+        let instance = root.join(format!("live-pauses-{}-{}", std::process::id(), fastrand::u32(..)));
+        std::fs::create_dir(&instance).expect("tracefs makes an instance");
+        let set = |file: &str, text: &str| std::fs::write(instance.join(file), text).expect("tracefs takes it");
+        set("buffer_size_kb", "4096");
+        set("events/writeback/balance_dirty_pages/enable", "1");
+        Pauses { instance }
+    }
+
+    /// Seconds of a thread's pauses, as the kernel asked for them: in milliseconds.
+    fn end(self, tid: u64) -> f64 {
+        let trace = std::fs::read_to_string(self.instance.join("trace")).expect("the trace can be read");
+        let own = trace
+            .lines()
+            .filter(|line| line.split_whitespace().next().is_some_and(|who| who.ends_with(&format!("-{tid}"))));
+        let pause = |line: &str| line.split(" pause=").nth(1)?.split_whitespace().next()?.parse::<f64>().ok();
+        own.filter_map(pause).filter(|ms| *ms > 0.0).sum::<f64>() / 1e3
+    }
+}
+
+impl Drop for Pauses {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir(&self.instance);
+    }
+}

@@ -1,0 +1,261 @@
+//! Family block: requests of block devices, from when they are made until they are done, with the file that they are for and who made
+//! them. One record a request, whoever made it: a device that others keep busy is slow for all.
+//!
+//! A request is made in the thread that wants it (`block_io_start`), or a kernel thread's for what was written through the page cache.
+//! Its file is that of its first page, or the one that direct I/O was begun for. Programs run in tasks and in interrupts that come in the
+//! middle of these, so they count in ways that lose nothing then.
+
+use aya_ebpf::{
+    EbpfContext,
+    helpers::{bpf_get_current_pid_tgid, bpf_get_smp_processor_id, bpf_ktime_get_ns},
+    macros::btf_tracepoint,
+    programs::BtfTracePointContext,
+};
+use tracer_common::{
+    FamilyId,
+    block::{BlockDone, RequestSums, block_notes as notes},
+    loss::LossReason,
+    memory::FileKey,
+    record::block as kind,
+};
+
+use crate::{
+    access::{config, present, probed, word},
+    emit, files, filter, maps, task,
+};
+
+const FAMILY: FamilyId = FamilyId::Block;
+/// Kind of file: a block device (S_IFMT, S_IFBLK).
+const KIND_OF_FILE: u16 = 0xf000;
+const BLOCK_DEVICE: u16 = 0x6000;
+/// Of a page's mapping: it is not a file's (PAGE_MAPPING_FLAGS).
+const NO_FILE: u64 = 3;
+/// BPF_ANY.
+const ANY: u64 = 0;
+
+/// A request is made from what a thread wants.
+#[btf_tracepoint(function = "block_io_start")]
+pub fn block_io_start(ctx: BtfTracePointContext) -> i32 {
+    let request = word::<0>(ctx.as_ptr());
+    if let Some(sums) = made(request) {
+        keep(request, &sums);
+    }
+    0
+}
+
+/// The device gets a request. On kernels that do not report their making, this is the first that is seen of them.
+#[btf_tracepoint(function = "block_rq_issue")]
+pub fn block_rq_issue(ctx: BtfTracePointContext) -> i32 {
+    let request = word::<0>(ctx.as_ptr());
+    if maps::REQUESTS.get_ptr(request).is_none() {
+        let Some(sums) = made(request) else { return 0 };
+        keep(request, &sums);
+    }
+    if let Some(sums) = maps::REQUESTS.get_ptr_mut(request) {
+        let base = request as *const u8;
+        // SAFETY: a value in a map that belongs to this request; probed loads take any address.
+        unsafe {
+            (*sums).issued_ts_ns = bpf_ktime_get_ns();
+            // Others may have been joined to it since.
+            (*sums).bytes = probed(base, config!(block.offsets.request_bytes));
+            (*sums).sector = probed(base, config!(block.offsets.request_sector));
+        }
+    }
+    0
+}
+
+/// The device cannot take it now.
+#[btf_tracepoint(function = "block_rq_requeue")]
+pub fn block_rq_requeue(ctx: BtfTracePointContext) -> i32 {
+    if let Some(sums) = maps::REQUESTS.get_ptr_mut(word::<0>(ctx.as_ptr())) {
+        // SAFETY: as above.
+        unsafe { (*sums).requeues = (*sums).requeues.saturating_add(1) };
+    }
+    0
+}
+
+/// A request was joined to another one, which goes on.
+#[btf_tracepoint(function = "block_rq_merge")]
+pub fn block_rq_merge(ctx: BtfTracePointContext) -> i32 {
+    let request = word::<0>(ctx.as_ptr());
+    let _ = emit::in_ours(|| maps::REQUESTS.remove(request));
+    0
+}
+
+/// A request, or a part of it, is done.
+#[btf_tracepoint(function = "block_rq_complete")]
+pub fn block_rq_complete(ctx: BtfTracePointContext) -> i32 {
+    let (request, status, done_bytes) = (word::<0>(ctx.as_ptr()), word::<1>(ctx.as_ptr()), word::<2>(ctx.as_ptr()));
+    // SAFETY: a value in a map; it is copied.
+    let Some(sums) = maps::REQUESTS.get_ptr(request).map(|sums| unsafe { *sums }) else { return 0 };
+    // SAFETY: probed loads take any address.
+    let left: u32 = unsafe { probed(request as *const u8, config!(block.offsets.request_bytes)) };
+    if (done_bytes as u32) < left {
+        return 0;
+    }
+    let _ = emit::in_ours(|| maps::REQUESTS.remove(request));
+    let Some(state) = emit::cpu_state() else { return 0 };
+    // SAFETY: no arguments.
+    let (now_ns, cpu) = unsafe { (bpf_ktime_get_ns(), bpf_get_smp_processor_id()) };
+    let (issued_ns, note) = match sums.issued_ts_ns {
+        0 => (now_ns, notes::NOT_ISSUED),
+        issued_ns => (issued_ns, 0),
+    };
+    let record = BlockDone {
+        header: emit::header(state, now_ns, cpu, kind::DONE),
+        queued_ns: issued_ns.saturating_sub(sums.made_ts_ns),
+        device_ns: now_ns.saturating_sub(issued_ns),
+        sector: sums.sector,
+        file: sums.file,
+        tid: sums.tid,
+        tgid: sums.tgid,
+        flags: sums.flags,
+        bytes: sums.bytes,
+        device: sums.device,
+        notes: sums.notes | note,
+        requeues: sums.requeues,
+        status: status as u8,
+        reserved: 0,
+    };
+    emit::submit_preemptible(state, FAMILY, cpu, &record);
+    0
+}
+
+#[inline(always)]
+fn keep(request: u64, sums: &RequestSums) {
+    if emit::in_ours(|| maps::REQUESTS.insert(request, sums, ANY)).is_err()
+        && let Some(state) = emit::cpu_state()
+    {
+        emit::lose_preemptible(state, FAMILY, LossReason::MapFull);
+    }
+}
+
+/// What is known of a request when it is made.
+#[inline(always)]
+fn made(request: u64) -> Option<RequestSums> {
+    let base = request as *const u8;
+    let ids = bpf_get_current_pid_tgid();
+    let (tid, tgid) = (ids as u32, (ids >> 32) as u32);
+    let mut sums = RequestSums { tid, tgid, ..RequestSums::default() };
+    // SAFETY: no arguments; probed loads take any address.
+    let bio = unsafe {
+        sums.made_ts_ns = bpf_ktime_get_ns();
+        sums.flags = probed(base, config!(block.offsets.request_flags));
+        sums.bytes = probed(base, config!(block.offsets.request_bytes));
+        sums.sector = probed(base, config!(block.offsets.request_sector));
+        sums.device = device(base);
+        probed::<u64>(base, config!(block.offsets.request_bio)) as *const u8
+    };
+    if filter::is_tracked(tid, tgid) {
+        sums.notes |= notes::TRACED;
+    }
+    if task::is_kernel_thread(task::current()) {
+        sums.notes |= notes::KERNEL_THREAD;
+    }
+    let (inode, direct) = inode_of(bio, sums.flags & 0xff == 0);
+    if direct {
+        sums.notes |= notes::DIRECT;
+    }
+    if inode.is_null() {
+        return Some(sums);
+    }
+    // SAFETY: probed loads take any address.
+    let mode: u16 = unsafe { probed(inode, config!(offsets.inode_mode)) };
+    if mode & KIND_OF_FILE == BLOCK_DEVICE {
+        sums.notes |= notes::DEVICE_DATA;
+        return Some(sums);
+    }
+    sums.file = files::key(inode);
+    if sums.notes & (notes::TRACED | notes::KERNEL_THREAD) != 0 {
+        told(sums.file, inode, (tid, tgid));
+    }
+    Some(sums)
+}
+
+/// A file that is met for the first time is told of. Which ones were is kept for as many as there is room for: one may be told twice.
+#[inline(always)]
+fn told(file: FileKey, inode: *const u8, who: (u32, u32)) {
+    if maps::FILES_TOLD.get_ptr(file).is_some() {
+        return;
+    }
+    if emit::in_ours(|| maps::FILES_TOLD.insert(file, 1, ANY)).is_ok()
+        && let Some(state) = emit::cpu_state()
+    {
+        files::tell_preemptible(state, FAMILY, kind::FILE, file, inode, who);
+    }
+}
+
+/// The number of the device.
+#[inline(always)]
+unsafe fn device(request: *const u8) -> u32 {
+    // SAFETY: probed loads take any address.
+    unsafe {
+        let disk = if present(config!(block.offsets.queue_disk)) {
+            let queue: u64 = probed(request, config!(block.offsets.request_queue));
+            probed::<u64>(queue as *const u8, config!(block.offsets.queue_disk))
+        } else {
+            probed::<u64>(request, config!(block.offsets.request_disk))
+        };
+        if disk == 0 {
+            return 0;
+        }
+        let major: u32 = probed(disk as *const u8, config!(block.offsets.disk_major));
+        let minor: u32 = probed(disk as *const u8, config!(block.offsets.disk_first_minor));
+        major << 20 | minor & 0xf_ffff
+    }
+}
+
+/// Whether a page is being read into the page cache, or written from there: it is locked, or marked.
+#[inline(always)]
+unsafe fn is_in_transfer(page: *const u8, reads: bool) -> bool {
+    let bit = if reads { config!(block.locked_bit) } else { config!(block.written_bit) };
+    // SAFETY: probed loads take any address.
+    let flags: u64 = unsafe { probed(page, config!(offsets.folio_flags)) };
+    !present(bit) || flags >> (bit & 63) & 1 == 1
+}
+
+/// The inode that the first part of a request is for, null if there is none, and whether it goes past the page cache.
+#[inline(always)]
+fn inode_of(bio: *const u8, reads: bool) -> (*const u8, bool) {
+    let none = core::ptr::null();
+    if bio.is_null() {
+        return (none, false);
+    }
+    // SAFETY: probed loads take any address.
+    unsafe {
+        let mut whole = bio;
+        let mut end: u64 = probed(bio, config!(block.offsets.bio_end_io));
+        if end != 0 && end == config!(block.chain_end) {
+            whole = probed::<u64>(bio, config!(block.offsets.bio_private)) as *const u8;
+            end = probed(whole, config!(block.offsets.bio_end_io));
+        }
+        if end != 0 && end == config!(block.dio_end) {
+            let direct: u64 = probed(whole, config!(block.offsets.bio_private));
+            let call: u64 = probed(direct as *const u8, config!(block.offsets.dio_iocb));
+            let file: u64 = probed(call as *const u8, config!(block.offsets.iocb_file));
+            return (probed::<u64>(file as *const u8, config!(offsets.file_inode)) as *const u8, true);
+        }
+        let parts: u64 = probed(bio, config!(block.offsets.bio_vecs));
+        // `bio_vec` begins with its page.
+        let mut page: u64 = if parts == 0 { 0 } else { probed(parts as *const u8, 0) };
+        if page == 0 {
+            return (none, false);
+        }
+        let head: u64 = probed(page as *const u8, config!(block.offsets.page_head));
+        if head & 1 == 1 {
+            page = head - 1;
+        }
+        let mapping: u64 = probed(page as *const u8, config!(offsets.folio_mapping));
+        if mapping == 0 || mapping & NO_FILE != 0 {
+            // Memory of a process: direct I/O of some kind, or swap.
+            return (none, false);
+        }
+        let inode = probed::<u64>(mapping as *const u8, config!(offsets.mapping_host)) as *const u8;
+        let mode: u16 = probed(inode, config!(offsets.inode_mode));
+        if mode & KIND_OF_FILE != BLOCK_DEVICE && !is_in_transfer(page as *const u8, reads) {
+            // A mapped file that direct I/O reads to or writes from, by ways that are not known here.
+            return (none, false);
+        }
+        (inode, false)
+    }
+}

@@ -1,0 +1,118 @@
+//! Family writeback: who dirties pages of which file, and who is paused because too many are dirty. The pages are counted by file and
+//! process, since there are too many for a record each: what is written later by the kernel's own threads is theirs by these counts.
+
+use aya_ebpf::{
+    EbpfContext,
+    helpers::{bpf_get_current_pid_tgid, bpf_get_smp_processor_id, bpf_ktime_get_ns},
+    macros::btf_tracepoint,
+    programs::BtfTracePointContext,
+};
+use tracer_common::{
+    FamilyId,
+    block::{DirtiedKey, DirtiedSums, DirtyPause},
+    loss::LossReason,
+    record::writeback as kind,
+};
+
+use crate::{
+    access::{config, present, probed, word},
+    emit::{self, Lane},
+    files, filter, maps,
+};
+
+const FAMILY: FamilyId = FamilyId::Writeback;
+/// BPF_NOEXIST (uapi/linux/bpf.h).
+const NEW: u64 = 1;
+
+/// A page, or a folio of some, becomes dirty.
+#[btf_tracepoint(function = "writeback_dirty_folio")]
+pub fn writeback_dirty_folio(ctx: BtfTracePointContext) -> i32 {
+    dirtied(word::<0>(ctx.as_ptr()), word::<1>(ctx.as_ptr()));
+    0
+}
+
+/// The same before 5.17.
+#[btf_tracepoint(function = "writeback_dirty_page")]
+pub fn writeback_dirty_page(ctx: BtfTracePointContext) -> i32 {
+    dirtied(word::<0>(ctx.as_ptr()), word::<1>(ctx.as_ptr()));
+    0
+}
+
+#[inline(always)]
+fn dirtied(folio: u64, mapping: u64) {
+    let Some((state, tid, tgid)) = filter::current() else { return };
+    if mapping == 0 {
+        return;
+    }
+    // SAFETY: probed loads take any address.
+    let (inode, pages) = unsafe {
+        let inode: u64 = probed(mapping as *const u8, config!(offsets.mapping_host));
+        (inode as *const u8, pages(folio as *const u8))
+    };
+    let file = files::key(inode);
+    if file.inode == 0 {
+        return;
+    }
+    let key = DirtiedKey { file, tgid, reserved: 0 };
+    if maps::DIRTIED.get_ptr(key).is_none() {
+        emit::see(state, FAMILY);
+        emit::enter(state);
+        let added = maps::DIRTIED.insert(key, DirtiedSums::default(), NEW).is_ok();
+        emit::leave(state);
+        if !added {
+            emit::lose(state, FAMILY, LossReason::MapFull);
+            return;
+        }
+        files::tell(state, FAMILY, kind::FILE, file, inode, (tid, tgid));
+    }
+    if let Some(sums) = maps::DIRTIED.get_ptr_mut(key) {
+        // SAFETY: a per-CPU value.
+        unsafe {
+            (*sums).pages += pages;
+            (*sums).tid = tid;
+        }
+    }
+}
+
+/// How many pages a folio has.
+#[inline(always)]
+unsafe fn pages(folio: *const u8) -> u64 {
+    let large = config!(offsets.folio_large_bit);
+    if !present(large) || !present(config!(offsets.folio_pages)) {
+        return 1;
+    }
+    // SAFETY: probed loads take any address.
+    unsafe {
+        let flags: u64 = probed(folio, config!(offsets.folio_flags));
+        if flags >> (large & 63) & 1 == 1 { u64::from(probed::<u32>(folio, config!(offsets.folio_pages))) } else { 1 }
+    }
+}
+
+/// The current thread dirtied pages, and is paused if there are too many.
+#[btf_tracepoint(function = "balance_dirty_pages")]
+pub fn balance_dirty_pages(ctx: BtfTracePointContext) -> i32 {
+    let ticks =
+        if config!(block.pause_argument) == 10 { word::<10>(ctx.as_ptr()) } else { word::<6>(ctx.as_ptr()) } as i64;
+    if ticks <= 0 {
+        return 0;
+    }
+    let ids = bpf_get_current_pid_tgid();
+    let (tid, tgid) = (ids as u32, (ids >> 32) as u32);
+    let Some(state) = emit::cpu_state() else { return 0 };
+    if !filter::tracked(state, tid, tgid) {
+        return 0;
+    }
+    // SAFETY: no arguments; probed loads take any address.
+    let (ts_ns, cpu, device) = unsafe {
+        let bdi: u64 = probed(word::<0>(ctx.as_ptr()) as *const u8, config!(block.offsets.writeback_bdi));
+        let device: u64 = probed(bdi as *const u8, config!(block.offsets.bdi_device));
+        let number: u32 =
+            if device == 0 { 0 } else { probed(device as *const u8, config!(block.offsets.device_number)) };
+        (bpf_ktime_get_ns(), bpf_get_smp_processor_id(), number)
+    };
+    emit::see(state, FAMILY);
+    let record =
+        DirtyPause { header: emit::header(state, ts_ns, cpu, kind::PAUSE), tid, tgid, ticks: ticks as u32, device };
+    emit::submit(state, FAMILY, cpu, Lane::Frequent, &record);
+    0
+}

@@ -1,0 +1,275 @@
+//! Requests of block devices, summed up by device, by file and by process; who dirtied what was written later, and who was paused for
+//! dirtying too much. Bounded: so many devices, files, processes; what finds no room is counted. Histograms have 2 digits.
+
+pub(super) mod report;
+mod sums;
+
+use std::collections::BTreeMap;
+
+use tracer_common::block::{BlockDone, BlockOp, DirtyPause, block_notes as notes};
+use tracer_common::memory::{CachedFile, FILE_NAME_BYTES};
+
+use self::sums::{Busy, Ops, Streams, Times};
+use super::Aggregate;
+use super::hash::FastMap;
+use super::thread::Span;
+use crate::model::meta::{DirtiedRow, DiskRow, FamilyRecord, SumsRecord};
+
+/// Devices kept.
+const MAX_DEVICES: usize = 256;
+/// Files kept, with two histograms of up to 14 KiB for each thing asked for.
+const MAX_FILES: usize = 512;
+/// Names kept: of files of which there is no request yet.
+const MAX_NAMES: usize = 8_192;
+/// Processes kept.
+const MAX_PROCESSES: usize = 4_096;
+/// Threads of a file told apart.
+const MAX_THREADS: usize = 16;
+/// Threads that were paused.
+const MAX_PAUSED: usize = 1_024;
+
+/// A device.
+#[derive(Default)]
+pub(super) struct Device {
+    ops: Ops,
+    busy: Busy,
+    streams: Streams,
+    requeues: u64,
+    failed: u64,
+    /// Requests of processes that are not traced, and how long the device had them.
+    others: u64,
+    others_ns: u64,
+}
+
+/// Requests for a file.
+#[derive(Default)]
+pub(super) struct FileSums {
+    ops: Ops,
+    streams: Streams,
+    disk: u32,
+    direct: u64,
+    /// Who made them: process and thread, how many, how long the device had them.
+    threads: BTreeMap<(u32, u32), (u64, u64)>,
+    /// Written by the kernel's own threads.
+    background_requests: u64,
+    background_bytes: u64,
+}
+
+/// Requests that a process made itself.
+#[derive(Clone, Copy, Default)]
+pub(super) struct ProcessSums {
+    requests: [u64; 2],
+    bytes: [u64; 2],
+    device_ns: [u64; 2],
+    flushes: u64,
+}
+
+/// A thread's pauses.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Paused {
+    count: u64,
+    /// How long the waits were that followed.
+    ns: u64,
+    longest_ns: u64,
+    device: u32,
+    /// Ticks that the kernel asked for.
+    ticks: u64,
+}
+
+/// A thread is to be paused, because of pages of this device; 0: not known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pausing {
+    ticks: u32,
+    device: u32,
+}
+
+/// What names a file.
+struct Name {
+    by: (u32, u32),
+    size_bytes: u64,
+    name: [u8; FILE_NAME_BYTES],
+}
+
+/// See the file's head.
+#[derive(Default)]
+pub struct Blocks {
+    sees_requests: bool,
+    sees_dirtying: bool,
+    devices: BTreeMap<u32, Device>,
+    files: FastMap<(u32, u64), FileSums>,
+    names: FastMap<(u32, u64), Name>,
+    processes: BTreeMap<u32, ProcessSums>,
+    /// By process and thread.
+    paused: BTreeMap<(u32, u32), Paused>,
+    /// Of all pauses the shortest for each tick that was asked for; 0 is for none.
+    shortest_tick_ns: u64,
+    dirtied: Vec<DirtiedRow>,
+    disks: BTreeMap<u32, DiskRow>,
+    /// How long threads waited for files, by inode.
+    waits: FastMap<u64, Times>,
+    /// Requests without room.
+    over: u64,
+}
+
+impl Blocks {
+    /// A family was told of.
+    pub fn family(&mut self, family: &FamilyRecord) {
+        let runs = family.status != "unavailable";
+        match family.family.as_str() {
+            "block" => self.sees_requests |= runs,
+            "writeback" => self.sees_dirtying |= runs,
+            _ => {}
+        }
+    }
+
+    /// Takes what the programs kept in maps, and what the devices are: the last ones count.
+    pub fn sums(&mut self, record: &SumsRecord) {
+        if !record.dirtied.is_empty() {
+            self.dirtied.clone_from(&record.dirtied);
+        }
+        for disk in &record.disks {
+            if self.disks.len() < MAX_DEVICES || self.disks.contains_key(&disk.device) {
+                self.disks.insert(disk.device, disk.clone());
+            }
+        }
+    }
+
+    /// A file is met.
+    pub fn file(&mut self, event: &CachedFile) {
+        let key = (event.file.device, event.file.inode);
+        if self.names.len() < MAX_NAMES {
+            let (by, size_bytes, name) = ((event.tid, event.tgid), event.size_bytes, event.name);
+            self.names.entry(key).or_insert(Name { by, size_bytes, name });
+        }
+    }
+
+    /// A request is done.
+    pub fn done(&mut self, event: &BlockDone, span: &Span) {
+        if event.header.ts_ns < span.start_ns {
+            return;
+        }
+        if self.devices.len() >= MAX_DEVICES && !self.devices.contains_key(&event.device) {
+            self.over += 1;
+            return;
+        }
+        let op = BlockOp::of(event.flags, event.bytes);
+        let device = self.devices.entry(event.device).or_default();
+        let traced = event.notes & notes::TRACED != 0;
+        let ours = traced || event.notes & notes::KERNEL_THREAD != 0;
+        let file = if ours { file_of(&mut self.files, event) } else { None };
+        let sequential = match file {
+            Some(file) => file.add(op, event),
+            None => device.streams.follow(op, event.sector, event.bytes),
+        };
+        device.requeues += u64::from(event.requeues);
+        device.failed += u64::from(event.status != 0);
+        // What was done with a flush of others was not asked of the device.
+        if event.notes & notes::NOT_ISSUED == 0 {
+            device.ops.add(op, event, sequential);
+            let since_ns = event.header.ts_ns.saturating_sub(event.device_ns).max(span.start_ns);
+            device.busy.add(since_ns, event.header.ts_ns);
+            if !ours {
+                device.others += 1;
+                device.others_ns = device.others_ns.saturating_add(event.device_ns);
+            }
+        }
+        if traced && (self.processes.len() < MAX_PROCESSES || self.processes.contains_key(&event.tgid)) {
+            self.processes.entry(event.tgid).or_default().add(op, event);
+        }
+    }
+
+    /// How long a tick of the kernel's clock is: the longest that a pause of as many ticks can have been so short with. A pause lasts for what
+    /// was asked, up to a tick longer.
+    fn tick_ns(&self) -> Option<u64> {
+        const TICKS_NS: [u64; 4] = [10_000_000, 4_000_000, 3_333_333, 1_000_000];
+        TICKS_NS.into_iter().find(|tick_ns| self.shortest_tick_ns >= tick_ns - tick_ns / 50)
+    }
+
+    /// A thread has waited for a file's data.
+    pub fn waited(&mut self, inode: u64, ns: u64) {
+        if self.sees_requests && (self.waits.len() < MAX_FILES || self.waits.contains_key(&inode)) {
+            self.waits.entry(inode).or_default().add(ns);
+        }
+    }
+
+    /// A pause is over.
+    fn paused(&mut self, key: (u32, u32), pausing: Pausing, waited_ns: u64) {
+        if pausing.ticks > 0 && waited_ns > 0 {
+            let per_tick_ns = waited_ns / u64::from(pausing.ticks);
+            self.shortest_tick_ns = match self.shortest_tick_ns {
+                0 => per_tick_ns,
+                shortest_ns => shortest_ns.min(per_tick_ns),
+            };
+        }
+        if self.paused.len() < MAX_PAUSED || self.paused.contains_key(&key) {
+            let paused = self.paused.entry(key).or_default();
+            paused.count += 1;
+            paused.ns = paused.ns.saturating_add(waited_ns);
+            paused.longest_ns = paused.longest_ns.max(waited_ns);
+            paused.device = pausing.device;
+            paused.ticks = paused.ticks.saturating_add(pausing.ticks.into());
+        }
+    }
+}
+
+/// The sums of the file that a request is for.
+fn file_of<'a>(files: &'a mut FastMap<(u32, u64), FileSums>, event: &BlockDone) -> Option<&'a mut FileSums> {
+    let key = (event.file.device, event.file.inode);
+    let fits = event.file.inode != 0 && (files.len() < MAX_FILES || files.contains_key(&key));
+    fits.then(|| files.entry(key).or_default())
+}
+
+impl FileSums {
+    /// Takes a request; says whether it begins where one before it ended.
+    fn add(&mut self, op: BlockOp, event: &BlockDone) -> bool {
+        let sequential = self.streams.follow(op, event.sector, event.bytes);
+        self.ops.add(op, event, sequential);
+        self.disk = event.device;
+        self.direct += u64::from(event.notes & notes::DIRECT != 0);
+        if event.notes & notes::KERNEL_THREAD != 0 {
+            self.background_requests += 1;
+            self.background_bytes = self.background_bytes.saturating_add(event.bytes.into());
+            return sequential;
+        }
+        let key = (event.tgid, event.tid);
+        if self.threads.len() < MAX_THREADS || self.threads.contains_key(&key) {
+            let (requests, ns) = self.threads.entry(key).or_default();
+            *requests += 1;
+            *ns = ns.saturating_add(event.device_ns);
+        }
+        sequential
+    }
+}
+
+impl ProcessSums {
+    fn add(&mut self, op: BlockOp, event: &BlockDone) {
+        let at = match op {
+            BlockOp::Read => 0,
+            BlockOp::Write => 1,
+            BlockOp::Flush => {
+                self.flushes += 1;
+                return;
+            }
+            BlockOp::Discard | BlockOp::Other => return,
+        };
+        self.requests[at] += 1;
+        self.bytes[at] = self.bytes[at].saturating_add(event.bytes.into());
+        self.device_ns[at] = self.device_ns[at].saturating_add(event.device_ns);
+    }
+}
+
+impl Aggregate {
+    /// A thread is about to be paused: the wait that it begins next is that.
+    pub(super) fn pausing(&mut self, event: &DirtyPause) {
+        if let Some(index) = self.threads.find(event.tid)
+            && let Some(thread) = self.threads.get_mut(index)
+        {
+            thread.pausing = Some(Pausing { ticks: event.ticks, device: event.device });
+        }
+    }
+
+    /// A wait of a thread has ended that was a pause.
+    pub(super) fn has_paused(&mut self, (tgid, tid): (u32, u32), pausing: Pausing, waited_ns: u64) {
+        self.blocks.paused((tgid, tid), pausing, waited_ns);
+    }
+}

@@ -1,0 +1,195 @@
+//! What is kept of requests: counts, bytes, how long they waited and took, whether they follow each other, when a device was busy.
+
+use hdrhistogram::Histogram;
+use tracer_common::block::{BLOCK_OPS, BlockDone, BlockOp};
+
+/// A sector has so many bytes, whatever the device has.
+const SECTOR_BYTES: u64 = 512;
+/// Streams of requests told apart: a request is sequential if it begins where one of the last ones ended.
+const STREAMS: usize = 8;
+/// Spans in which a device was busy, kept until nothing can come before them.
+const MAX_SPANS: usize = 64;
+/// Shorter times are all one.
+const LEAST_NS: u64 = 1_000;
+/// Longer ones too: an hour.
+const MOST_NS: u64 = 3_600_000_000_000;
+
+/// Times: their sum, the longest, and how they are spread, within 1 %.
+#[derive(Clone, Default)]
+pub struct Times {
+    /// How many.
+    pub count: u64,
+    /// All together.
+    pub ns: u64,
+    /// The longest.
+    pub longest_ns: u64,
+    spread: Option<Box<Histogram<u32>>>,
+}
+
+impl Times {
+    /// Takes one.
+    pub fn add(&mut self, ns: u64) {
+        self.count += 1;
+        self.ns = self.ns.saturating_add(ns);
+        self.longest_ns = self.longest_ns.max(ns);
+        if self.spread.is_none() {
+            self.spread = Histogram::new_with_bounds(LEAST_NS, 2 * LEAST_NS, 2).ok().map(|mut histogram| {
+                histogram.auto(true);
+                Box::new(histogram)
+            });
+        }
+        if let Some(spread) = &mut self.spread {
+            // Fails for no value in these bounds.
+            let _ = spread.record(ns.clamp(LEAST_NS, MOST_NS));
+        }
+    }
+
+    /// The time that this share of them does not exceed.
+    pub fn quantile_ns(&self, share: f64) -> u64 {
+        self.spread.as_ref().map_or(0, |spread| spread.value_at_quantile(share)).min(self.longest_ns)
+    }
+}
+
+/// Requests of one kind.
+#[derive(Clone, Default)]
+pub struct OpSums {
+    /// How many.
+    pub requests: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Those that began where one before them had ended.
+    pub sequential: u64,
+    /// From when they were made until their device got them.
+    pub queued: Times,
+    /// From then on.
+    pub device: Times,
+}
+
+/// Requests by kind.
+#[derive(Clone, Default)]
+pub struct Ops([Option<Box<OpSums>>; BLOCK_OPS]);
+
+impl Ops {
+    /// Takes a request.
+    pub fn add(&mut self, op: BlockOp, event: &BlockDone, sequential: bool) {
+        let sums = self.0[op as usize].get_or_insert_default();
+        sums.requests += 1;
+        sums.bytes = sums.bytes.saturating_add(event.bytes.into());
+        sums.sequential += u64::from(sequential);
+        sums.queued.add(event.queued_ns);
+        sums.device.add(event.device_ns);
+    }
+
+    /// Those of a kind, if there are any.
+    pub fn of(&self, op: BlockOp) -> Option<&OpSums> {
+        self.0[op as usize].as_deref()
+    }
+
+    /// How long devices had them, all kinds together.
+    pub fn device_ns(&self) -> u64 {
+        self.0.iter().flatten().fold(0, |sum, sums| sum.saturating_add(sums.device.ns))
+    }
+}
+
+/// Where the last requests ended, reads and others apart.
+#[derive(Clone, Copy, Default)]
+pub struct Streams {
+    ends: [[u64; STREAMS]; 2],
+    next: [u8; 2],
+}
+
+impl Streams {
+    /// Whether a request begins where one of the last ones ended; it is one of them from now on.
+    pub fn follow(&mut self, op: BlockOp, sector: u64, bytes: u32) -> bool {
+        if bytes == 0 {
+            return false;
+        }
+        let side = usize::from(op != BlockOp::Read);
+        let end = sector.wrapping_add(u64::from(bytes).div_ceil(SECTOR_BYTES));
+        let ends = &mut self.ends[side];
+        // 0 is where nothing has ended yet: the first sector follows nothing.
+        if let Some(known) = ends.iter_mut().find(|known| **known == sector && sector != 0) {
+            *known = end;
+            return true;
+        }
+        let next = &mut self.next[side];
+        ends[usize::from(*next) % STREAMS] = end;
+        *next = next.wrapping_add(1);
+        false
+    }
+}
+
+/// For how long a device had anything to do.
+#[derive(Clone, Default)]
+pub struct Busy {
+    ns: u64,
+    /// What may still grow: apart from each other, in the order of time.
+    spans: Vec<(u64, u64)>,
+}
+
+impl Busy {
+    /// It was so from then to then. These come in the order in which they end.
+    pub fn add(&mut self, mut since_ns: u64, until_ns: u64) {
+        while let Some((since, until)) = self.spans.last().copied() {
+            if until < since_ns {
+                break;
+            }
+            self.spans.pop();
+            since_ns = since_ns.min(since);
+        }
+        self.spans.push((since_ns, until_ns));
+        if self.spans.len() > MAX_SPANS {
+            let (since, until) = self.spans.remove(0);
+            self.ns = self.ns.saturating_add(until.saturating_sub(since));
+        }
+    }
+
+    /// All together.
+    pub fn total_ns(&self) -> u64 {
+        self.spans.iter().fold(self.ns, |sum, (since, until)| sum.saturating_add(until.saturating_sub(*since)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_that_overlap_count_once_in_whatever_way_they_do() {
+        let mut busy = Busy::default();
+        busy.add(10, 20);
+        busy.add(15, 25);
+        assert_eq!(busy.total_ns(), 15);
+        busy.add(40, 50);
+        busy.add(5, 60);
+        assert_eq!(busy.total_ns(), 55, "one that spans them all");
+        busy.add(70, 70);
+        assert_eq!(busy.total_ns(), 55);
+        for at in 0..1_000 {
+            busy.add(100 + 10 * at, 105 + 10 * at);
+        }
+        assert_eq!(busy.total_ns(), 55 + 5_000, "more than are kept");
+    }
+
+    #[test]
+    fn streams_are_told_apart_and_what_jumps_follows_nothing() {
+        let mut streams = Streams::default();
+        let mut follows = |op, sector| streams.follow(op, sector, 4096);
+        assert!(!follows(BlockOp::Read, 0) && !follows(BlockOp::Read, 1_000));
+        assert!(follows(BlockOp::Read, 8) && follows(BlockOp::Read, 1_008) && follows(BlockOp::Read, 16));
+        assert!(!follows(BlockOp::Write, 24), "a write does not follow a read");
+        assert!(!follows(BlockOp::Read, 500) && follows(BlockOp::Read, 508));
+    }
+
+    #[test]
+    fn spread_is_within_a_hundredth_and_never_beyond_the_longest() {
+        let mut times = Times::default();
+        (1..=1_000u64).for_each(|at| times.add(at * 10_000));
+        let near = |ns: u64, wanted: u64| ns.abs_diff(wanted) <= wanted / 100;
+        assert!(near(times.quantile_ns(0.5), 5_000_000) && near(times.quantile_ns(0.99), 9_900_000));
+        assert_eq!(times.quantile_ns(1.0), 10_000_000);
+        times.add(u64::MAX);
+        assert_eq!(times.longest_ns, u64::MAX, "damaged times do not fail");
+        assert_eq!(Times::default().quantile_ns(0.5), 0);
+    }
+}

@@ -1,0 +1,358 @@
+//! `small-random-reads` and `slow-storage`: a run waits in calls that read files, and the requests of the block devices say why. Small and
+//! scattered ones: each costs a round trip, however quick the device is. Slow: the device takes long for what it is asked, or the threads
+//! wait far longer than it takes, so that something above it holds them back. Pages of mapped files are `cold-file-mapping`'s.
+
+use super::lost::{Lost, lost};
+use super::page_cache::{self, reads};
+use super::thresholds::{is_reported, severity, speedup_bound};
+use super::{Claim, Facts, Outcome, Rule, confidence, evidence, functions, parties};
+use crate::model::io::{Io, IoDevice, IoFile, IoRequests};
+use crate::model::report::{Evidence, Finding, Report, Subject};
+use crate::model::units::{bytes, duration, grouped, percent};
+
+/// Requests are small and scattered.
+pub struct SmallRandomReads;
+
+/// Requests take long.
+pub struct SlowStorage;
+
+/// Requests are counted and measured.
+const COUNTED: f64 = 0.9;
+/// That something above the device holds threads back is inferred.
+const INFERRED: f64 = 0.7;
+/// Up to this size a request's time is that of the round trip.
+const SMALL_BYTES: u64 = 64 << 10;
+/// Fewer than this part of them follow each other.
+const SCATTERED: f64 = 0.5;
+/// Fewer requests say little.
+const LEAST_REQUESTS: u64 = 20;
+/// A disk that turns needs some 10 ms to get anywhere; twice that is slow for any.
+const SLOW_S: f64 = 0.020;
+/// And beyond that this much time for each byte.
+const SLOW_BYTES_PER_S: f64 = 100e6;
+/// Threads waited for so many times as long as the device had requests of theirs.
+const HELD_BACK: f64 = 3.0;
+/// A loss under this share of the wall time is not worth a word.
+const LEAST_SHARE: f64 = 0.01;
+
+fn io(report: &Report) -> Option<&Io> {
+    report.io.as_ref().filter(|io| io.devices.is_some())
+}
+
+fn is_scattered(reads: &IoRequests) -> bool {
+    reads.requests >= LEAST_REQUESTS && reads.mean_bytes <= SMALL_BYTES && reads.sequential_share < SCATTERED
+}
+
+/// Whether its device takes longer for such requests than any disk should.
+fn is_slow(reads: &IoRequests) -> bool {
+    reads.requests >= LEAST_REQUESTS && reads.device.mean_s >= SLOW_S + reads.mean_bytes as f64 / SLOW_BYTES_PER_S
+}
+
+/// Whether threads waited for a file far longer than its requests took, queueing included.
+fn is_held_back(file: &IoFile) -> bool {
+    let (Some(waits), Some(reads)) = (&file.waits, &file.reads) else { return false };
+    let took_s = reads.device.total_s + reads.queued.total_s;
+    waits.count >= LEAST_REQUESTS && waits.total_s >= HELD_BACK * took_s
+}
+
+/// Whether its pages were read again because they had been thrown out: other rules say so.
+fn is_read_again(report: &Report, file: &IoFile) -> bool {
+    let cached = page_cache::files(report).into_iter().flatten();
+    let same =
+        |cached: &&crate::model::paging::CachedFile| (cached.inode, &cached.device) == (file.inode, &file.device);
+    cached.filter(same).any(|cached| page_cache::is_read_again(report, cached))
+}
+
+/// Whether a wait is for this file.
+fn is_for(file: &IoFile, object: Option<&str>, path: Option<&str>) -> bool {
+    let same = |path: &str| file.path.as_deref() == Some(path);
+    path.map_or_else(|| object.is_some_and(|object| object == format!("inode:[{}]", file.inode)), same)
+}
+
+fn waits_for(report: &Report, files: &[(usize, &IoFile)]) -> Lost {
+    lost(
+        report,
+        |wait| {
+            wait.state == "file"
+                && reads(wait.state, wait.detail)
+                && files.iter().any(|(_, file)| is_for(file, wait.object, wait.path))
+        },
+        |_, _| false,
+    )
+}
+
+/// The files that a rule is about, and what waiting for them cost.
+struct Case<'a> {
+    report: &'a Report,
+    io: &'a Io,
+    /// The one with most of it first.
+    files: Vec<(usize, &'a IoFile)>,
+    lost: Lost,
+}
+
+impl<'a> Case<'a> {
+    /// Of all files for which this holds; none if there is none.
+    fn of(report: &'a Report, io: &'a Io, holds: impl Fn(&IoFile) -> bool) -> Option<Self> {
+        let all = io.files.iter().enumerate();
+        let files: Vec<_> = all.filter(|(_, file)| holds(file) && !is_read_again(report, file)).collect();
+        let lost = waits_for(report, &files);
+        (!files.is_empty()).then_some(Case { report, io, files, lost })
+    }
+
+    fn is_worth_a_word(&self) -> bool {
+        self.lost.waited_s >= LEAST_SHARE * self.report.window.duration_s && self.lost.waited_s > 0.0
+    }
+
+    fn file(&self) -> &'a IoFile {
+        self.files[0].1
+    }
+
+    fn reads(&self) -> IoRequests {
+        self.file().reads.clone().unwrap_or_default()
+    }
+
+    fn name(&self) -> String {
+        match self.files.len() - 1 {
+            0 => self.file().shown(),
+            others => {
+                format!("{} and {}", self.file().shown(), crate::model::units::count(others as u64, "other file"))
+            }
+        }
+    }
+
+    fn device(&self) -> Option<(usize, &'a IoDevice)> {
+        let devices = self.io.devices.iter().flatten().enumerate();
+        devices.into_iter().find(|(_, device)| device.name.is_some() && device.name == self.file().disk)
+    }
+
+    fn disk(&self) -> String {
+        self.device().map_or_else(|| "its device".to_owned(), |(_, device)| device.shown().to_owned())
+    }
+
+    /// The thread that waited most, and where in its code.
+    fn culprit(&self) -> Subject {
+        let whose = &self.file().whose;
+        let (pid, tid) = self.lost.most.unwrap_or((whose.pid, whose.tid.unwrap_or(0)));
+        let own = (whose.pid, whose.tid) == (pid, Some(tid));
+        let mut culprit = parties::party(
+            self.report,
+            (pid, whose.process.as_ref().filter(|_| own)),
+            (tid, whose.thread.as_ref().filter(|_| own)),
+        );
+        if let Some((_, row)) = parties::row(self.report, pid, tid) {
+            let place = row
+                .waits
+                .iter()
+                .find(|wait| wait.state == "file" && is_for(self.file(), wait.object.as_deref(), wait.path.as_deref()));
+            if let Some(function) = place.and_then(|wait| wait.places.first()) {
+                functions::point_at(&mut culprit, &function.location);
+            }
+        }
+        culprit.path = self.file().path.clone();
+        culprit
+    }
+
+    fn evidence(&self) -> Vec<Evidence> {
+        let (index, file) = self.files[0];
+        let reads = self.reads();
+        let at = |field: &str| format!("/io/files/{index}/{field}");
+        let mut list = self.lost.evidence();
+        list.push(evidence("reads that the device had", reads.requests as f64, "1", at("reads/requests"), None));
+        list.push(evidence("bytes of one on average", reads.mean_bytes as f64, "B", at("reads/mean_bytes"), None));
+        list.push(evidence(
+            "share that begins where one before ended",
+            reads.sequential_share,
+            "1",
+            at("reads/sequential_share"),
+            None,
+        ));
+        let longest = Some(("of 99 in 100 at most", reads.device.p99_s));
+        list.push(evidence(
+            "time with the device, half of them at most",
+            reads.device.p50_s,
+            "s",
+            at("reads/device/p50_s"),
+            longest,
+        ));
+        if let Some(waits) = &file.waits {
+            let longest = Some(("of 99 in 100 at most", waits.p99_s));
+            list.push(evidence("time that threads waited, half at most", waits.p50_s, "s", at("waits/p50_s"), longest));
+        }
+        if let Some((index, device)) = self.device() {
+            let source = format!("/io/devices/{index}/in_flight_mean");
+            list.push(evidence("requests that the device had at a time", device.in_flight_mean, "1", source, None));
+        }
+        list
+    }
+
+    fn claim(&self, class: &str, own: f64, summary: String, [hypothesis, fix, experiment]: [String; 3]) -> Claim {
+        let wall_s = self.report.window.duration_s;
+        let finding = Finding {
+            class: class.to_owned(),
+            rank: 0,
+            severity: severity(self.lost.s, wall_s),
+            confidence: confidence(self.report, own),
+            summary,
+            lost_s: Some(self.lost.at_most_s()),
+            share_of_wall: self.lost.share,
+            speedup_bound: speedup_bound(self.lost.at_most_s(), wall_s),
+            culprit: Some(self.culprit()),
+            victims: Vec::new(),
+            evidence: self.evidence(),
+            hypothesis,
+            fix,
+            experiment,
+            consequences: Vec::new(),
+        };
+        Claim { finding, reported: is_reported(self.lost.s, wall_s, self.lost.pieces, self.lost.longest_s) }
+    }
+
+    /// How much of the run it took, in words.
+    fn took(&self) -> String {
+        let wall_s = self.report.window.duration_s;
+        let share = percent(self.lost.s / wall_s.max(f64::MIN_POSITIVE));
+        format!("{} ({share} of {})", duration(self.lost.s), duration(wall_s))
+    }
+}
+
+impl Rule for SmallRandomReads {
+    fn class(&self) -> &'static str {
+        "small-random-reads"
+    }
+
+    fn check(&self, facts: &Facts<'_>) -> Outcome {
+        let report = facts.report;
+        let Some(io) = io(report) else {
+            return Outcome::CouldNotRun("the family block did not run, which sees requests of devices".to_owned());
+        };
+        let scattered = |file: &IoFile| {
+            file.reads.as_ref().is_some_and(|reads| is_scattered(reads) && !is_slow(reads)) && !is_held_back(file)
+        };
+        let Some(case) = Case::of(report, io, scattered).filter(Case::is_worth_a_word) else {
+            return Outcome::Silent(format!(
+                "no thread waited long for a file that was read in scattered requests of at most {}",
+                bytes(SMALL_BYTES)
+            ));
+        };
+        Outcome::Claims(vec![scattered_claim(&case)])
+    }
+}
+
+fn scattered_claim(case: &Case<'_>) -> Claim {
+    let reads = case.reads();
+    let mean_s = case.lost.waited_s / case.lost.pieces.max(1) as f64;
+    let summary = format!(
+        "{} was read in {} requests of {} on average, {} of them in order: {} waits of {} each, {} in all",
+        case.name(),
+        grouped(reads.requests),
+        bytes(reads.mean_bytes),
+        percent(reads.sequential_share),
+        grouped(case.lost.pieces),
+        duration(mean_s),
+        case.took(),
+    );
+    let hypothesis = format!(
+        "Each small request that does not follow the one before costs a whole round trip to {} ({} of it with the device, for half of \
+         them at most), and the thread that asked waits meanwhile, so that the device could do far more. {}",
+        case.disk(),
+        duration(reads.device.p50_s),
+        case.lost.whose()
+    );
+    let fix = "Keep the samples in larger pieces that are read in order (shards: WebDataset, Parquet, TFRecord) and shuffle a buffer of \
+               them in memory; read larger blocks at a time; have several threads or workers read at once, or ask ahead \
+               (posix_fadvise WILLNEED, io_uring); or copy the file to memory first."
+        .to_owned();
+    let experiment = format!(
+        "Read the same bytes in order, 1 MiB at a time, or the same requests from a warm page cache: the wall time must fall, by at most {}.",
+        duration(case.lost.at_most_s())
+    );
+    case.claim(SmallRandomReads.class(), COUNTED, summary, [hypothesis, fix, experiment])
+}
+
+impl Rule for SlowStorage {
+    fn class(&self) -> &'static str {
+        "slow-storage"
+    }
+
+    fn check(&self, facts: &Facts<'_>) -> Outcome {
+        let report = facts.report;
+        let Some(io) = io(report) else {
+            return Outcome::CouldNotRun("the family block did not run, which sees requests of devices".to_owned());
+        };
+        let slow = Case::of(report, io, |file| file.reads.as_ref().is_some_and(is_slow)).filter(Case::is_worth_a_word);
+        if let Some(case) = slow {
+            return Outcome::Claims(vec![slow_claim(&case)]);
+        }
+        let held = |file: &IoFile| is_held_back(file) && !file.reads.as_ref().is_some_and(is_slow);
+        if let Some(case) = Case::of(report, io, held).filter(Case::is_worth_a_word) {
+            return Outcome::Claims(vec![held_back_claim(&case)]);
+        }
+        Outcome::Silent("devices were quick for what threads waited for".to_owned())
+    }
+}
+
+fn slow_claim(case: &Case<'_>) -> Claim {
+    let reads = case.reads();
+    let per_s = reads.bytes as f64 / reads.device.total_s.max(f64::MIN_POSITIVE);
+    let summary = format!(
+        "{} is slow: it took {} on average for {} reads of {} ({}), {} a second each; waiting for {} took {}",
+        case.disk(),
+        duration(reads.device.mean_s),
+        grouped(reads.requests),
+        bytes(reads.mean_bytes),
+        case.name(),
+        bytes(per_s as u64),
+        case.name(),
+        case.took(),
+    );
+    let others = case.device().map(|(_, device)| device.requests_of_others).filter(|requests| *requests > 0);
+    let others =
+        others.map(|requests| format!(" {} of its requests are of processes that are not traced.", grouped(requests)));
+    let below = case.device().and_then(|(_, device)| device.backing_file.as_ref());
+    let below = below.map(|file| format!(" It is a loop device for {file}: what that lies on is slow."));
+    let hypothesis = format!(
+        "The device has each request for longer than a healthy disk needs for any: it is overloaded, limited by whoever provides it, or \
+         failing.{}{} {}",
+        others.unwrap_or_default(),
+        below.unwrap_or_default(),
+        case.lost.whose()
+    );
+    let fix = "Keep the file on a quicker device (local NVMe, memory), or copy it there before the run; raise the volume's limits where it \
+               is a provider's; let others use it at another time; read less (compress, cache what is read again)."
+        .to_owned();
+    let experiment = format!(
+        "Copy the file to a quicker device or a tmpfs and run it there: the wall time must fall, by at most {}.",
+        duration(case.lost.at_most_s())
+    );
+    case.claim(SlowStorage.class(), COUNTED, summary, [hypothesis, fix, experiment])
+}
+
+fn held_back_claim(case: &Case<'_>) -> Claim {
+    let (file, reads) = (case.file(), case.reads());
+    let waited_s = file.waits.as_ref().map_or(0.0, |waits| waits.total_s);
+    let took_s = reads.device.total_s + reads.queued.total_s;
+    let culprit = case.culprit();
+    let cgroup = culprit.cgroup.as_ref().map(|cgroup| format!(" of {cgroup}")).unwrap_or_default();
+    let summary = format!(
+        "threads waited {} for {}, but its requests took {} only, queueing included: something above {} holds them back, as a limit on I/O \
+         does; {} in all",
+        duration(waited_s),
+        case.name(),
+        duration(took_s),
+        case.disk(),
+        case.took(),
+    );
+    let hypothesis = format!(
+        "A request that is held back before it reaches the device's queue shows as waiting of its thread and not as time of the device: a \
+         limit on bytes or operations of the cgroup{cgroup} (blkio.throttle.*, io.max), or a layer in between. {}",
+        case.lost.whose()
+    );
+    let fix = "Raise or lift the cgroup's limit on I/O (io.max, blkio.throttle.read_bps_device and read_iops_device; of a container: \
+               --device-read-bps), or read less: fewer and larger requests where operations are limited, a cache where bytes are."
+        .to_owned();
+    let experiment = format!(
+        "Run it outside of the cgroup, or with the limit lifted: the wall time must fall, by at most {}.",
+        duration(case.lost.at_most_s())
+    );
+    case.claim(SlowStorage.class(), INFERRED, summary, [hypothesis, fix, experiment])
+}

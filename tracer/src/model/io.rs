@@ -1,0 +1,232 @@
+//! The report's section `io`: what block devices were asked to do, by device, by file and by process, and who was paused because it
+//! dirtied more than was written. Plain data. Waits of threads are in `threads`, the page cache's files in `paging`.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::stacks::Whose;
+
+/// See the file's head. Counts, bytes and times of requests are exact.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct Io {
+    /// Block devices that did something, most time with requests first; at most 32. Absent without the family `block`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub devices: Option<Vec<IoDevice>>,
+    /// Files that requests were for, likewise; at most 32.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub files: Vec<IoFile>,
+    /// Further files.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub files_over: u64,
+    /// Processes, most bytes first; at most 32.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub processes: Vec<IoProcess>,
+    /// Threads that were paused because too many pages were dirty; at most 32. Absent without the family `writeback`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub paused: Option<Vec<DirtyPauses>>,
+    /// Requests of devices beyond the bound.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub requests_over: u64,
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
+/// Times.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct Latency {
+    /// How many.
+    pub count: u64,
+    /// All together.
+    pub total_s: f64,
+    /// On average.
+    pub mean_s: f64,
+    /// Half of them took at most so long; within 1 %, as the ones below.
+    pub p50_s: f64,
+    /// Nine of ten.
+    pub p90_s: f64,
+    /// 99 of 100.
+    pub p99_s: f64,
+    /// The longest.
+    pub max_s: f64,
+}
+
+/// Requests of one kind.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct IoRequests {
+    /// How many.
+    pub requests: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Bytes of one on average.
+    pub mean_bytes: u64,
+    /// Share of them that began where one of the eight streams before had ended.
+    pub sequential_share: f64,
+    /// From when they were made until the device got them: in the scheduler of the device, or because it was full.
+    pub queued: Latency,
+    /// How long the device had them.
+    pub device: Latency,
+}
+
+/// A block device.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct IoDevice {
+    /// Its number, "major:minor".
+    pub device: String,
+    /// Its name; absent: it was gone before anybody asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// What orders its requests: "none", "mq-deadline", "bfq", "kyber".
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scheduler: Option<String>,
+    /// Its driver says that it turns.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub rotational: bool,
+    /// The file that a loop device stands for: what it does shows again in the device below.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub backing_file: Option<String>,
+    /// Devices that it is made of, where requests show again.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub parts: Vec<String>,
+    /// For how long it had anything to do.
+    pub busy_s: f64,
+    /// Requests that it had at a time, on average over the window.
+    pub in_flight_mean: f64,
+    /// Reads.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reads: Option<IoRequests>,
+    /// Writes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub writes: Option<IoRequests>,
+    /// Flushes: what was written before is to be durable.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub flushes: Option<IoRequests>,
+    /// Discards.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub discards: Option<IoRequests>,
+    /// Of all these, requests of processes that are not traced, and how long the device had them.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub requests_of_others: u64,
+    /// See there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub others_s: Option<f64>,
+    /// Requests that it sent back at first.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub requeues: u64,
+    /// Requests that failed.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub failed: u64,
+}
+
+/// A file that requests were for.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct IoFile {
+    /// Its path, where it could be looked up; else the last part of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+    /// Inode.
+    pub inode: u64,
+    /// Device of its file system, "major:minor".
+    pub device: String,
+    /// The block device that had the requests.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub disk: Option<String>,
+    /// Its size when it was first seen.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub size_bytes: Option<u64>,
+    /// The thread for whose requests the device took longest; of what is written in the background, the one that dirtied most of it.
+    #[serde(flatten)]
+    pub whose: Whose,
+    /// Reads.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reads: Option<IoRequests>,
+    /// Writes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub writes: Option<IoRequests>,
+    /// How long threads were blocked for its data at a time: in calls that read it, or in page faults. Absent: nobody was, or another file
+    /// has the same number.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub waits: Option<Latency>,
+    /// Of these, requests past the page cache (O_DIRECT).
+    #[serde(skip_serializing_if = "is_zero")]
+    pub direct_requests: u64,
+    /// Bytes that the kernel's own threads wrote for it.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub background_bytes: u64,
+    /// Bytes of its pages that traced processes dirtied. Absent without the family `writeback`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dirtied_bytes: Option<u64>,
+}
+
+/// What a process had devices do.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct IoProcess {
+    /// The process.
+    pub pid: u32,
+    /// Its name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub process: Option<String>,
+    /// Reads that its threads made.
+    pub read_requests: u64,
+    /// Their bytes.
+    pub read_bytes: u64,
+    /// How long devices had them.
+    pub read_device_s: f64,
+    /// Writes that its threads made: direct ones, and in calls like fsync.
+    pub write_requests: u64,
+    /// Their bytes.
+    pub write_bytes: u64,
+    /// How long devices had them.
+    pub write_device_s: f64,
+    /// Bytes that the kernel's own threads wrote of what it had dirtied. Of a file that several processes dirtied each has its part by
+    /// pages. Absent without the family `writeback`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub background_bytes: Option<u64>,
+    /// Flushes that its threads asked for.
+    pub flushes: u64,
+}
+
+/// A thread that was paused because it dirtied pages while too many were dirty.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct DirtyPauses {
+    /// The thread.
+    #[serde(flatten)]
+    pub whose: Whose,
+    /// How often.
+    pub count: u64,
+    /// For how long the kernel asked, as far as the length of its clock's tick can be told from the pauses.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub asked_s: Option<f64>,
+    /// How long it was, as its waits show: the kernel counts whole ticks.
+    pub total_s: f64,
+    /// The longest.
+    pub max_s: f64,
+    /// The device whose pages were too many, "major:minor".
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub device: Option<String>,
+    /// Its name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub disk: Option<String>,
+}
+
+impl IoFile {
+    /// Its path, else what tells it.
+    pub fn shown(&self) -> String {
+        self.path.clone().unwrap_or_else(|| format!("inode {} of {}", self.inode, self.device))
+    }
+}
+
+impl IoDevice {
+    /// Its name, else its number.
+    pub fn shown(&self) -> &str {
+        self.name.as_deref().unwrap_or(&self.device)
+    }
+}

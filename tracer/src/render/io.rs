@@ -1,0 +1,120 @@
+//! The text report's lines on block devices: what they were asked to do, for which files, and who was paused for dirtying too much. Left
+//! out where they did next to nothing.
+
+use super::layout::Page;
+use crate::model::io::{DirtyPauses, Io, IoDevice, IoFile, IoRequests};
+use crate::model::report::Report;
+use crate::model::stacks::Whose;
+use crate::model::units::{bytes, count, duration, grouped, percent};
+
+const MAX_DEVICES: usize = 4;
+const MAX_FILES: usize = 6;
+const MAX_PAUSED: usize = 4;
+/// A device that was busy for a smaller part of the run is not told.
+const LEAST_SHARE: f64 = 0.01;
+
+/// All that there is to say.
+pub(super) fn lines(page: &mut Page, report: &Report) {
+    let Some(io) = &report.io else { return };
+    let least_s = LEAST_SHARE * report.window.duration_s;
+    let devices: Vec<&IoDevice> = io.devices.iter().flatten().filter(|device| device.busy_s >= least_s).collect();
+    let paused: Vec<&DirtyPauses> = io.paused.iter().flatten().filter(|row| row.total_s >= least_s).collect();
+    if devices.is_empty() && paused.is_empty() {
+        return;
+    }
+    page.title("Block devices");
+    for device in devices.into_iter().take(MAX_DEVICES) {
+        page.paragraph("  ", &device_line(device, report.window.duration_s));
+        files(page, io, device, least_s);
+    }
+    for row in paused.into_iter().take(MAX_PAUSED) {
+        page.paragraph("  ", &pause_line(row));
+    }
+}
+
+fn files(page: &mut Page, io: &Io, device: &IoDevice, least_s: f64) {
+    let took =
+        |file: &IoFile| [&file.reads, &file.writes].into_iter().flatten().map(|row| row.device.total_s).sum::<f64>();
+    let own = io.files.iter().filter(|file| file.disk.is_some() && file.disk == device.name && took(file) >= least_s);
+    for file in own.take(MAX_FILES) {
+        let mut parts: Vec<String> = Vec::new();
+        parts.extend(file.reads.as_ref().map(|row| requests("read", row)));
+        parts.extend(file.writes.as_ref().map(|row| requests("written", row)));
+        let mut text = format!("{}: {}", file.shown(), parts.join("; "));
+        text.extend(who(&file.whose).map(|who| format!(", by {who}")));
+        if file.background_bytes > 0 {
+            text += &format!("; {} of it in the background", bytes(file.background_bytes));
+        }
+        if let Some(waits) = &file.waits {
+            text += &format!(
+                "; waited for {}, {} in all ({} half the time, {} in 99 of 100)",
+                count(waits.count, "time"),
+                duration(waits.total_s),
+                duration(waits.p50_s),
+                duration(waits.p99_s)
+            );
+        }
+        page.paragraph("    ", &text);
+    }
+}
+
+fn requests(what: &str, row: &IoRequests) -> String {
+    let queued = if row.queued.mean_s > row.device.mean_s / 4.0 {
+        format!(" after {} in the queue", duration(row.queued.p50_s))
+    } else {
+        String::new()
+    };
+    format!(
+        "{} {what} in {} requests of {}, {} in order, {} each with the device ({} in 99 of 100){queued}",
+        bytes(row.bytes),
+        grouped(row.requests),
+        bytes(row.mean_bytes),
+        percent(row.sequential_share),
+        duration(row.device.p50_s),
+        duration(row.device.p99_s),
+    )
+}
+
+fn device_line(device: &IoDevice, wall_s: f64) -> String {
+    let mut parts: Vec<String> = Vec::new();
+    parts.extend(device.reads.as_ref().map(|row| requests("read", row)));
+    parts.extend(device.writes.as_ref().map(|row| requests("written", row)));
+    for (what, row) in [("flush", &device.flushes), ("discard", &device.discards)] {
+        if let Some(row) = row {
+            parts.push(format!("{} of {}", count(row.requests, what), duration(row.device.p50_s)));
+        }
+    }
+    let mut text = format!(
+        "{} was busy {} of {}, with {:.1} requests at a time: {}",
+        device.shown(),
+        duration(device.busy_s),
+        duration(wall_s),
+        device.in_flight_mean * wall_s / device.busy_s.max(f64::MIN_POSITIVE),
+        parts.join("; ")
+    );
+    if device.requests_of_others > 0 {
+        text += &format!("; {} of these by processes that are not traced", grouped(device.requests_of_others));
+    }
+    if device.failed > 0 {
+        text += &format!("; {} FAILED", grouped(device.failed));
+    }
+    if let Some(file) = &device.backing_file {
+        text += &format!("; it stands for {file}");
+    }
+    text
+}
+
+fn who(whose: &Whose) -> Option<String> {
+    let name = whose.thread.as_deref().or(whose.process.as_deref()).unwrap_or("?");
+    Some(format!("{name} ({})", whose.tid?))
+}
+
+fn pause_line(row: &DirtyPauses) -> String {
+    let disk = row.disk.as_deref().or(row.device.as_deref()).unwrap_or("a device");
+    format!(
+        "{} was paused {} by the kernel, {} in all: too much was dirty for {disk}",
+        who(&row.whose).unwrap_or_else(|| "a thread".to_owned()),
+        count(row.count, "time"),
+        duration(row.total_s)
+    )
+}
