@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use crate::harness::host::CpuCgroup;
 use crate::harness::memory::MemoryCgroup;
+use crate::harness::storage::{IoCgroup, LoopMount};
 use crate::harness::{self, Background, Tracer, number, python, shell, workload};
 
 /// Pairs of runs. Medians are compared, so that a burst of someone else's load in one of them does not count.
@@ -38,7 +39,10 @@ const WITHOUT_A_PAIR: [(&str, &str); 11] = [
 ];
 
 /// Rules with a test below.
-const WITH_A_PAIR: [&str; 25] = [
+const WITH_A_PAIR: [&str; 28] = [
+    "small-random-reads",
+    "slow-storage",
+    "dirty-throttling",
     "cpu-quota-throttling",
     "page-cache-thrash",
     "cache-eviction",
@@ -388,6 +392,10 @@ fn of_memory(pair: Pair) {
     pair.families("cpu,fault,reclaim,cache,rss").took("took_s").assert_bound();
 }
 
+fn of_storage(pair: Pair) {
+    pair.families("cpu,cache,block,writeback").took("took_s").assert_bound();
+}
+
 #[test]
 fn first_touches_bound_what_kept_memory_saves() {
     let run = "touch --mib 1536";
@@ -431,6 +439,33 @@ fn a_file_that_is_pushed_out_bounds_what_writing_past_the_page_cache_saves() {
 #[test]
 fn a_pinned_buffer_for_each_batch_bounds_what_one_for_all_saves() {
     of_memory(Pair::of("pinned-memory", "pin --batches 40", "pin --batches 40 --reuse"));
+}
+
+#[test]
+fn small_random_reads_bound_what_reading_in_order_saves() {
+    let run = format!("reads --direct --mib 160 --folder {}", disk());
+    of_storage(Pair::of("small-random-reads", &run, &format!("{run} --in-order")));
+}
+
+#[test]
+fn a_limit_on_io_bounds_what_lifting_it_saves() {
+    let limit = |bytes| IoCgroup::new(std::path::Path::new(&disk()), bytes);
+    let (Some(tight), Some(wide)) = (limit(4 * MIB), limit(4096 * MIB)) else { return };
+    let run = |cgroup: &IoCgroup| {
+        format!("reads --mib 6 --direct --folder {} --cgroup {}", disk(), cgroup.folder().display())
+    };
+    of_storage(Pair::of("slow-storage", &run(&tight), &run(&wide)));
+}
+
+#[test]
+fn pauses_of_a_writer_bound_what_room_for_dirty_pages_saves() {
+    let (Some(tight), Some(wide)) = (LoopMount::new(512), LoopMount::new(512)) else { return };
+    if !tight.limit_dirty(8 * MIB) {
+        return;
+    }
+    let run = |mount: &LoopMount| format!("dirty-writer --mib 384 --folder {}", mount.folder().display());
+    // The kernel's own threads write the file out.
+    of_storage(Pair::of("dirty-throttling", &run(&tight), &run(&wide)).beside());
 }
 
 #[test]

@@ -106,6 +106,14 @@ recorded! {
         "what a thread writes pushes a file out of the page cache that another one reads";
     pinned "pinned" "./workload pin --batches 30, likewise; run --family sched,cpu,fault,rss"
         "a buffer is pinned anew for each batch";
+    reads "reads" "./workload reads --mib 18 --direct --folder /srv/models, likewise, on a loop device; run --family sched,block"
+        "a file is read in small pieces at random";
+    io_limit "io-limit"
+        "./workload reads --mib 4 --direct --folder /srv/models --cgroup CGROUP, likewise, 4 MiB a second by blkio.throttle; run --family sched,cpu,block,writeback"
+        "a limit on I/O holds a thread back, and not the device";
+    dirty_paused "dirty-paused"
+        "./workload dirty-writer --mib 300 --folder /srv/models, likewise, on a loop device of which 8 MiB may be dirty; run --family sched,cpu,cache,block,writeback"
+        "the kernel pauses a writer, since more is dirty than may be";
     cold "cold" "./workload mapped-file --mib 96 --random 9000 --folder /srv/models, likewise; run --family sched,cpu,fault,cache"
         "a mapped file is read as it is touched, page by page";
     cow "cow" "/usr/bin/python3 memory.py cow, run --family sched,cpu,fault"

@@ -71,6 +71,9 @@ fn the_contended_mutexes_are_found_and_nothing_else_is_called_one() {
             "oom-kill",
             "growth",
             "shm",
+            "reads",
+            "io-limit",
+            "dirty-paused",
         ]
         .contains(&name);
         let limited = crowded || kernel || python || waits || memory || contended.contains(&name);

@@ -46,9 +46,9 @@ pub enum FamilyId {
     /// Calls that change address spaces: mmap, munmap, brk, mremap, madvise.
     Map = 9,
     /// Requests of block devices: for which file, by whom, how long queued and how long with the device.
-    Block = 12,
+    Block = 10,
     /// Pages that threads dirty, and their pauses when they dirty too many.
-    Writeback = 13,
+    Writeback = 11,
 }
 
 impl FamilyId {
@@ -79,12 +79,12 @@ impl FamilyId {
             7 => Some(FamilyId::Oom),
             8 => Some(FamilyId::Rss),
             9 => Some(FamilyId::Map),
-            12 => Some(FamilyId::Block),
-            13 => Some(FamilyId::Writeback),
+            10 => Some(FamilyId::Block),
+            11 => Some(FamilyId::Writeback),
             _ => None,
         }
     }
 }
 
 /// Number of slots in arrays indexed by [`FamilyId`].
-pub const FAMILY_SLOTS: usize = 14;
+pub const FAMILY_SLOTS: usize = 12;

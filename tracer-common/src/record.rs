@@ -106,17 +106,17 @@ pub mod map {
 /// Kinds of the family that sees block devices; payloads in [`crate::block`].
 pub mod block {
     /// A request is done.
-    pub const DONE: u16 = super::kind(12, 1);
+    pub const DONE: u16 = super::kind(10, 1);
     /// [`CachedFile`](crate::memory::CachedFile): a file that a request is for.
-    pub const FILE: u16 = super::kind(12, 2);
+    pub const FILE: u16 = super::kind(10, 2);
 }
 
 /// Kinds of the family that sees writeback; payloads in [`crate::block`].
 pub mod writeback {
     /// A thread that dirtied pages is paused.
-    pub const PAUSE: u16 = super::kind(13, 1);
+    pub const PAUSE: u16 = super::kind(11, 1);
     /// [`CachedFile`](crate::memory::CachedFile): a file whose pages are dirtied.
-    pub const FILE: u16 = super::kind(13, 2);
+    pub const FILE: u16 = super::kind(11, 2);
 }
 
 /// Kinds that user space writes (family 0); payloads are JSON.

@@ -32,9 +32,10 @@ impl LoopMount {
         let file = std::fs::File::create_new(&image).map_err(|error| error.to_string())?;
         file.set_len(mib << 20).map_err(|error| error.to_string())?;
         std::fs::create_dir(&folder).map_err(|error| error.to_string())?;
-        let device = tool("losetup", &["--direct-io=on", "--find", "--show", &image.display().to_string()]).inspect_err(|_| {
-            let _ = (std::fs::remove_file(&image), std::fs::remove_dir(&folder));
-        })?;
+        let device = tool("losetup", &["--direct-io=on", "--find", "--show", &image.display().to_string()])
+            .inspect_err(|_| {
+                let _ = (std::fs::remove_file(&image), std::fs::remove_dir(&folder));
+            })?;
         let mount = LoopMount { device, image, folder };
         tool("mkfs.ext4", &["-q", "-E", "lazy_itable_init=0,lazy_journal_init=0", &mount.device])?;
         tool("mount", &[&mount.device, &mount.folder.display().to_string()])?;

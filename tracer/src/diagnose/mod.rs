@@ -66,6 +66,8 @@ mod tests_spin;
 #[cfg(test)]
 mod tests_starvation;
 #[cfg(test)]
+mod tests_storage;
+#[cfg(test)]
 mod tests_swap;
 
 use std::cmp::Ordering;

@@ -1,0 +1,192 @@
+//! The rules on block devices, on constructed runs: small scattered reads, slow devices, threads that something above the device holds
+//! back, writers that the kernel pauses; and what is none of these.
+
+use tracer_common::block::{DirtyPause, block_notes as notes};
+use tracer_common::memory::{CachedFile, FileKey};
+use tracer_common::record::{block, writeback};
+use tracer_common::sched::Switch;
+
+use super::tests::{assert_evidence_resolves, run, status};
+use super::tests_memory::{FILE, LONG_MS, MIB, MS, START, WORKING, computing, family, of_class};
+use crate::model::event::{Event, Meta};
+use crate::model::meta::{DirtiedRow, DiskRow, SumsRecord};
+use crate::model::report::{Report, RuleStatus};
+use crate::testing::{Leave, block_done, header, meta_event, switch};
+
+/// pread64 and write of x86-64.
+const PREAD: i16 = 17;
+const WRITE: i16 = 1;
+const DISK: u32 = 254 << 20;
+
+/// Requests for the file, one for each wait.
+#[derive(Clone, Copy)]
+struct Requests {
+    bytes: u32,
+    device_ns: u64,
+    queued_ns: u64,
+    scattered: bool,
+    notes: u8,
+}
+
+/// As a quick disk does small ones at random.
+const SMALL: Requests =
+    Requests { bytes: 4096, device_ns: 4 * MS, queued_ns: 1_000, scattered: true, notes: notes::TRACED };
+
+fn told() -> Vec<Event> {
+    let disk = DiskRow { device: DISK, name: "vda".to_owned(), size_bytes: MIB, ..DiskRow::default() };
+    let sums = SumsRecord { disks: vec![disk], ..SumsRecord::default() };
+    let mut name = [0; 64];
+    name[..5].copy_from_slice(b"shard");
+    let file = FileKey { inode: FILE, device: DISK, reserved: 0 };
+    let record =
+        CachedFile { header: header(block::FILE, START + MS, 0), tid: 10, tgid: 10, file, size_bytes: 256 * MIB, name };
+    vec![Event::CachedFile(Box::new(record)), meta_event(START + LONG_MS * MS, Meta::Sums(sums))]
+}
+
+/// The main thread waits in this call for half of its time; after each wait comes what the closure makes of its end.
+fn waiting(call: i16, mut after: impl FnMut(u64, u64) -> Vec<Event>) -> Report {
+    let mut events = computing(WORKING);
+    events.extend([family("block"), family("writeback")]);
+    for round in 0..LONG_MS / 10 {
+        let at = |ms: u64| START + round * 10 * MS + ms * MS;
+        let leaves: Switch = switch(at(5), 0, 10, 0, Leave::Sleep { syscall: call, fd_kind: 1, object: FILE });
+        let more = after(round, at(10));
+        let (before, behind): (Vec<Event>, Vec<Event>) =
+            more.into_iter().partition(|event| event.header().ts_ns <= at(5));
+        events.extend(before);
+        events.push(Event::Switch(leaves));
+        events.push(Event::Switch(switch(at(10), 0, 0, 10, Leave::Preempted)));
+        events.extend(behind);
+    }
+    events.extend(told());
+    run(events, LONG_MS)
+}
+
+fn reading(what: Requests) -> Report {
+    waiting(PREAD, |round, end_ns| {
+        let step = if what.scattered { 1_000_003 * (round * 7 % 97 + 1) } else { u64::from(what.bytes) / 512 };
+        let done = tracer_common::block::BlockDone {
+            queued_ns: what.queued_ns,
+            device_ns: what.device_ns,
+            sector: 2_048 + round * step,
+            bytes: what.bytes,
+            notes: what.notes,
+            file: FileKey { inode: FILE, device: DISK, reserved: 0 },
+            ..block_done(end_ns)
+        };
+        vec![Event::BlockDone(Box::new(done))]
+    })
+}
+
+const CLASSES: [&str; 3] = ["small-random-reads", "slow-storage", "dirty-throttling"];
+
+#[track_caller]
+fn only(report: &Report, class: Option<&str>) {
+    for other in CLASSES {
+        let wanted = if Some(other) == class { RuleStatus::Fired } else { RuleStatus::Silent };
+        assert_eq!(status(report, other), wanted, "{other}: {:?}", report.rules);
+    }
+}
+
+#[test]
+fn small_scattered_reads_are_named_with_file_thread_and_seconds() {
+    let report = reading(SMALL);
+    only(&report, Some("small-random-reads"));
+    let finding = of_class(&report, "small-random-reads").expect("it waited for them");
+    assert!((finding.lost_s.expect("seconds") - 1.0).abs() < 0.05, "{finding:?}");
+    let culprit = finding.culprit.as_ref().expect("a culprit");
+    assert_eq!((culprit.path.as_deref(), culprit.tid), (Some("shard"), Some(10)));
+    assert_evidence_resolves(&report);
+}
+
+#[test]
+fn large_requests_and_those_that_follow_each_other_are_not_small_and_scattered() {
+    only(&reading(Requests { bytes: 1 << 20, ..SMALL }), None);
+    only(&reading(Requests { scattered: false, ..SMALL }), None);
+}
+
+#[test]
+fn a_device_that_takes_long_is_slow_whatever_it_is_asked() {
+    for what in [SMALL, Requests { bytes: 1 << 20, scattered: false, ..SMALL }] {
+        let report = reading(Requests { device_ns: 45 * MS, ..what });
+        only(&report, Some("slow-storage"));
+        let finding = of_class(&report, "slow-storage").expect("it waited for it");
+        assert!(finding.summary.starts_with("vda is slow"), "{}", finding.summary);
+        assert_evidence_resolves(&report);
+    }
+}
+
+#[test]
+fn threads_that_wait_far_longer_than_their_requests_take_are_held_back_above_the_device() {
+    let report = reading(Requests { device_ns: MS / 10, ..SMALL });
+    only(&report, Some("slow-storage"));
+    let finding = of_class(&report, "slow-storage").expect("it was held back");
+    assert!(finding.summary.contains("holds them back"), "{}", finding.summary);
+    assert_evidence_resolves(&report);
+    let queued = reading(Requests { device_ns: MS / 10, queued_ns: 4 * MS, ..SMALL });
+    only(&queued, Some("small-random-reads"));
+}
+
+#[test]
+fn without_the_family_the_rules_cannot_look() {
+    let report = run(computing(WORKING), LONG_MS);
+    for class in CLASSES {
+        assert_eq!(status(&report, class), RuleStatus::CouldNotRun, "{class}");
+    }
+}
+
+#[test]
+fn a_writer_that_the_kernel_pauses_is_named_with_its_device_and_what_it_dirtied() {
+    let paused = |ticks: u32| {
+        waiting(WRITE, |_, end_ns| {
+            let header = header(writeback::PAUSE, end_ns - 5 * MS, 0);
+            let pause = DirtyPause { header, tid: 10, tgid: 10, ticks, device: DISK };
+            if ticks == 0 { Vec::new() } else { vec![Event::DirtyPause(pause)] }
+        })
+    };
+    let report = paused(1);
+    only(&report, Some("dirty-throttling"));
+    let finding = of_class(&report, "dirty-throttling").expect("it was paused");
+    assert!((finding.lost_s.expect("seconds") - 1.0).abs() < 0.05, "{finding:?}");
+    assert!(finding.summary.contains("vda"), "{}", finding.summary);
+    assert_evidence_resolves(&report);
+    let row = &report.io.as_ref().and_then(|io| io.paused.as_ref()).expect("the family ran")[0];
+    assert_eq!((row.count, row.asked_s), (200, Some(0.8)), "a tick of 4 ms is the longest that fits 5 ms: {row:?}");
+    only(&paused(0), None);
+}
+
+#[test]
+fn what_is_written_in_the_background_is_shared_among_those_who_dirtied_it() {
+    let written = tracer_common::block::BlockDone {
+        flags: 1,
+        bytes: 1 << 20,
+        tid: 90,
+        tgid: 90,
+        notes: notes::KERNEL_THREAD,
+        file: FileKey { inode: FILE, device: DISK, reserved: 0 },
+        ..block_done(START + 20 * MS)
+    };
+    let mut events = computing(WORKING);
+    events.extend([family("block"), family("writeback")]);
+    events.extend(told());
+    events.push(Event::BlockDone(Box::new(written)));
+    let row = |tgid, pages| DirtiedRow { device: DISK, inode: FILE, tgid, tid: tgid, pages };
+    let sums = SumsRecord { dirtied: vec![row(10, 192), row(20, 64)], ..SumsRecord::default() };
+    events.push(meta_event(START + LONG_MS * MS, Meta::Sums(sums)));
+    let report = run(events, LONG_MS);
+    let io = report.io.as_ref().expect("the section");
+    let background: Vec<_> = io.processes.iter().map(|row| (row.pid, row.background_bytes)).collect();
+    assert_eq!(background, [(10, Some(3 << 18)), (20, Some(1 << 18))]);
+    let file = &io.files[0];
+    assert_eq!((file.background_bytes, file.dirtied_bytes, file.whose.pid), (1 << 20, Some(1 << 20), Some(10)));
+}
+
+#[test]
+fn damaged_times_and_sizes_do_no_harm() {
+    let most = Requests { bytes: u32::MAX, device_ns: u64::MAX, queued_ns: u64::MAX, ..SMALL };
+    let report = reading(most);
+    assert_evidence_resolves(&report);
+    assert!(report.findings.iter().all(|finding| finding.lost_s.is_none_or(f64::is_finite)));
+    let device = &report.io.as_ref().and_then(|io| io.devices.as_ref()).expect("the family ran")[0];
+    assert!(device.busy_s <= report.window.duration_s, "{device:?}");
+}
