@@ -180,6 +180,9 @@ pub mod block_notes {
     pub const DEVICE_DATA: u8 = 1 << 3;
     /// The device never got it: it was done with a flush that others had asked for.
     pub const NOT_ISSUED: u8 = 1 << 4;
+    /// The kernel did not report when the device got it, or that it was done: its times say nothing. In the latter case the record is written
+    /// when the next one takes its place.
+    pub const UNTIMED: u8 = 1 << 5;
 }
 
 /// A request that is under way.

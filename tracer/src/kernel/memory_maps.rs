@@ -5,10 +5,10 @@ use std::{collections::BTreeMap, io};
 
 use aya::{
     Ebpf,
-    maps::{Array, MapData, PerCpuHashMap},
+    maps::{Array, HashMap, MapData, PerCpuHashMap},
 };
 use tracer_common::{
-    block::{DirtiedKey, DirtiedSums},
+    block::{DirtiedKey, DirtiedSums, RequestSums},
     config::Config,
     mapping::MapSums,
     memory::{CacheSums, FaultSums, FileKey, StallKind, StallSums, fault_kind},
@@ -36,7 +36,7 @@ macro_rules! values {
 }
 
 values!(FaultsValue of FaultSums, StallsValue of StallSums, MappedValue of MapSums, FileValue of FileKey, CacheValue of CacheSums,
-    DirtiedKeyValue of DirtiedKey, DirtiedValue of DirtiedSums);
+    DirtiedKeyValue of DirtiedKey, DirtiedValue of DirtiedSums, RequestValue of RequestSums);
 
 /// See the file's head. A family that does not run has none.
 pub struct MemoryMaps {
@@ -45,8 +45,8 @@ pub struct MemoryMaps {
     mapped: Option<Array<MapData, MappedValue>>,
     cache: Option<PerCpuHashMap<MapData, FileValue, CacheValue>>,
     dirtied: Option<PerCpuHashMap<MapData, DirtiedKeyValue, DirtiedValue>>,
-    /// Requests of disks are followed.
-    requests: bool,
+    /// Requests of disks that are under way, if they are followed.
+    requests: Option<HashMap<MapData, u64, RequestValue>>,
     slot_mask: u32,
 }
 
@@ -74,23 +74,30 @@ impl MemoryMaps {
             }
             _ => None,
         };
+        let requests = match config.block.requests {
+            1 => {
+                let map = HashMap::try_from(take(ebpf, "REQUESTS")?);
+                Some(map.map_err(|error| map_error("REQUESTS", &error))?)
+            }
+            _ => None,
+        };
         Ok(Self {
             dirtied,
             faults: array(ebpf, "FAULTS", config.faults)?,
             stalls: array(ebpf, "STALLS", config.stalls)?,
             mapped: array(ebpf, "MAPPED", config.map)?,
             cache,
-            requests: config.block.requests == 1,
+            requests,
             slot_mask: config.slot_mask,
         })
     }
 
     /// What is summed up since tracing began, and, if asked for, which disks there are. `None`: nothing of it is counted.
     pub fn sums(&self, with_disks: bool) -> io::Result<Option<SumsRecord>> {
-        if self.cache.is_none() && self.dirtied.is_none() && !self.requests {
+        if self.cache.is_none() && self.dirtied.is_none() && self.requests.is_none() {
             return Ok(None);
         }
-        let disks = if with_disks && self.requests { disks::read() } else { Vec::new() };
+        let disks = if with_disks && self.requests.is_some() { disks::read() } else { Vec::new() };
         Ok(Some(SumsRecord { files: self.cache()?, dirtied: self.dirtied()?, disks, ..SumsRecord::default() }))
     }
 
@@ -140,6 +147,7 @@ impl MemoryMaps {
 
     /// What threads that live have counted since their last record. No program runs any more.
     pub fn rest(&self, record: &mut SumsRecord) {
+        record.unfinished = self.requests.as_ref().map_or(0, |map| map.keys().flatten().count() as u64);
         if self.faults.is_none() && self.stalls.is_none() && self.mapped.is_none() {
             return;
         }

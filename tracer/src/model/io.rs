@@ -28,6 +28,9 @@ pub struct Io {
     /// Requests of devices beyond the bound.
     #[serde(skip_serializing_if = "is_zero")]
     pub requests_over: u64,
+    /// Requests that were under way at the end, or whose end the kernel did not report: in none of the lists.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub requests_unfinished: u64,
 }
 
 fn is_zero(number: &u64) -> bool {
@@ -58,7 +61,7 @@ pub struct Latency {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct IoRequests {
-    /// How many.
+    /// How many. Of some the kernel does not report when the device got them or was done: their times are not among those below.
     pub requests: u64,
     /// Their bytes.
     pub bytes: u64,

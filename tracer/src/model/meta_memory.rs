@@ -25,6 +25,8 @@ pub struct SumsRecord {
     /// The host's block devices.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub disks: Vec<DiskRow>,
+    /// Requests that were under way at the end, or whose end was not reported.
+    pub unfinished: u64,
 }
 
 /// Part of [`SumsRecord`]: see [`DirtiedSums`](tracer_common::block::DirtiedSums).

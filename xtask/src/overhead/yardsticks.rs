@@ -23,6 +23,10 @@ pub enum Yardstick {
     Numpy,
     /// A Python program that reads a file from the page cache: the slowdown
     Stream,
+    /// Direct reads of 4 KiB at random: the slowdown
+    Reads,
+    /// Reads of 4 KiB from the page cache, as fast as they go: the slowdown
+    Cached,
     /// Stacks of waits: eBPF run time for each stack that was taken
     Waits,
     /// The tracer's memory with a Python program
@@ -88,6 +92,11 @@ const WAITS: [&str; 8] = ["--seed", "1", "sleep", "--each-cpu", "--period", "20m
 const LOCKS: [&str; 8] = ["--seed", "1", "items", "mutex", "--items", "800", "--loops", "1000000"];
 /// A page fault for each page of a GiB.
 const FAULTS: [&str; 5] = ["--seed", "1", "touch", "--mib", "1024"];
+/// Each page of a file of 128 MiB, in an order of its own.
+const DIRECT_READS: [&str; 9] = ["--seed", "1", "reads", "--direct", "--plain", "--mib", "128", "--compute", "0us"];
+/// Each page of a file that is in the page cache, a hundred times.
+const CACHED_READS: [&str; 11] =
+    ["--seed", "1", "reads", "--warm", "--plain", "--mib", "64", "--passes", "100", "--compute", "0us"];
 /// What an ordinary program does with arrays: it makes them, computes with them and lets them go.
 const NUMPY: &str = "
 import json, time
@@ -153,6 +162,8 @@ impl<'a> Session<'a> {
             Yardstick::Faults => self.faults(),
             Yardstick::Numpy => self.numpy(),
             Yardstick::Stream => self.python_slowdown("reading a file from the page cache, slowdown", STREAM, 1.05),
+            Yardstick::Reads => self.reads("direct 4 KiB reads, slowdown", &DIRECT_READS, 1.03),
+            Yardstick::Cached => self.reads("cached 4 KiB reads, slowdown", &CACHED_READS, 1.05),
             Yardstick::Waits => self.waits(),
             Yardstick::Python => self.python(),
             Yardstick::Idle => self.idle(),
@@ -228,6 +239,12 @@ impl<'a> Session<'a> {
             decided("page fault, added", "ns", added, LIMIT_NS, control, rounds.base.len()),
             shown("page fault, bare", "ns", median_interval(&bare), rounds.base.len()),
         ])
+    }
+
+    fn reads(&mut self, what: &str, arguments: &[&str], limit: f64) -> Result<Vec<Row>> {
+        let folder = crate::workspace::utf8(&crate::workspace::target_dir())?;
+        let command = self.bench.workload(&[arguments, &["--folder", &folder]].concat())?;
+        Ok(vec![self.slowdown(what, &command, limit, &mut Rounds::default())?])
     }
 
     fn numpy(&mut self) -> Result<Vec<Row>> {

@@ -109,6 +109,8 @@ pub struct Blocks {
     waits: FastMap<u64, Times>,
     /// Requests without room.
     over: u64,
+    /// Requests that did not end, as far as was seen.
+    unfinished: u64,
 }
 
 impl Blocks {
@@ -127,6 +129,7 @@ impl Blocks {
         if !record.dirtied.is_empty() {
             self.dirtied.clone_from(&record.dirtied);
         }
+        self.unfinished = self.unfinished.max(record.unfinished);
         for disk in &record.disks {
             if self.disks.len() < MAX_DEVICES || self.disks.contains_key(&disk.device) {
                 self.disks.insert(disk.device, disk.clone());
@@ -166,8 +169,10 @@ impl Blocks {
         // What was done with a flush of others was not asked of the device.
         if event.notes & notes::NOT_ISSUED == 0 {
             device.ops.add(op, event, sequential);
-            let since_ns = event.header.ts_ns.saturating_sub(event.device_ns).max(span.start_ns);
-            device.busy.add(since_ns, event.header.ts_ns);
+            if event.notes & notes::UNTIMED == 0 {
+                let since_ns = event.header.ts_ns.saturating_sub(event.device_ns).max(span.start_ns);
+                device.busy.add(since_ns, event.header.ts_ns);
+            }
             if !ours {
                 device.others += 1;
                 device.others_ns = device.others_ns.saturating_add(event.device_ns);

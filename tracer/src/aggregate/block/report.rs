@@ -63,7 +63,7 @@ impl Aggregate {
             rows.push(row);
             *pages = pages.saturating_add(row.pages);
         }
-        let mut section = Io { requests_over: blocks.over, ..Io::default() };
+        let mut section = Io { requests_over: blocks.over, requests_unfinished: blocks.unfinished, ..Io::default() };
         if blocks.sees_requests {
             let mut devices: Vec<_> = blocks.devices.iter().collect();
             devices.sort_by_key(|(number, device)| (Reverse(device.ops.device_ns()), **number));

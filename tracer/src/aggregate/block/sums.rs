@@ -1,7 +1,7 @@
 //! What is kept of requests: counts, bytes, how long they waited and took, whether they follow each other, when a device was busy.
 
 use hdrhistogram::Histogram;
-use tracer_common::block::{BLOCK_OPS, BlockDone, BlockOp};
+use tracer_common::block::{BLOCK_OPS, BlockDone, BlockOp, block_notes};
 
 /// A sector has so many bytes, whatever the device has.
 const SECTOR_BYTES: u64 = 512;
@@ -76,8 +76,10 @@ impl Ops {
         sums.requests += 1;
         sums.bytes = sums.bytes.saturating_add(event.bytes.into());
         sums.sequential += u64::from(sequential);
-        sums.queued.add(event.queued_ns);
-        sums.device.add(event.device_ns);
+        if event.notes & block_notes::UNTIMED == 0 {
+            sums.queued.add(event.queued_ns);
+            sums.device.add(event.device_ns);
+        }
     }
 
     /// Those of a kind, if there are any.

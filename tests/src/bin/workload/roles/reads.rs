@@ -35,6 +35,9 @@ pub struct Options {
     /// The page cache has it.
     #[arg(long)]
     warm: bool,
+    /// Does nothing but read: neither measures nor looks at the bytes.
+    #[arg(long)]
+    plain: bool,
     /// The folder of a cgroup to go to before reading.
     #[arg(long)]
     cgroup: Option<PathBuf>,
@@ -59,6 +62,12 @@ fn read_samples(
         sys::compute_cpu(compute);
     }
     Ok(sum)
+}
+
+/// Reads them, and nothing else.
+#[inline(never)]
+fn read_plainly(file: &File, buffer: &mut [u8], pieces: &[usize]) -> std::io::Result<()> {
+    pieces.iter().try_for_each(|piece| file.read_exact_at(buffer, (piece * buffer.len()) as u64))
 }
 
 impl roles::Options for Options {
@@ -104,6 +113,10 @@ impl Options {
                 let (before, started) = (sys::disk_read_bytes()?, Instant::now());
                 let mut waited = sys::Waited::default();
                 for _ in 0..self.passes {
+                    if self.plain {
+                        read_plainly(file, memory.bytes_mut(), pieces)?;
+                        continue;
+                    }
                     read_samples(file, memory.bytes_mut(), pieces, compute, &mut waited)?;
                 }
                 let took_s = started.elapsed().as_secs_f64();
