@@ -11,7 +11,7 @@ use crate::harness::{self, Report, Traced, Tracer, close, list, number, python, 
 const MIB: u64 = 1 << 20;
 
 /// What these tests need beside the scheduler's switches.
-const FAMILIES: [&str; 2] = ["--family", "cpu,fault,reclaim,cache,oom,rss"];
+const FAMILIES: [&str; 2] = ["--family", "cpu,fault,reclaim,cache,oom,rss,block"];
 
 /// A folder on a disk.
 fn disk() -> String {
@@ -317,6 +317,10 @@ fn how_a_model_file_was_loaded_is_told() {
     let waited_s = number(&load, "waited_in_faults_s");
     assert!(waited_s > 0.0 && waited_s <= number(&truth, "took_s") && load["waited_in_reads_s"] == 0.0, "{load}");
     assert!(number(&load, "bytes_per_waited_s") >= number(&load, "bytes_per_s"), "{load}");
+    assert!(
+        number(&load, "device_bytes_per_s") >= number(&load, "bytes_per_s"),
+        "the device was at least that quick: {load}"
+    );
 }
 
 #[test]

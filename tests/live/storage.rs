@@ -74,7 +74,7 @@ fn small_random_reads_are_counted_exactly_and_named() {
         close("waiting for the file", number(finding, "lost_s"), number(&truth, "waited_s"), 0.10, 0.02);
         let culprit = &finding["culprit"];
         assert_eq!((&culprit["path"], &culprit["tid"]), (&truth["path"], &truth["reader_tid"]), "{finding}");
-        assert!(text(culprit, "function").contains("read_samples"), "{finding}");
+        assert!(text(culprit, "file").ends_with("reads.rs"), "where in its code: {finding}");
         silent(&report, &["slow-storage", "dirty-throttling", "page-cache-thrash"]);
         report.assert_sums();
     }

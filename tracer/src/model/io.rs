@@ -152,6 +152,9 @@ pub struct IoFile {
     /// Writes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub writes: Option<IoRequests>,
+    /// For how long its device had any read for it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reading_s: Option<f64>,
     /// How long threads were blocked for its data at a time: in calls that read it, or in page faults. Absent: nobody was, or another file
     /// has the same number.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -196,7 +196,7 @@ pub fn reads(call: &str) -> bool {
     matches!(call, "read" | "pread64" | "readv" | "preadv" | "preadv2" | "sendfile")
 }
 
-/// How a large file was loaded. What can be told of it follows from other parts of the report; a device's own speed is not known here.
+/// How a large file was loaded. What can be told of it follows from other parts of the report.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Load {
@@ -231,6 +231,10 @@ pub struct Load {
     /// loader computed most of the time, and the device was idle.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bytes_per_waited_s: Option<f64>,
+    /// What the device read of it over the time in which it had anything to read of it: the speed of the device with the requests that it got.
+    /// Absent without the family `block`, or where it read nothing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub device_bytes_per_s: Option<f64>,
     /// Page faults of the process that mapped pages of files, from the page cache and from disks. Of all its files; absent without the
     /// family `fault`, or where it was not mapped.
     #[serde(skip_serializing_if = "Option::is_none")]

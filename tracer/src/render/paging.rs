@@ -150,6 +150,7 @@ fn loads(page: &mut Page, paging: &Paging) {
         ("rate", Align::Right),
         ("waited", Align::Right),
         ("rate then", Align::Right),
+        ("device", Align::Right),
         ("by", Align::Left),
         ("file", Align::Left),
     ];
@@ -165,6 +166,7 @@ fn loads(page: &mut Page, paging: &Paging) {
             load.bytes_per_s.map(per_s).unwrap_or_default(),
             duration(waited_s),
             load.bytes_per_waited_s.map(per_s).unwrap_or_default(),
+            load.device_bytes_per_s.map(per_s).unwrap_or_default(),
             how.to_owned(),
             load.path.clone(),
         ]

@@ -46,6 +46,8 @@ pub(super) struct Device {
 pub(super) struct FileSums {
     ops: Ops,
     streams: Streams,
+    /// When its device had reads for it.
+    reading: Busy,
     disk: u32,
     direct: u64,
     /// Who made them: process and thread, how many, how long the device had them.
@@ -229,6 +231,9 @@ impl FileSums {
     fn add(&mut self, op: BlockOp, event: &BlockDone) -> bool {
         let sequential = self.streams.follow(op, event.sector, event.bytes);
         self.ops.add(op, event, sequential);
+        if op == BlockOp::Read && event.notes & notes::UNTIMED == 0 {
+            self.reading.add(event.header.ts_ns.saturating_sub(event.device_ns), event.header.ts_ns);
+        }
         self.disk = event.device;
         self.direct += u64::from(event.notes & notes::DIRECT != 0);
         if event.notes & notes::KERNEL_THREAD != 0 {

@@ -150,6 +150,7 @@ impl Aggregate {
             whose: by.map_or_else(Whose::default, |(tgid, tid)| who.thread(tgid, tid)),
             reads: of(&file.ops, BlockOp::Read),
             writes: of(&file.ops, BlockOp::Write),
+            reading_s: file.ops.of(BlockOp::Read).map(|_| seconds(file.reading.total_ns())),
             waits: self.waits_for(key),
             direct_requests: file.direct,
             background_bytes: file.background_bytes,

@@ -87,9 +87,19 @@ fn of_file(report: &Report, file: &CachedFile) -> Option<Load> {
         reread_factor: file.read_bytes as f64 / file.size_bytes as f64,
         took_s,
         bytes_per_s: took_s.map(|took_s| file.read_bytes as f64 / took_s),
+        device_bytes_per_s: device_bytes_per_s(report, (file.inode, &file.device)),
         ..Load::default()
     };
     Some(with_waits(report, with_faults(report, Load { whose, ..load })))
+}
+
+/// How quick the device was with a file.
+fn device_bytes_per_s(report: &Report, file: (u64, &str)) -> Option<f64> {
+    let files = report.io.as_ref()?.files.iter();
+    let own = files
+        .filter(|own| (own.inode, own.device.as_str()) == file)
+        .find_map(|own| own.reads.as_ref().zip(own.reading_s));
+    own.filter(|(_, reading_s)| *reading_s > 0.0).map(|(reads, reading_s)| reads.bytes as f64 / reading_s)
 }
 
 /// A file that was mapped, and of which nothing came in.
@@ -123,6 +133,7 @@ fn with_faults(report: &Report, load: Load) -> Load {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::io::{Io, IoFile, IoRequests};
     use crate::model::memory::{Growth, Memory};
     use crate::model::paging::Paging;
 
@@ -178,6 +189,23 @@ mod tests {
         assert_eq!((load.waited_in_faults_s, load.waited_in_reads_s), (1.0, 0.0), "to sync is not to load");
         assert_eq!(load.bytes_per_waited_s, Some(512.0 * MIB as f64));
         assert_eq!((load.file_faults, load.faults_cpu_s), (Some(100), Some(0.25)));
+    }
+
+    #[test]
+    fn a_device_is_as_quick_as_what_it_read_in_the_time_that_it_read() {
+        let row = CachedFile { inode: 5, device: "8:1".to_owned(), ..file("/m", 64 * MIB, 64 * MIB) };
+        let mut report = report(vec![row], vec![], vec![]);
+        assert_eq!(loads(&report)[0].device_bytes_per_s, None);
+        let reads = IoRequests { bytes: 64 * MIB, ..IoRequests::default() };
+        let own = IoFile {
+            inode: 5,
+            device: "8:1".to_owned(),
+            reads: Some(reads),
+            reading_s: Some(0.25),
+            ..IoFile::default()
+        };
+        report.io = Some(Io { files: vec![IoFile { device: "8:2".to_owned(), ..own.clone() }, own], ..Io::default() });
+        assert_eq!(loads(&report)[0].device_bytes_per_s, Some(256.0 * MIB as f64));
     }
 
     #[test]
