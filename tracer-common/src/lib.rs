@@ -12,6 +12,7 @@ pub mod lock;
 pub mod loss;
 pub mod mapping;
 pub mod memory;
+pub mod net;
 pub mod python;
 pub mod record;
 pub mod sched;
@@ -44,11 +45,13 @@ pub enum FamilyId {
     Rss = 8,
     /// Calls that change address spaces: mmap, munmap, brk, mremap, madvise.
     Map = 9,
+    /// The network: connections, and which thread's packets wake which.
+    Net = 13,
 }
 
 impl FamilyId {
     /// Every family that has kernel records, in the order of its number.
-    pub const ALL: [FamilyId; 9] = [
+    pub const ALL: [FamilyId; 10] = [
         FamilyId::Sched,
         FamilyId::Cpu,
         FamilyId::Lock,
@@ -58,6 +61,7 @@ impl FamilyId {
         FamilyId::Oom,
         FamilyId::Rss,
         FamilyId::Map,
+        FamilyId::Net,
     ];
 
     /// The family with this number.
@@ -72,10 +76,11 @@ impl FamilyId {
             7 => Some(FamilyId::Oom),
             8 => Some(FamilyId::Rss),
             9 => Some(FamilyId::Map),
+            13 => Some(FamilyId::Net),
             _ => None,
         }
     }
 }
 
 /// Number of slots in arrays indexed by [`FamilyId`].
-pub const FAMILY_SLOTS: usize = 10;
+pub const FAMILY_SLOTS: usize = 14;

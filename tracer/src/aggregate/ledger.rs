@@ -142,6 +142,7 @@ const fn family_name(id: FamilyId) -> &'static str {
         FamilyId::Oom => "oom",
         FamilyId::Rss => "rss",
         FamilyId::Map => "map",
+        FamilyId::Net => "net",
     }
 }
 

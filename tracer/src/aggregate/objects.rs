@@ -129,7 +129,7 @@ impl Objects {
         known.path.clone().filter(|_| fits)
     }
 
-    fn known(&self, tgid: u32, inode: u64) -> Option<&ObjectRecord> {
+    pub(super) fn known(&self, tgid: u32, inode: u64) -> Option<&ObjectRecord> {
         self.by_inode.get(&(tgid, inode))?.as_ref()
     }
 }

@@ -16,6 +16,7 @@ pub mod cpu;
 pub mod fault;
 pub mod lock;
 pub mod map;
+pub mod net;
 pub mod oom;
 pub mod reclaim;
 pub mod rss;
@@ -32,6 +33,7 @@ pub const FAMILIES: &[&dyn Family] = &[
     &oom::Oom,
     &rss::Rss,
     &map::Map,
+    &net::Net,
 ];
 
 /// Where a program attaches.
@@ -104,6 +106,8 @@ pub enum CostClass {
     PerFault,
     /// Runs once per call that maps, unmaps or gives back memory, and whenever else an address space is locked.
     PerMapping,
+    /// Runs once per packet from one socket of this host to another.
+    PerPacket,
     /// Runs at the sampling rate, and as often for each second that threads wait.
     Sampled,
     /// Runs rarely.

@@ -3,6 +3,7 @@
 //! up, and how often, is decided elsewhere.
 
 use std::{
+    collections::BTreeSet,
     ffi::OsString,
     fs,
     io::Read,
@@ -15,6 +16,8 @@ use crate::model::{meta::ObjectRecord, text::printable};
 
 /// Descriptors of a process that are looked through when the one that it waited on is closed already.
 const MOST_DESCRIPTORS: usize = 256;
+/// Descriptors of one process that are looked through for sockets.
+const MOST_HELD: usize = 4_096;
 /// Of a list of mappings no more is read.
 const MOST_MAPS_BYTES: u64 = 4 << 20;
 /// Of a list of sockets no more is read.
@@ -105,6 +108,21 @@ fn name(object: &mut ObjectRecord, link: OsString, has_no_name: bool) {
         object.deleted = path.is_some();
         object.path = Some(printable(path.unwrap_or(&bytes)));
     }
+}
+
+/// Which processes have which of these sockets open. Looks through the descriptors of all processes.
+pub fn socket_holders(wanted: &BTreeSet<u64>) -> Vec<(u64, u32)> {
+    let mut holders = Vec::new();
+    for pid in super::proc::processes() {
+        let Ok(entries) = fs::read_dir(format!("/proc/{pid}/fd")) else { continue };
+        let inodes = entries.take(MOST_HELD).filter_map(|entry| {
+            let link = fs::read_link(entry.ok()?.path()).ok()?;
+            link.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse::<u64>().ok()
+        });
+        let found: BTreeSet<u64> = inodes.filter(|inode| wanted.contains(inode)).collect();
+        holders.extend(found.into_iter().map(|inode| (inode, pid)));
+    }
+    holders
 }
 
 /// The network namespace of a thread.

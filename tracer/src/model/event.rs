@@ -4,7 +4,8 @@
 use tracer_common::lock::Contended;
 use tracer_common::mapping::Mapped;
 use tracer_common::memory::{CachedFile, Faults, Stalled, Victim};
-use tracer_common::record::{Header, cache, cpu, fault, lock, map, meta, oom, reclaim, sched as kind};
+use tracer_common::net::Connection;
+use tracer_common::record::{Header, cache, cpu, fault, lock, map, meta, net, oom, reclaim, sched as kind};
 use tracer_common::sched::{CgroupMove, Exec, Exit, Fork, Moved, NewTask, Rename, Step, Switch, SwitchFutex};
 use tracer_common::stack::Sampled;
 
@@ -51,6 +52,8 @@ pub enum Event {
     CachedFile(Box<CachedFile>),
     /// A thread mapped or unmapped memory.
     Mapped(Box<Mapped>),
+    /// A connection was made, could not be made, or is closed.
+    Connection(Box<Connection>),
     /// A process was chosen to be killed for want of memory.
     Victim(Box<Victim>),
     /// What user space wrote.
@@ -107,6 +110,7 @@ impl Event {
             Event::Stalled(event) => event.header,
             Event::CachedFile(event) => event.header,
             Event::Mapped(event) => event.header,
+            Event::Connection(event) => event.header,
             Event::Victim(event) => event.header,
             Event::Meta(header, _) => *header,
         }
@@ -133,6 +137,7 @@ pub const fn kind_name(number: u16) -> Option<&'static str> {
         reclaim::STALLED => "stalled",
         cache::FILE => "cached-file",
         map::MAPPED => "mapped",
+        net::CONNECTION => "connection",
         oom::VICTIM => "oom-victim",
         meta::HOST => "host",
         meta::TARGET => "target",

@@ -5,6 +5,7 @@ mod layout;
 mod ledger;
 mod mapping;
 mod memory;
+mod network;
 mod paging;
 mod queues;
 mod stacks;
