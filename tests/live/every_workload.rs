@@ -32,6 +32,7 @@ const ROLES: [&str; 51] = [
     "rename --count 3",
     "exec-thread",
     "socket --duration 400ms",
+    "network --answers 6",
     "file-wait --duration 400ms",
     "child-wait --duration 400ms",
     "poll-wait --duration 400ms",

@@ -27,13 +27,11 @@ const TCP: u16 = 6;
 /// softirq, which runs at the end of this call, in this thread. Writes no record.
 #[btf_tracepoint(function = "netif_rx")]
 pub fn netif_rx(_ctx: BtfTracePointContext) -> i32 {
-    if let Some(state) = emit::cpu_state() {
-        match wake::context(state) {
-            WakeContext::Task => state.net_sender = bpf_get_current_pid_tgid() as u32,
-            // In a softirq that works for a thread: an answer to what it has sent.
-            _ if state.softirq == wake::NET_RX => state.net_sender = state.softirq_sender,
-            _ => {}
-        }
+    // A softirq that works for the current thread counts as the thread: it answers what that has sent.
+    if let Some(state) = emit::cpu_state()
+        && matches!(wake::context(state), WakeContext::Task)
+    {
+        state.net_sender = bpf_get_current_pid_tgid() as u32;
     }
     0
 }

@@ -22,7 +22,8 @@ const MAX_CLAIMS: usize = 3;
 const TELL_MORE: [&str; 6] =
     ["deadlock", "user-lock-contention", "gil-contention", "fsync-stall", "process-spawn-storm", "straggler"];
 const EXPLAINED: f64 = 0.8;
-/// From this part of a mean wait on the time to the server and back explains it.
+/// From this part of a mean wait on the shortest time to the server and back explains it. The smoothed one has the time in which the other
+/// side held its acknowledgement back.
 const WAY_SHARE: f64 = 0.25;
 /// From this part of all packets on those that are sent again hold a connection up.
 const AGAIN_SHARE: f64 = 0.01;
@@ -125,15 +126,23 @@ fn peer_of<'a>(report: &'a Report, object: Option<&str>) -> Option<(usize, &'a P
 }
 
 impl<'a> Case<'a> {
-    /// What was done most meanwhile by the one who answered, and where the report has it.
-    fn did(&self) -> Option<(String, &'a PathPart)> {
-        let all = self.own.iter().flat_map(|(wait, own)| {
-            let parts = own.did.iter().enumerate();
-            parts.map(move |(part, did)| (format!("/critical_path/own_waits/{wait}/did/{part}/s"), did))
-        });
+    /// What was done most meanwhile by the one who answered: where the report has most of it, an example, and for how long in all.
+    fn did(&self) -> Option<(String, &'a PathPart, f64)> {
         let of = self.own.first().map(|(_, own)| own.of.tid);
-        let others = all.filter(|(_, did)| did.tid != of);
-        others.reduce(|a, b| if b.1.s > a.1.s { b } else { a })
+        let all = || {
+            let parts =
+                self.own.iter().flat_map(|(wait, own)| own.did.iter().enumerate().map(move |part| (wait, part)));
+            parts.filter(|(_, (_, did))| did.tid != of)
+        };
+        let same =
+            |a: &PathPart, b: &PathPart| (a.pid, a.tid, &a.state, &a.detail) == (b.pid, b.tid, &b.state, &b.detail);
+        let total_s =
+            |of: &PathPart| all().filter(|(_, (_, did))| same(of, did)).map(|(_, (_, did))| did.s).sum::<f64>();
+        let (wait, (part, did)) = all().reduce(|a, b| {
+            let rank = |did: &PathPart| (total_s(did), did.s);
+            if rank(b.1.1) > rank(a.1.1) { b } else { a }
+        })?;
+        Some((format!("/critical_path/own_waits/{wait}/did/{part}/s"), did, total_s(did)))
     }
 
     fn slow(&self) -> Slow {
@@ -148,7 +157,7 @@ impl<'a> Case<'a> {
         let Some(tcp) = &peer.tcp else { return Slow::Server };
         let mean_s = peer.waited_s / peer.waits.max(1) as f64;
         let again = tcp.retransmits as f64 >= AGAIN_SHARE * tcp.packets.unwrap_or(0).max(tcp.retransmits) as f64;
-        if tcp.retransmits > 0 && again || tcp.rtt_s.is_some_and(|rtt_s| rtt_s >= WAY_SHARE * mean_s) {
+        if tcp.retransmits > 0 && again || tcp.min_rtt_s.is_some_and(|rtt_s| rtt_s >= WAY_SHARE * mean_s) {
             return Slow::Way;
         }
         if peer.send_s >= CONNECT_SHARE * peer.waited_s { Slow::Reader } else { Slow::Server }
@@ -207,10 +216,10 @@ impl<'a> Case<'a> {
 
     /// What took long, in words.
     fn why(&self) -> String {
-        if let Some((_, did)) = self.did() {
+        if let Some((_, did, did_s)) = self.did() {
             let name = did.thread.as_deref().unwrap_or("?");
             let who = did.tid.map_or_else(|| format!("threads named {name}"), |tid| format!("thread {name} ({tid})"));
-            return format!("; {who} {} for {} of it", doing(did), duration(did.s));
+            return format!("; {who} {} for {} of it", doing(did), duration(did_s));
         }
         match self.slow() {
             Slow::Names => "; names were asked for".to_owned(),
@@ -224,7 +233,7 @@ impl<'a> Case<'a> {
     fn culprit(&self, report: &Report) -> Subject {
         let peer = self.peer.map(|(_, peer)| peer);
         let mut culprit = match self.did() {
-            Some((_, did)) if did.tid.is_some() => {
+            Some((_, did, _)) if did.tid.is_some() => {
                 let tid = did.tid.unwrap_or_default();
                 parties::party(report, (did.pid, did.process.as_ref()), (tid, did.thread.as_ref()))
             }
@@ -234,7 +243,7 @@ impl<'a> Case<'a> {
                 ..Subject::default()
             },
         };
-        if let Some(function) = self.did().and_then(|(_, did)| did.functions.first()) {
+        if let Some(function) = self.did().and_then(|(_, did, _)| did.functions.first()) {
             functions::point_at(&mut culprit, &function.location);
         }
         culprit.peer = Some(self.address());
@@ -248,7 +257,7 @@ impl<'a> Case<'a> {
             let threshold = Some(("reporting threshold of all", REPORTED_SHARE * wall_s)).filter(|_| list.is_empty());
             list.push(evidence(&metric, wait.s, "s", format!("/critical_path/waits/{index}/s"), threshold));
         }
-        if let Some((source, did)) = self.did() {
+        if let Some((source, did, _)) = self.did() {
             let metric = format!("in which thread {} {}", did.thread.as_deref().unwrap_or("?"), doing(did));
             list.push(evidence(&metric, did.s, "s", source, None));
         }
@@ -257,8 +266,11 @@ impl<'a> Case<'a> {
         list.push(evidence("waits for it, of all threads", peer.waits as f64, "1", at("waits"), None));
         let mean_s = peer.waited_s / peer.waits.max(1) as f64;
         if let Some(tcp) = &peer.tcp {
+            let mean = Some(("a wait in the mean", mean_s));
+            if let Some(rtt_s) = tcp.min_rtt_s {
+                list.push(evidence("to it and back, at least", rtt_s, "s", at("tcp/min_rtt_s"), mean));
+            }
             if let Some(rtt_s) = tcp.rtt_s {
-                let mean = Some(("a wait in the mean", mean_s));
                 list.push(evidence("to it and back, as measured last", rtt_s, "s", at("tcp/rtt_s"), mean));
             }
             let sent = tcp.packets.map(|packets| ("packets sent", packets as f64));
@@ -277,14 +289,14 @@ impl<'a> Case<'a> {
             }
         }
         if let Some(connects) = &peer.connects {
-            let many = Some(("connections made", connects.count as f64));
-            list.push(evidence("connecting to it", connects.total_s, "s", at("connects/total_s"), many));
+            list.push(evidence("connecting to it", connects.total_s, "s", at("connects/total_s"), None));
+            list.push(evidence("connections asked for", connects.count as f64, "1", at("connects/count"), None));
         }
         list
     }
 
     fn hypothesis(&self) -> String {
-        let rtt = self.peer.and_then(|(_, peer)| peer.tcp.as_ref()?.rtt_s);
+        let rtt = self.peer.and_then(|(_, peer)| peer.tcp.as_ref()?.min_rtt_s);
         let rtt =
             rtt.map(|rtt_s| format!(", and the way there and back takes {}", duration(rtt_s))).unwrap_or_default();
         match self.slow() {

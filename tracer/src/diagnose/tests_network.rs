@@ -149,14 +149,17 @@ fn a_server_elsewhere_that_is_slow_is_named_and_told_from_a_slow_way() {
 
 #[test]
 fn packets_that_are_sent_again_and_a_long_way_are_the_way() {
-    for slow in [SocketRecord { retransmits: 20, ..read() }, SocketRecord { rtt_us: 4_000, ..read() }] {
+    for slow in [SocketRecord { retransmits: 20, ..read() }, SocketRecord { min_rtt_us: 4_000, ..read() }] {
         let report = report(&Shape { read: Some(slow), ..remote() });
         let finding = found(&report);
         assert!(finding.hypothesis.starts_with("The way to the server is slow"), "{}", finding.hypothesis);
     }
+    let held_back = SocketRecord { rtt_us: 12_000, ..read() };
     let few = SocketRecord { retransmits: 2, ..read() };
-    let report = report(&Shape { read: Some(few), ..remote() });
+    let report = self::report(&Shape { read: Some(few), ..remote() });
     assert!(found(&report).hypothesis.starts_with("The server is slow"), "2 of 1,000 hold nothing up");
+    let report = self::report(&Shape { read: Some(held_back), ..remote() });
+    assert!(found(&report).hypothesis.starts_with("The server is slow"), "acknowledgements may be held back");
 }
 
 #[test]
