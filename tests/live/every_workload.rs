@@ -4,7 +4,7 @@
 use crate::harness::{Tracer, workload};
 
 /// Every role that ends by itself, with little to do.
-const ROLES: [&str; 51] = [
+const ROLES: [&str; 54] = [
     "mutex --duration 600ms",
     "mutex --healthy --duration 400ms",
     "mutex --kind robust --duration 400ms",
@@ -32,6 +32,7 @@ const ROLES: [&str; 51] = [
     "rename --count 3",
     "exec-thread",
     "socket --duration 400ms",
+    "network --answers 6",
     "file-wait --duration 400ms",
     "child-wait --duration 400ms",
     "poll-wait --duration 400ms",
@@ -56,6 +57,8 @@ const ROLES: [&str; 51] = [
     "pin --batches 5",
     "pin --batches 5 --reuse",
     "mappings --count 200",
+    "reads --mib 8 --folder /var/tmp",
+    "reads --mib 8 --in-order --folder /var/tmp",
 ];
 
 #[test]

@@ -39,7 +39,7 @@ const WITHOUT_A_PAIR: [(&str, &str); 11] = [
 ];
 
 /// Rules with a test below.
-const WITH_A_PAIR: [&str; 28] = [
+const WITH_A_PAIR: [&str; 29] = [
     "small-random-reads",
     "slow-storage",
     "dirty-throttling",
@@ -66,6 +66,7 @@ const WITH_A_PAIR: [&str; 28] = [
     "process-spawn-storm",
     "straggler",
     "gc-pauses",
+    "network-wait",
     "ipc-wait",
     "input-starvation",
 ];
@@ -277,6 +278,13 @@ fn a_sync_of_each_item_costs_what_leaving_it_out_saves() {
 #[test]
 fn a_sleeping_producer_costs_what_its_sleep_does() {
     items("input-starvation", "producer --items 300 --loops 500000");
+}
+
+#[test]
+fn a_slow_server_costs_what_a_fast_one_saves() {
+    let run = "network --answers 24";
+    let pair = Pair::of("network-wait", run, &format!("{run} --healthy"));
+    pair.families("cpu,net").took("took_s").assert_close();
 }
 
 /// A CPU, for what shares one.

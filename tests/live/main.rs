@@ -25,6 +25,7 @@ mod lost_seconds;
 mod mapping;
 mod memory;
 mod namespaces;
+mod network;
 mod paging;
 mod python_runtime;
 mod record;

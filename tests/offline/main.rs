@@ -71,6 +71,10 @@ recorded! {
         "threads that wait for work and are healthy";
     socket "socket" "./workload socket --duration 300ms"
         "a client waits for its server";
+    network "network" "./workload network --answers 24, run --family sched,cpu,net"
+        "a client waits for a slow server of this host, over TCP";
+    network_healthy "network-healthy" "./workload network --healthy --answers 60 --compute 5ms --idle 3, run --family sched,cpu,net"
+        "its healthy twin";
     stopped "stopped" "./workload stopped"
         "a child is stopped and continued";
     lossy "lossy" "./workload pingpong --count 60000, run --ring-size 64KiB"

@@ -57,7 +57,8 @@ fn the_contended_mutexes_are_found_and_nothing_else_is_called_one() {
         let crowded = ["quota", "oversub", "low-priority"].contains(&name);
         let python = ["gil", "gc", "logging-convoy"].contains(&name);
         let waits =
-            ["ipc", "deadlock", "arena", "fsync", "starved", "straggler", "spin-wait", "spawn-storm"].contains(&name);
+            ["ipc", "network", "deadlock", "arena", "fsync", "starved", "straggler", "spin-wait", "spawn-storm"]
+                .contains(&name);
         let memory = [
             "first-touch",
             "churn",

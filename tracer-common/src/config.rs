@@ -138,6 +138,22 @@ pub struct Offsets {
     pub mm_start_brk: u32,
     /// `mm_struct.map_count`.
     pub mm_map_count: u32,
+    pub sock_daddr: u32,
+    pub sock_saddr: u32,
+    pub sock_daddr6: u32,
+    pub sock_saddr6: u32,
+    pub sock_dport: u32,
+    pub sock_num: u32,
+    pub sock_protocol: u32,
+    pub sock_socket: u32,
+    pub socket_file: u32,
+    pub tcp_bytes_sent: u32,
+    pub tcp_bytes_retrans: u32,
+    pub tcp_bytes_received: u32,
+    pub tcp_write_seq: u32,
+    pub tcp_snd_nxt: u32,
+    pub tcp_total_retrans: u32,
+    pub tcp_srtt: u32,
     /// Nothing: keeps the size even.
     pub reserved: u32,
 }
@@ -240,6 +256,10 @@ pub struct Config {
     pub map_write_argument: u32,
     /// See there.
     pub map_calls: MapCalls,
+    /// Number of poll(2); negative: none.
+    pub poll_syscall: i32,
+    /// Number of ppoll(2); negative: none.
+    pub ppoll_syscall: i32,
     /// Zero.
     pub reserved: u32,
     /// System calls that write to files: a bit per number.
@@ -258,10 +278,10 @@ pub struct Config {
     pub formats: Formats,
 }
 
-const _: () = assert!(size_of::<Offsets>() == 83 * 4);
+const _: () = assert!(size_of::<Offsets>() == 99 * 4);
 const _: () = assert!(size_of::<Formats>() == 15 * 4);
 const _: () = assert!(
-    size_of::<Config>() == 14 * 4 + 3 * 8 + 18 * 4 + 64 + 64 + 8 + 16 + size_of::<BlockConfig>() + 83 * 4 + 15 * 4
+    size_of::<Config>() == 14 * 4 + 3 * 8 + 20 * 4 + 64 + 64 + 8 + 16 + size_of::<BlockConfig>() + 99 * 4 + 15 * 4
 );
 
 impl Offsets {
@@ -349,6 +369,22 @@ impl Offsets {
         mm_brk: ABSENT,
         mm_start_brk: ABSENT,
         mm_map_count: ABSENT,
+        sock_daddr: ABSENT,
+        sock_saddr: ABSENT,
+        sock_daddr6: ABSENT,
+        sock_saddr6: ABSENT,
+        sock_dport: ABSENT,
+        sock_num: ABSENT,
+        sock_protocol: ABSENT,
+        sock_socket: ABSENT,
+        socket_file: ABSENT,
+        tcp_bytes_sent: ABSENT,
+        tcp_bytes_retrans: ABSENT,
+        tcp_bytes_received: ABSENT,
+        tcp_write_seq: ABSENT,
+        tcp_snd_nxt: ABSENT,
+        tcp_total_retrans: ABSENT,
+        tcp_srtt: ABSENT,
         reserved: ABSENT,
     };
 }
@@ -407,6 +443,8 @@ impl Config {
         map_stacks: 0,
         map_write_argument: 1,
         map_calls: MapCalls { mmap: -1, munmap: -1, brk: -1, mremap: -1, madvise: -1 },
+        poll_syscall: -1,
+        ppoll_syscall: -1,
         reserved: 0,
         write_syscalls: [0; 8],
         fd_syscalls: [0; 8],

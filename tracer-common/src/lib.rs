@@ -13,6 +13,7 @@ pub mod lock;
 pub mod loss;
 pub mod mapping;
 pub mod memory;
+pub mod net;
 pub mod python;
 pub mod record;
 pub mod sched;
@@ -49,11 +50,13 @@ pub enum FamilyId {
     Block = 10,
     /// Pages that threads dirty, and their pauses when they dirty too many.
     Writeback = 11,
+    /// The network: connections, and which thread's packets wake which.
+    Net = 13,
 }
 
 impl FamilyId {
     /// Every family that has kernel records, in the order of its number.
-    pub const ALL: [FamilyId; 11] = [
+    pub const ALL: [FamilyId; 12] = [
         FamilyId::Sched,
         FamilyId::Cpu,
         FamilyId::Lock,
@@ -65,6 +68,7 @@ impl FamilyId {
         FamilyId::Map,
         FamilyId::Block,
         FamilyId::Writeback,
+        FamilyId::Net,
     ];
 
     /// The family with this number.
@@ -81,10 +85,11 @@ impl FamilyId {
             9 => Some(FamilyId::Map),
             10 => Some(FamilyId::Block),
             11 => Some(FamilyId::Writeback),
+            13 => Some(FamilyId::Net),
             _ => None,
         }
     }
 }
 
 /// Number of slots in arrays indexed by [`FamilyId`].
-pub const FAMILY_SLOTS: usize = 12;
+pub const FAMILY_SLOTS: usize = 14;

@@ -95,6 +95,10 @@ pub struct CpuState {
     pub due_wakee: u64,
     /// Up to when this CPU's budget of stacks of calls that map memory is used up.
     pub map_budget_ts_ns: u64,
+    /// The thread that handed a packet to another socket of this host since packets were last received here; 0: none did.
+    pub net_sender: u32,
+    /// The thread whose packets the softirq that receives packets has now; 0: none of this host's.
+    pub softirq_sender: u32,
 }
 
 /// A contention that has begun.
@@ -111,4 +115,4 @@ pub struct Spin {
     pub kind: u32,
 }
 
-const _: () = assert!(size_of::<CpuState>() == 64 * FAMILY_SLOTS + 80 + 24 + 24 * MAX_SPINS);
+const _: () = assert!(size_of::<CpuState>() == 64 * FAMILY_SLOTS + 88 + 24 + 24 * MAX_SPINS);

@@ -119,6 +119,12 @@ pub mod writeback {
     pub const FILE: u16 = super::kind(11, 2);
 }
 
+/// Kinds of the family that sees the network; payloads in [`crate::net`].
+pub mod net {
+    /// A TCP connection was made, could not be made, or is closed.
+    pub const CONNECTION: u16 = super::kind(13, 1);
+}
+
 /// Kinds that user space writes (family 0); payloads are JSON.
 pub mod meta {
     /// Facts about the host; once, first.

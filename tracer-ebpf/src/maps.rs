@@ -13,6 +13,7 @@ use tracer_common::{
     loss::CpuState,
     mapping::MapSums,
     memory::{CACHED_FILES, CacheSums, FaultSums, FileKey, StallSums},
+    net::{Connecting, MOST_CONNECTING},
     python::PythonProcess,
 };
 
@@ -78,6 +79,10 @@ pub static PLACES: Array<Place> = Array::with_max_entries(PLACES_ENTRIES, 0);
 /// Processes that run Python, by process id. User space finds them; a child has what its parent had.
 #[map]
 pub static PYTHON: HashMap<u32, PythonProcess> = HashMap::with_max_entries(1, 0);
+
+/// Connections that were asked for, by the address of their socket.
+#[map]
+pub static CONNECTING: LruHashMap<u64, Connecting> = LruHashMap::with_max_entries(MOST_CONNECTING, 0);
 
 /// Contentions of sleeping locks, indexed as `SLOTS`.
 #[map]

@@ -4,7 +4,7 @@
 //! device work is a device; a timer softirq, or a hard interrupt outside any device handler, is a timer (the other hard
 //! interrupts, between processors, hardly ever wake a thread themselves).
 
-use aya_ebpf::helpers::bpf_get_smp_processor_id;
+use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_get_smp_processor_id};
 use tracer_common::{loss::CpuState, sched::WakeContext};
 
 use crate::{
@@ -16,7 +16,8 @@ use crate::{
 const SERVING_SOFTIRQ: u32 = 1 << 8;
 const HARDIRQ_OR_NMI: u32 = 0x00ff_0000;
 
-/// include/linux/interrupt.h.
+/// include/linux/interrupt.h: the softirq that receives packets.
+pub const NET_RX: u32 = 3;
 const TIMER_SOFTIRQS: u32 = 1 << 1 | 1 << 8;
 const DEVICE_SOFTIRQS: u32 = 1 << 2 | 1 << 3 | 1 << 4 | 1 << 5;
 
@@ -31,7 +32,10 @@ pub fn context(state: &CpuState) -> WakeContext {
         if state.irq_handlers > 0 { WakeContext::Device } else { WakeContext::Timer }
     } else if count & SERVING_SOFTIRQ != 0 {
         let softirq = 1u32 << (state.softirq & 31);
-        if softirq & TIMER_SOFTIRQS != 0 {
+        if state.softirq == NET_RX && is_current(state.softirq_sender) {
+            // It receives what the current thread has just sent to another socket of this host: it does so itself, at the end of its call.
+            WakeContext::Task
+        } else if softirq & TIMER_SOFTIRQS != 0 {
             WakeContext::Timer
         } else if softirq & DEVICE_SOFTIRQS != 0 {
             WakeContext::Device
@@ -41,6 +45,12 @@ pub fn context(state: &CpuState) -> WakeContext {
     } else {
         WakeContext::Task
     }
+}
+
+/// Whether this is the thread that the program interrupts; never the idle task.
+#[inline(always)]
+fn is_current(tid: u32) -> bool {
+    tid != 0 && bpf_get_current_pid_tgid() as u32 == tid
 }
 
 #[inline(always)]

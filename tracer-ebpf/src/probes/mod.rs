@@ -7,6 +7,7 @@ mod cpu_attach;
 mod fault;
 mod lock;
 mod map;
+mod net;
 mod oom;
 mod reclaim;
 mod sched;

@@ -252,6 +252,11 @@ fn left_in(prev: Task, record: &mut Switch) -> Option<Registers> {
         let (fd_kind, inode) = task::file(prev, at.args[0] as u32);
         record.fd_kind = fd_kind as u8;
         record.object = inode;
+    } else if at.args[1] == 1
+        && at.syscall >= 0
+        && (i32::from(at.syscall) == config!(poll_syscall) || i32::from(at.syscall) == config!(ppoll_syscall))
+    {
+        polls_one(prev, at.args[0], record);
     } else if at.syscall < 0 {
         let inode = faults::waits_for_file(record.prev_tid);
         if inode != 0 {
@@ -260,6 +265,16 @@ fn left_in(prev: Task, record: &mut Switch) -> Option<Registers> {
         }
     }
     Some(at)
+}
+
+/// Adds the one descriptor that a thread polls, if that is a socket of the network: programs with timeouts wait for an answer so.
+#[inline(always)]
+fn polls_one(prev: Task, list: u64, record: &mut Switch) {
+    let Some([fd, _]) = user_words::<2>(list) else { return };
+    let (fd_kind, inode) = task::file(prev, fd);
+    if fd_kind as u8 == FdKind::SocketInet as u8 {
+        (record.fd_kind, record.object, record.arg0) = (fd_kind as u8, inode, fd);
+    }
 }
 
 /// Adds the system call of a thread that leaves ready to run.

@@ -3,13 +3,16 @@
 
 use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
 
-use crate::emit;
+use crate::{emit, wake};
 
 /// A softirq starts. Softirqs do not nest, so there is no need to see its end: the preemption counter tells.
 #[btf_tracepoint(function = "softirq_entry")]
 pub fn softirq_entry(ctx: BtfTracePointContext) -> i32 {
     if let Some(state) = emit::cpu_state() {
         state.softirq = ctx.arg::<u64>(0) as u32;
+        if state.softirq == wake::NET_RX {
+            (state.softirq_sender, state.net_sender) = (state.net_sender, 0);
+        }
     }
     0
 }

@@ -69,6 +69,8 @@ impl Aggregate {
         }
         let spinning_ns = finished.iter().fold(0u64, |sum, f| sum.saturating_add(f.thread.sums.of(State::Spinning)));
         let spinning_ns = Some(spinning_ns).filter(|ns| *ns > 0 || stacks.is_some());
+        let sched = self.ledger.coverage().iter().any(|row| row.family == "sched" && row.status != "unavailable");
+        let network = if sched { self.network_part(&finished) } else { None };
         let mut rest = self.threads.rest;
         for left_out in finished.drain(max_rows.min(finished.len())..) {
             rest.add(&left_out.thread.sums);
@@ -77,7 +79,6 @@ impl Aggregate {
         let parents = self.processes.ranked().into_iter().map(|process| (process.tgid, process.parent)).collect();
         let priorities = finished.iter().map(|f| (f.thread.serial, f.thread.facts.priority_plus_1)).collect();
         let writer = Writer { aggregate: &self, last_names, priorities, parents, stacks, spinning_ns };
-        let sched = self.ledger.coverage().iter().any(|row| row.family == "sched" && row.status != "unavailable");
         let opinions = if sched { self.opinions(writer.stacks.as_ref()) } else { Default::default() };
         let mut report = Report {
             schema: SCHEMA.to_owned(),
@@ -100,6 +101,7 @@ impl Aggregate {
             stacks: writer.stacks.as_ref().map(|stacks| stacks.section(&self.measured(sched))),
             python: self.pythons.section(),
             paging: self.paging_part(writer.stacks.as_ref()),
+            network,
             mapping: self.mapping_part(writer.stacks.as_ref()),
             io: self.io_part(),
             memory: self.memory_part(),

@@ -296,6 +296,8 @@ fn in_call(class: Class, fd_kind: FdKind) -> Reason {
             FdKind::Unknown => Reason::other(Detail::Call),
         },
         Class::Futex => Reason::new(State::Futex),
+        // It polls this one alone.
+        Class::Poll if fd_kind == FdKind::SocketInet => Reason::new(State::SocketInet),
         Class::Poll => Reason::new(State::Poll),
         Class::Child => Reason::new(State::Child),
         Class::Timer => Reason::new(State::Timer),

@@ -22,6 +22,7 @@ mod mapped;
 mod memory;
 pub mod moved;
 pub mod names;
+pub mod network;
 mod object_bytes;
 mod objects;
 mod open_waits;
@@ -60,6 +61,7 @@ use self::mapped::Mapped;
 use self::memory::Memory;
 use self::moved::Movers;
 use self::names::{NameId, Names};
+use self::network::Network;
 use self::objects::Objects;
 use self::paging::Paging;
 use self::processes::Processes;
@@ -122,6 +124,7 @@ pub struct Aggregate {
     limits: Limits,
     objects: Objects,
     movers: Movers,
+    network: Network,
     /// The records tell threads held back by a quota from others that are ready.
     tells_throttling: bool,
     paging: Paging,
@@ -163,6 +166,7 @@ impl Aggregate {
             limits: Limits::default(),
             objects: Objects::default(),
             movers: Movers::default(),
+            network: Network::default(),
             tells_throttling: false,
             paging: Paging::default(),
             mapped: Mapped::default(),
@@ -233,6 +237,7 @@ impl Aggregate {
             Event::Contended(event) => self.contended(event),
             Event::Faults(event) => self.paging.faults.record(event, &self.span),
             Event::Stalled(event) => self.paging.stalls.record(event, &self.span),
+            Event::Connection(event) => self.network.event(event),
             Event::Mapped(event) => self.mapped.record(event, &self.span),
             Event::CachedFile(event) if header.kind == cache::FILE => self.paging.cache.file(event),
             Event::CachedFile(event) => self.blocks.file(event),
@@ -289,6 +294,7 @@ impl Aggregate {
             Meta::Python(python) => self.pythons.record(python),
             Meta::Objects(objects) => {
                 objects.moved.iter().for_each(|moved| self.movers.record(moved));
+                objects.sockets.iter().for_each(|socket| self.network.read(socket));
                 self.objects.record(objects);
             }
             Meta::Sums(sums) => {

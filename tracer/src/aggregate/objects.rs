@@ -138,7 +138,7 @@ impl Objects {
         paths.first().map(|path| (*path).clone())
     }
 
-    fn known(&self, tgid: u32, inode: u64) -> Option<&ObjectRecord> {
+    pub(super) fn known(&self, tgid: u32, inode: u64) -> Option<&ObjectRecord> {
         self.by_inode.get(&(tgid, inode))?.as_ref()
     }
 }

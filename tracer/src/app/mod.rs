@@ -13,6 +13,7 @@ mod live;
 mod mappings;
 mod memory;
 mod moved;
+mod network;
 mod numa;
 mod objects;
 mod output;

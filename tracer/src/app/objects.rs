@@ -16,14 +16,14 @@ use std::{
 
 use tracer_common::record::meta;
 
-use super::moved::Movers;
+use super::{moved::Movers, network::Connections};
 use crate::{
     kernel::{
         live::push_meta,
         objects::{self, SocketLists},
         proc,
     },
-    model::meta::{MovedRecord, ObjectRecord, ObjectsRecord},
+    model::meta::{ObjectRecord, ObjectsRecord},
     pipeline::{
         batch::{Batch, header},
         decode::{self, Descriptor},
@@ -120,16 +120,20 @@ impl Objects {
 
     fn take(&mut self, mut answer: ObjectsRecord, ts_ns: u64, records: &mut Batch) {
         let objects = std::mem::take(&mut answer.objects);
-        let moved = std::mem::take(&mut answer.moved);
+        let told = ObjectsRecord {
+            moved: std::mem::take(&mut answer.moved),
+            sockets: std::mem::take(&mut answer.sockets),
+            ..ObjectsRecord::default()
+        };
         self.counted = answer;
-        push_meta(records, ts_ns, meta::OBJECTS, &self.record(&objects, moved));
+        push_meta(records, ts_ns, meta::OBJECTS, &self.record(&objects, told));
         self.known.extend(objects);
     }
 
-    /// A record with the counts of both sides.
-    fn record(&self, objects: &[ObjectRecord], moved: Vec<MovedRecord>) -> ObjectsRecord {
+    /// A record with the counts of both sides; `told` has what else it is to say.
+    fn record(&self, objects: &[ObjectRecord], told: ObjectsRecord) -> ObjectsRecord {
         let over = self.counted.over + self.over;
-        ObjectsRecord { objects: objects.to_vec(), over, moved, ..self.counted.clone() }
+        ObjectsRecord { objects: objects.to_vec(), over, gone: self.counted.gone, ..told }
     }
 
     /// Waits for the last answers.
@@ -145,14 +149,14 @@ impl Objects {
         // What is still to be looked at is not waited for.
         self.over += self.put.saturating_sub(self.dealt.load(Ordering::Acquire));
         if self.over > 0 {
-            push_meta(records, ts_ns, meta::OBJECTS, &self.record(&[], Vec::new()));
+            push_meta(records, ts_ns, meta::OBJECTS, &self.record(&[], ObjectsRecord::default()));
         }
     }
 
     /// Everything known, again: for a capture that drops its older part.
     pub fn again(&self, ts_ns: u64, records: &mut Batch) {
         for objects in self.known.chunks(OBJECTS_PER_RECORD) {
-            push_meta(records, ts_ns, meta::OBJECTS, &self.record(objects, Vec::new()));
+            push_meta(records, ts_ns, meta::OBJECTS, &self.record(objects, ObjectsRecord::default()));
         }
     }
 }
@@ -164,7 +168,8 @@ struct Answerer {
     /// By process, descriptor and inode: whether it is a pipe or a socket.
     told: HashMap<(u32, u32, u64), bool>,
     movers: Movers,
-    moved: Vec<MovedRecord>,
+    moved: Vec<crate::model::meta::MovedRecord>,
+    connections: Connections,
     ready: Vec<ObjectRecord>,
     /// Sockets whose addresses are not looked up yet, by network namespace.
     sockets: HashMap<OsString, Vec<ObjectRecord>>,
@@ -182,6 +187,7 @@ impl Default for Answerer {
             told: HashMap::new(),
             movers: Movers::default(),
             moved: Vec::new(),
+            connections: Connections::default(),
             ready: Vec::new(),
             sockets: HashMap::new(),
             listed: now.checked_sub(LIST_PERIOD).unwrap_or(now),
@@ -195,7 +201,8 @@ impl Answerer {
     fn run(mut self, questions: &Receiver<Descriptor>, answers: &Sender<ObjectsRecord>, dealt: &AtomicU64) {
         crate::kernel::hurry();
         loop {
-            let due = self.movers.due_in().unwrap_or(Duration::from_secs(3600));
+            let due = [self.movers.due_in(), self.connections.due_in()];
+            let due = due.into_iter().flatten().min().unwrap_or(Duration::from_secs(3600));
             let wait = if self.sockets.is_empty() { due } else { LIST_PERIOD };
             let ended = match questions.recv_timeout(wait) {
                 Ok(question) => {
@@ -214,8 +221,10 @@ impl Answerer {
             self.moved.append(&mut self.movers.look(ended));
             let counts = (self.counted.gone, self.counted.over);
             let (objects, moved) = (std::mem::take(&mut self.ready), std::mem::take(&mut self.moved));
-            let told = ObjectsRecord { objects, moved, ..self.counted.clone() };
-            let says = !told.objects.is_empty() || !told.moved.is_empty() || (ended && counts != (0, 0));
+            let sockets = self.connections.look(ended);
+            let told = ObjectsRecord { objects, moved, sockets, ..self.counted.clone() };
+            let any = !told.objects.is_empty() || !told.moved.is_empty() || !told.sockets.is_empty();
+            let says = any || (ended && counts != (0, 0));
             if says && answers.send(told).is_err() {
                 return;
             }
@@ -281,10 +290,13 @@ impl Answerer {
 
     /// Looks up the addresses of sockets, namespace by namespace.
     fn list(&mut self) {
-        for (_, mut sockets) in std::mem::take(&mut self.sockets) {
+        for (network, mut sockets) in std::mem::take(&mut self.sockets) {
             self.listed = Instant::now();
             if let Some(tid) = sockets.iter().map(|socket| socket.tid).find(|tid| objects::network_of(*tid).is_some()) {
                 SocketLists::read(tid).tell(&mut sockets.iter_mut().collect::<Vec<_>>());
+            }
+            for socket in sockets.iter().filter(|socket| socket.kind == "tcp") {
+                self.connections.watch((socket.tgid, socket.tid), &network, socket.inode);
             }
             self.ready.append(&mut sockets);
         }

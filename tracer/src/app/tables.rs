@@ -144,6 +144,9 @@ pub fn families(args: &FormatArgs) -> Result<u8, Failure> {
                     crate::families::CostClass::PerMapping => {
                         "runs with each call of the target that maps, unmaps or gives back memory"
                     }
+                    crate::families::CostClass::PerPacket => {
+                        "runs with each packet that is sent from one socket of this host to another"
+                    }
                     crate::families::CostClass::Rare => "runs rarely",
                 };
                 lines.push(format!("{}: {}", row.family, row.question));

@@ -33,8 +33,8 @@ const READS: [&str; 5] = ["read", "readv", "recvfrom", "recvmsg", "recvmmsg"];
 const WORK: [&str; 7] = ["on_cpu", "runnable", "throttled", "file", "fault", "kernel_lock", "socket_inet"];
 /// Time of which nobody knows what it went to.
 const NOT_KNOWN: [&str; 4] = ["mutual", "asleep", "not-kept", "not-ended"];
-/// Findings that tell more of the same: the lock or the disk that is behind the queue, or that both sides wait for each other in turn.
-const TELL_MORE: [&str; 8] = [
+/// Findings that tell more of the same: the lock, the disk or the server that is behind the queue, or that both sides wait for each other in turn.
+const TELL_MORE: [&str; 9] = [
     "user-lock-contention",
     "gil-contention",
     "deadlock",
@@ -43,6 +43,7 @@ const TELL_MORE: [&str; 8] = [
     "fsync-stall",
     "process-spawn-storm",
     "straggler",
+    "network-wait",
 ];
 
 impl Rule for InputStarvation {

@@ -19,6 +19,7 @@ mod kernel_lock_contention;
 mod logging_convoy;
 mod lost;
 mod memory_limits;
+mod network_wait;
 mod numa_remote;
 mod oom_forecast;
 mod oom_kill;
@@ -55,6 +56,8 @@ mod tests_ipc;
 mod tests_kernel_locks;
 #[cfg(test)]
 mod tests_memory;
+#[cfg(test)]
+mod tests_network;
 #[cfg(test)]
 mod tests_numa;
 #[cfg(test)]
@@ -151,6 +154,7 @@ pub const RULES: &[&dyn Rule] = &[
     &process_spawn_storm::ProcessSpawnStorm,
     &straggler::Straggler,
     &gc_pauses::GcPauses,
+    &network_wait::NetworkWait,
     &ipc_wait::IpcWait,
     &input_starvation::InputStarvation,
     &cpu_bound::CpuBound,

@@ -37,7 +37,7 @@ fn loader(rounds: u64, queue: Leave, work: Leave, woken_by: WakeContext) -> Repo
         objects: vec![object(20, FILE, "file", Some("/data/shard-0.tar")), object(10, PIPE, "pipe", None)],
         gone: 3,
         over: 1,
-        moved: Vec::new(),
+        ..ObjectsRecord::default()
     };
     let mut events = vec![
         meta_event(START, Meta::Target(target)),

@@ -12,6 +12,7 @@ use tracer_common::memory::{FaultKind, StallKind};
 use tracer_common::record::Header;
 use tracer_common::sched::{Switch, SwitchFutex};
 
+use crate::aggregate::network::address;
 use crate::model::event::{Event, Meta, kind_name};
 use crate::model::text::printable;
 use crate::pipeline::decode::Undecoded;
@@ -154,6 +155,20 @@ pub fn write_event(event: &Event, out: &mut impl io::Write) -> io::Result<()> {
             }
             line.number("mappings", event.mappings)?;
             line.number("mappings_most", event.mappings_most)?;
+        }
+        Event::Connection(event) => {
+            line.number("tid", event.tid)?;
+            line.number("tgid", event.tgid)?;
+            line.number("inode", event.inode)?;
+            line.text("local", address(event.family, &event.local, event.local_port).as_bytes())?;
+            line.text("peer", address(event.family, &event.peer, event.peer_port).as_bytes())?;
+            line.number("old_state", event.old_state)?;
+            line.number("new_state", event.new_state)?;
+            line.number("took_ns", event.took_ns)?;
+            line.number("sent_bytes", event.sent_bytes)?;
+            line.number("received_bytes", event.received_bytes)?;
+            line.number("rtt_us", event.rtt_us)?;
+            line.number("retransmits", event.retransmits)?;
         }
         Event::Victim(event) => {
             line.number("tid", event.tid)?;

@@ -17,6 +17,7 @@ pub mod cpu;
 pub mod fault;
 pub mod lock;
 pub mod map;
+pub mod net;
 pub mod oom;
 pub mod reclaim;
 pub mod rss;
@@ -36,6 +37,7 @@ pub const FAMILIES: &[&dyn Family] = &[
     &map::Map,
     &block::Block,
     &writeback::Writeback,
+    &net::Net,
 ];
 
 /// Where a program attaches.
@@ -110,6 +112,8 @@ pub enum CostClass {
     PerMapping,
     /// Runs a few times per request of a block device.
     PerRequest,
+    /// Runs once per packet from one socket of this host to another.
+    PerPacket,
     /// Runs at the sampling rate, and as often for each second that threads wait.
     Sampled,
     /// Runs rarely.

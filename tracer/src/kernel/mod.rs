@@ -23,6 +23,7 @@ pub mod proc;
 pub mod progstats;
 pub mod ring_sizes;
 pub mod sleepers;
+pub mod sock_diag;
 pub mod step_points;
 pub mod tmpfs;
 pub mod tracefs;

@@ -3,6 +3,7 @@
 //! up, and how often, is decided elsewhere.
 
 use std::{
+    collections::BTreeSet,
     ffi::OsString,
     fs,
     io::Read,
@@ -15,6 +16,8 @@ use crate::model::{meta::ObjectRecord, text::printable};
 
 /// Descriptors of a process that are looked through when the one that it waited on is closed already.
 const MOST_DESCRIPTORS: usize = 256;
+/// Descriptors of one process that are looked through for sockets.
+const MOST_HELD: usize = 4_096;
 /// Of a list of mappings no more is read.
 const MOST_MAPS_BYTES: u64 = 4 << 20;
 /// Of a list of sockets no more is read.
@@ -107,6 +110,21 @@ fn name(object: &mut ObjectRecord, link: OsString, has_no_name: bool) {
     }
 }
 
+/// Which processes have which of these sockets open. Looks through the descriptors of all processes.
+pub fn socket_holders(wanted: &BTreeSet<u64>) -> Vec<(u64, u32)> {
+    let mut holders = Vec::new();
+    for pid in super::proc::processes() {
+        let Ok(entries) = fs::read_dir(format!("/proc/{pid}/fd")) else { continue };
+        let inodes = entries.take(MOST_HELD).filter_map(|entry| {
+            let link = fs::read_link(entry.ok()?.path()).ok()?;
+            link.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse::<u64>().ok()
+        });
+        let found: BTreeSet<u64> = inodes.filter(|inode| wanted.contains(inode)).collect();
+        holders.extend(found.into_iter().map(|inode| (inode, pid)));
+    }
+    holders
+}
+
 /// The network namespace of a thread.
 pub fn network_of(tid: u32) -> Option<OsString> {
     fs::read_link(format!("/proc/{tid}/ns/net")).ok().map(PathBuf::into_os_string)
@@ -129,15 +147,36 @@ impl SocketLists {
         Self { lists: ["unix", "tcp", "tcp6", "udp", "udp6"].into_iter().filter_map(list).collect() }
     }
 
+    /// Unix sockets with two lines: the kernel writes a name as it is, so a newline in one begins a line that says what the name's owner
+    /// likes. The socket's own line is there as well.
+    fn listed_twice(&self) -> BTreeSet<u64> {
+        let (mut once, mut twice) = (BTreeSet::new(), BTreeSet::new());
+        let unix_list = self.lists.iter().filter(|(protocol, _)| *protocol == "unix");
+        for line in unix_list.flat_map(|(_, list)| list.split(|byte| *byte == b'\n').skip(1)) {
+            if let Some(socket) = unix(line)
+                && !once.insert(socket.inode)
+            {
+                twice.insert(socket.inode);
+            }
+        }
+        twice
+    }
+
     /// Adds to sockets what the lists say of them.
     pub fn tell(&self, objects: &mut [&mut ObjectRecord]) {
         let mut by_inode: std::collections::HashMap<u64, Vec<usize>> = std::collections::HashMap::new();
         for (index, object) in objects.iter().enumerate() {
             by_inode.entry(object.inode).or_default().push(index);
         }
+        let twice = self.listed_twice();
         for (protocol, list) in &self.lists {
             for line in list.split(|byte| *byte == b'\n').skip(1) {
                 let Some(socket) = (if *protocol == "unix" { unix(line) } else { inet(line) }) else { continue };
+                let socket = if *protocol == "unix" && twice.contains(&socket.inode) {
+                    Socket { inode: socket.inode, ..Socket::default() }
+                } else {
+                    socket
+                };
                 for index in by_inode.get(&socket.inode).into_iter().flatten() {
                     let Some(object) = objects.get_mut(*index) else { continue };
                     protocol.trim_end_matches('6').clone_into(&mut object.kind);
@@ -239,6 +278,18 @@ mod tests {
         assert_eq!(unix(b"ffff: 00000002 00000000 00010000 0001 01 778").map(|socket| socket.path), Some(None));
         assert_eq!(unix(b""), None);
         assert_eq!(inet(b"junk"), None);
+    }
+
+    #[test]
+    fn a_line_that_is_a_part_of_another_sockets_name_names_nothing() {
+        let list = b"Num\nff: 00000002 00000000 00010000 0001 01 777\nff: 00000002 00000000 00010000 0001 01 778 @a\n\
+            ff: 00000002 00000000 00010000 0001 01 777 /tmp/forged\nff: 00000002 00000000 00010000 0001 01 779 /run/b\n";
+        let lists = SocketLists { lists: vec![("unix", list.to_vec())] };
+        let socket = |inode| ObjectRecord { inode, kind: "socket".to_owned(), ..ObjectRecord::default() };
+        let (mut victim, mut other) = (socket(777), socket(779));
+        lists.tell(&mut [&mut victim, &mut other]);
+        assert_eq!((victim.kind.as_str(), victim.path.as_deref()), ("unix", None), "{victim:?}");
+        assert_eq!(other.path.as_deref(), Some("/run/b"));
     }
 
     #[test]

@@ -68,6 +68,8 @@ pub fn resolve(btf: &Btf, arch: Arch) -> Offsets {
     offsets.socket_sk = field(find("socket", &["sk"]), "sk");
     offsets.sock_family = field(find("sock", &["__sk_common"]), "__sk_common.skc_family");
 
+    network(btf, &mut offsets);
+
     let regs = find("pt_regs", &[]);
     match arch {
         Arch::X86_64 => {
@@ -211,6 +213,45 @@ pub fn missing_for_block(offsets: &Offsets, block: &BlockOffsets) -> Vec<&'stati
     }
     if block.dio_iocb == ABSENT || block.iocb_file == ABSENT {
         lacks.push("direct I/O is not described: its files are unknown");
+    }
+    lacks
+}
+
+/// What the family that sees the network reads.
+fn network(btf: &Btf, offsets: &mut Offsets) {
+    let find = |name: &str, required: &[&str]| btf.find_struct(name, required);
+    let field = |of: Option<Struct>, path: &str| of.and_then(|of| btf.field(of, path)).unwrap_or(ABSENT);
+    let sock = find("sock", &["__sk_common"]);
+    offsets.sock_daddr = field(sock, "__sk_common.skc_daddr");
+    offsets.sock_saddr = field(sock, "__sk_common.skc_rcv_saddr");
+    offsets.sock_daddr6 = field(sock, "__sk_common.skc_v6_daddr");
+    offsets.sock_saddr6 = field(sock, "__sk_common.skc_v6_rcv_saddr");
+    offsets.sock_dport = field(sock, "__sk_common.skc_dport");
+    offsets.sock_num = field(sock, "__sk_common.skc_num");
+    offsets.sock_protocol = field(sock, "sk_protocol");
+    offsets.sock_socket = field(sock, "sk_socket");
+    offsets.socket_file = field(find("socket", &["sk"]), "file");
+    let tcp = find("tcp_sock", &["snd_nxt", "write_seq"]);
+    offsets.tcp_bytes_sent = field(tcp, "bytes_sent");
+    offsets.tcp_bytes_retrans = field(tcp, "bytes_retrans");
+    offsets.tcp_bytes_received = field(tcp, "bytes_received");
+    offsets.tcp_write_seq = field(tcp, "write_seq");
+    offsets.tcp_snd_nxt = field(tcp, "snd_nxt");
+    offsets.tcp_total_retrans = field(tcp, "total_retrans");
+    offsets.tcp_srtt = field(tcp, "srtt_us");
+}
+
+/// What of connections cannot be had without the fields that are missing: one sentence each.
+pub fn missing_for_net(offsets: &Offsets) -> Vec<&'static str> {
+    let mut lacks = Vec::new();
+    if [offsets.sock_daddr, offsets.sock_saddr, offsets.sock_dport, offsets.sock_num].contains(&ABSENT) {
+        lacks.push("struct sock is not described: addresses of connections that end are unknown");
+    }
+    let counts = [offsets.tcp_bytes_sent, offsets.tcp_bytes_retrans, offsets.tcp_bytes_received];
+    if counts.contains(&ABSENT) {
+        lacks.push(
+            "struct tcp_sock does not count bytes: those of connections that end between two readings are unknown",
+        );
     }
     lacks
 }
@@ -377,6 +418,7 @@ mod tests {
         assert_eq!(missing_for_locks(&offsets), Vec::<&str>::new(), "{offsets:?}");
         assert_eq!(missing_for_faults(&offsets), Vec::<&str>::new(), "{offsets:?}");
         assert_eq!(missing_for_map(&offsets), Vec::<&str>::new(), "{offsets:?}");
+        assert_eq!(missing_for_net(&offsets), Vec::<&str>::new(), "{offsets:?}");
         assert_eq!(missing_for_cache(&offsets), Vec::<&str>::new(), "{offsets:?}");
         assert!(
             ![offsets.inode_size, offsets.inode_dentry, offsets.dentry_alias, offsets.dentry_name].contains(&ABSENT)

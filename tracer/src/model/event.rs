@@ -5,8 +5,9 @@ use tracer_common::block::{BlockDone, DirtyPause};
 use tracer_common::lock::Contended;
 use tracer_common::mapping::Mapped;
 use tracer_common::memory::{CachedFile, Faults, Stalled, Victim};
+use tracer_common::net::Connection;
 use tracer_common::record::{
-    Header, block, cache, cpu, fault, lock, map, meta, oom, reclaim, sched as kind, writeback,
+    Header, block, cache, cpu, fault, lock, map, meta, net, oom, reclaim, sched as kind, writeback,
 };
 use tracer_common::sched::{CgroupMove, Exec, Exit, Fork, Moved, NewTask, Rename, Step, Switch, SwitchFutex};
 use tracer_common::stack::Sampled;
@@ -58,6 +59,8 @@ pub enum Event {
     BlockDone(Box<BlockDone>),
     /// A thread is about to be paused for dirtying too much.
     DirtyPause(DirtyPause),
+    /// A connection was made, could not be made, or is closed.
+    Connection(Box<Connection>),
     /// A process was chosen to be killed for want of memory.
     Victim(Box<Victim>),
     /// What user space wrote.
@@ -116,6 +119,7 @@ impl Event {
             Event::Mapped(event) => event.header,
             Event::BlockDone(event) => event.header,
             Event::DirtyPause(event) => event.header,
+            Event::Connection(event) => event.header,
             Event::Victim(event) => event.header,
             Event::Meta(header, _) => *header,
         }
@@ -142,6 +146,7 @@ pub const fn kind_name(number: u16) -> Option<&'static str> {
         reclaim::STALLED => "stalled",
         cache::FILE => "cached-file",
         map::MAPPED => "mapped",
+        net::CONNECTION => "connection",
         oom::VICTIM => "oom-victim",
         block::DONE => "block-done",
         block::FILE => "block-file",

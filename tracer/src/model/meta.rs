@@ -302,6 +302,53 @@ pub struct ObjectsRecord {
     /// What threads had moved that wait for pipes and sockets: once when that was seen, then now and then, and at the end.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub moved: Vec<MovedRecord>,
+    /// What the kernel counts of the TCP sockets for which threads wait: once when that was seen, then each second, and at the end.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub sockets: Vec<SocketRecord>,
+}
+
+/// Part of [`ObjectsRecord`]: a TCP socket as it stands.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SocketRecord {
+    /// When it was read.
+    pub at_ns: u64,
+    /// Its inode.
+    pub inode: u64,
+    /// Number of its network namespace.
+    pub network: u64,
+    /// Its own address.
+    pub local: String,
+    /// The other side's.
+    pub peer: String,
+    /// Others connect to its own port: it is the server's end.
+    pub accepted: bool,
+    /// Bytes written to it.
+    pub sent_bytes: u64,
+    /// Bytes that came.
+    pub received_bytes: u64,
+    /// Packets sent.
+    pub packets: u32,
+    /// Packets sent again.
+    pub retransmits: u32,
+    /// Smoothed time to the other side and back; 0: not measured.
+    pub rtt_us: u32,
+    /// The shortest.
+    pub min_rtt_us: u32,
+    /// Packets that were sent and are not acknowledged.
+    pub unacknowledged: u32,
+    /// Time with something to send.
+    pub busy_us: u64,
+    /// Of it for want of room at the other side.
+    pub no_window_us: u64,
+    /// Of it for want of room in its own buffer.
+    pub no_buffer_us: u64,
+    /// The inode of the other end, if that is on this host.
+    pub peer_inode: Option<u64>,
+    /// The process that has the other end open, if it is one.
+    pub peer_pid: Option<u32>,
+    /// Its name, made printable.
+    pub peer_process: Option<String>,
 }
 
 /// Part of [`ObjectsRecord`]: what the kernel counts of a living thread, as [`Moved`](tracer_common::sched::Moved) has it of one that

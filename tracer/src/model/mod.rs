@@ -13,6 +13,7 @@ pub mod mapping;
 pub mod memory;
 pub mod meta;
 mod meta_memory;
+pub mod network;
 pub mod objects;
 pub mod opinions;
 pub mod paging;

@@ -11,6 +11,7 @@ use super::critical_path::CriticalPath;
 use super::io::Io;
 use super::mapping::Mapping;
 use super::memory::Memory;
+use super::network::Network;
 use super::objects::Objects;
 use super::opinions::{Criticality, Knot};
 use super::paging::Paging;
@@ -91,6 +92,10 @@ pub struct Report {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[serde(default)]
     pub io: Option<Io>,
+    /// For whom threads waited at sockets; absent: none did, and no connection was seen.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
+    pub network: Option<Network>,
     /// Sizes of processes and cgroups over time, and when they would reach a limit; absent without the family `rss`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[serde(default)]

@@ -10,8 +10,9 @@ use tracer_common::block::{BlockDone, DirtyPause};
 use tracer_common::lock::Contended;
 use tracer_common::mapping::{MAP_KINDS, Mapped};
 use tracer_common::memory::{CachedFile, Faults, FileKey, Stalled, Victim};
+use tracer_common::net::Connection;
 use tracer_common::record::{
-    HEADER_BYTES, Header, block, cache, cpu, fault, lock, map, meta, oom, reclaim, sched as kind, writeback,
+    HEADER_BYTES, Header, block, cache, cpu, fault, lock, map, meta, net, oom, reclaim, sched as kind, writeback,
 };
 use tracer_common::sched::{
     CgroupMove, Exec, Exit, FdKind, Fork, Moved, NewTask, Rename, Step, Switch, SwitchFutex, WakeContext,
@@ -71,6 +72,7 @@ pub fn decode(record: &[u8]) -> Result<Event, Undecoded> {
         map::MAPPED => fields.mapped(header).map(Event::Mapped),
         block::DONE => fields.block_done(header).map(Event::BlockDone),
         writeback::PAUSE => fields.dirty_pause(header).map(Event::DirtyPause),
+        net::CONNECTION => fields.connection(header).map(Event::Connection),
         oom::VICTIM => fields.victim(header).map(Event::Victim),
         _ => return decode_meta(header, fields.0),
     };
@@ -343,6 +345,31 @@ impl Fields<'_> {
         }
         let (mappings, mappings_most, reserved) = (self.u32()?, self.u32()?, self.u32()?);
         Some(Box::new(Mapped { header, tid, tgid, since_ts_ns, bytes, counts, mappings, mappings_most, reserved }))
+    }
+
+    fn connection(&mut self, header: Header) -> Option<Box<Connection>> {
+        let (tid, tgid, inode) = (self.u32()?, self.u32()?, self.u64()?);
+        let (sent_bytes, received_bytes, took_ns) = (self.u64()?, self.u64()?, self.u64()?);
+        let family = self.u16()?;
+        let [old_state, new_state] = self.take()?;
+        Some(Box::new(Connection {
+            header,
+            tid,
+            tgid,
+            inode,
+            sent_bytes,
+            received_bytes,
+            took_ns,
+            family,
+            old_state,
+            new_state,
+            local_port: self.u16()?,
+            peer_port: self.u16()?,
+            local: self.take()?,
+            peer: self.take()?,
+            rtt_us: self.u32()?,
+            retransmits: self.u32()?,
+        }))
     }
 
     fn stalled(&mut self, header: Header) -> Option<Stalled> {

@@ -6,6 +6,7 @@ mod layout;
 mod ledger;
 mod mapping;
 mod memory;
+mod network;
 mod paging;
 mod queues;
 mod stacks;

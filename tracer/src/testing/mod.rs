@@ -7,8 +7,9 @@ use tracer_common::block::{BlockDone, DirtyPause, block_notes};
 use tracer_common::lock::{Contended, Kind};
 use tracer_common::mapping::Mapped;
 use tracer_common::memory::{CachedFile, Faults, FileKey, Stalled, Victim};
+use tracer_common::net::Connection;
 use tracer_common::record::{Header, meta, sched as kind};
-use tracer_common::record::{block, cache, fault, map, oom, reclaim, writeback};
+use tracer_common::record::{block, cache, fault, map, net, oom, reclaim, writeback};
 use tracer_common::sched::{
     COMM_BYTES, CgroupMove, Exec, Exit, Fork, Moved, NewTask, PATH_BYTES, Rename, Step, Switch, SwitchFutex,
 };
@@ -142,6 +143,16 @@ pub fn bytes(event: &Event) -> Vec<u8> {
             e.counts.iter().for_each(|count| out.extend_from_slice(&count.to_le_bytes()));
             let rest = [e.mappings, e.mappings_most, e.reserved];
             rest.iter().for_each(|word| out.extend_from_slice(&word.to_le_bytes()));
+        }
+        Event::Connection(e) => {
+            words(&[e.tid, e.tgid]);
+            let counts = [e.inode, e.sent_bytes, e.received_bytes, e.took_ns];
+            counts.iter().for_each(|count| out.extend_from_slice(&count.to_le_bytes()));
+            out.extend_from_slice(&e.family.to_le_bytes());
+            out.extend_from_slice(&[e.old_state, e.new_state]);
+            [e.local_port, e.peer_port].iter().for_each(|port| out.extend_from_slice(&port.to_le_bytes()));
+            [e.local, e.peer].iter().for_each(|address| out.extend_from_slice(address));
+            [e.rtt_us, e.retransmits].iter().for_each(|word| out.extend_from_slice(&word.to_le_bytes()));
         }
         Event::Victim(e) => {
             words(&[e.tid, e.tgid, e.by_tid, e.by_tgid]);
@@ -541,6 +552,24 @@ pub fn one_of_each() -> Vec<Event> {
             mappings: 40,
             mappings_most: 41,
             reserved: 0,
+        })),
+        Event::Connection(Box::new(Connection {
+            header: header(net::CONNECTION, 19, 0),
+            tid: 11,
+            tgid: 10,
+            inode: 77,
+            sent_bytes: 100,
+            received_bytes: 200,
+            took_ns: 0,
+            family: 2,
+            old_state: 8,
+            new_state: 9,
+            local_port: 40_000,
+            peer_port: 80,
+            local: std::array::from_fn(|byte| byte as u8),
+            peer: std::array::from_fn(|byte| 16 + byte as u8),
+            rtt_us: 50,
+            retransmits: 3,
         })),
         meta_event(19, Meta::Sums(SumsRecord::default())),
         meta_event(

@@ -27,6 +27,8 @@ pub enum Yardstick {
     Reads,
     /// Reads of 4 KiB from the page cache, as fast as they go: the slowdown
     Cached,
+    /// Two processes on one CPU throw 64 KiB to and fro over TCP: the slowdown
+    Socket,
     /// Stacks of waits: eBPF run time for each stack that was taken
     Waits,
     /// The tracer's memory with a Python program
@@ -125,6 +127,38 @@ with tempfile.TemporaryFile(buffering=0) as file:
             pass
 print(json.dumps({'elapsed_s': time.monotonic() - start}))
 ";
+/// A process and its child, on one CPU, send each other 64 KiB over a connection of this host, 12,000 times.
+const SOCKET: &str = "
+import json, os, socket, time
+os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+listener = socket.create_server(('127.0.0.1', 0))
+message = bytes(64 << 10)
+def receive(end):
+    room = memoryview(bytearray(64 << 10))
+    while room:
+        got = end.recv_into(room)
+        if got == 0:
+            return False
+        room = room[got:]
+    return True
+child = os.fork()
+if child == 0:
+    end, _ = listener.accept()
+    end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    while receive(end):
+        end.sendall(message)
+    os._exit(0)
+end = socket.create_connection(listener.getsockname())
+end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+start = time.monotonic()
+for _ in range(12000):
+    end.sendall(message)
+    receive(end)
+took = time.monotonic() - start
+end.close()
+os.waitpid(child, 0)
+print(json.dumps({'elapsed_s': took}))
+";
 /// Computes and sleeps for two seconds.
 const PYTHON: &str = "
 import json, time
@@ -164,6 +198,7 @@ impl<'a> Session<'a> {
             Yardstick::Stream => self.python_slowdown("reading a file from the page cache, slowdown", STREAM, 1.05),
             Yardstick::Reads => self.reads("direct 4 KiB reads, slowdown", &DIRECT_READS, 1.03),
             Yardstick::Cached => self.reads("cached 4 KiB reads, slowdown", &CACHED_READS, 1.05),
+            Yardstick::Socket => self.python_slowdown("64 KiB to and fro over TCP, slowdown", SOCKET, 1.05),
             Yardstick::Waits => self.waits(),
             Yardstick::Python => self.python(),
             Yardstick::Idle => self.idle(),

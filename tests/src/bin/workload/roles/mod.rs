@@ -23,6 +23,7 @@ mod mapped_file;
 mod mappings;
 mod mmap_lock;
 mod mutex;
+mod network;
 mod never_switch;
 mod oversub;
 mod pin;
@@ -126,6 +127,8 @@ roles! {
     PipeQueue "pipe-queue" pipe_queue,
     /// Two threads take two mutexes in opposite order and hang.
     Deadlock "deadlock" deadlock,
+    /// A client waits for a slow server of this host, over TCP.
+    Network "network" network,
     /// A thread spins on one CPU and never leaves it by itself.
     NeverSwitch "never-switch" never_switch,
     /// A thread changes its name.

@@ -1,0 +1,63 @@
+//! Family `net`: whom do threads wait for at sockets, and how fast are the connections? What the kernel counts of living connections user
+//! space asks it for (`app/network.rs`).
+
+use tracer_common::{FamilyId, config::Config};
+
+use super::{CostClass, Family, Hook, Program, Readiness, Settings, memory_readiness};
+use crate::kernel::{host::HostFacts, offsets};
+
+/// See the module.
+pub struct Net;
+
+/// The tracepoint that fires when a socket changes its state.
+const STATE: &str = "inet_sock_set_state";
+
+const PROGRAMS: &[Program] = &[
+    Program {
+        name: "netif_rx",
+        hook: Hook::TpBtf { name: "netif_rx" },
+        required: false,
+        purpose: "which thread ended a wait at a socket whose other end is on this host",
+        fallback: None,
+    },
+    Program {
+        name: "inet_sock_set_state",
+        hook: Hook::TpBtf { name: STATE },
+        required: true,
+        purpose: "how long connecting took, and what went through connections that are closed",
+        fallback: None,
+    },
+];
+
+impl Family for Net {
+    fn id(&self) -> FamilyId {
+        FamilyId::Net
+    }
+
+    fn name(&self) -> &'static str {
+        "net"
+    }
+
+    fn question(&self) -> &'static str {
+        "whom did threads wait for at sockets, how long, and was it the other side or the way to it?"
+    }
+
+    fn cost_class(&self) -> CostClass {
+        CostClass::PerPacket
+    }
+
+    fn builds_on(&self) -> &'static [FamilyId] {
+        // Its set of traced threads, and its account of softirqs.
+        &[FamilyId::Sched]
+    }
+
+    fn programs(&self) -> &'static [Program] {
+        PROGRAMS
+    }
+
+    fn can_run(&self, host: &HostFacts) -> Readiness {
+        memory_readiness(host, STATE, "use a kernel with IPv4 from 4.16 on", offsets::missing_for_net)
+    }
+
+    fn configure(&self, _host: &HostFacts, _settings: Settings, _config: &mut Config) {}
+}
