@@ -4,7 +4,7 @@
 use crate::harness::{Tracer, workload};
 
 /// Every role that ends by itself, with little to do.
-const ROLES: [&str; 51] = [
+const ROLES: [&str; 52] = [
     "mutex --duration 600ms",
     "mutex --healthy --duration 400ms",
     "mutex --kind robust --duration 400ms",
