@@ -58,8 +58,8 @@ fn changes(state: &mut CpuState, sock: *const u8, old: u8, new: u8) {
     let ts_ns = unsafe { bpf_ktime_get_ns() };
     if old == tcp::SYN_SENT {
         // SAFETY: the value is copied before anything else is done with the map.
-        let Some(asked) = (unsafe { maps::CONNECTING.get(&key).copied() }) else { return };
-        let _ = maps::CONNECTING.remove(&key);
+        let Some(asked) = (unsafe { maps::CONNECTING.get(key).copied() }) else { return };
+        let _ = maps::CONNECTING.remove(key);
         let took_ns = ts_ns.saturating_sub(asked.since_ts_ns).max(1);
         return write(state, sock, ts_ns, (old, new), (asked.tid, asked.tgid), took_ns);
     }
@@ -75,7 +75,7 @@ fn changes(state: &mut CpuState, sock: *const u8, old: u8, new: u8) {
     }
     if new == tcp::SYN_SENT {
         emit::in_ours(|| {
-            let _ = maps::CONNECTING.insert(&key, &Connecting { since_ts_ns: ts_ns, tid, tgid }, 0);
+            let _ = maps::CONNECTING.insert(key, Connecting { since_ts_ns: ts_ns, tid, tgid }, 0);
         });
     } else {
         write(state, sock, ts_ns, (old, new), (tid, tgid), 0);
