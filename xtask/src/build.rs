@@ -47,7 +47,8 @@ pub fn host(release: bool) -> Result<Binaries> {
     Ok(Binaries::of(release))
 }
 
-fn ebpf() -> Result<()> {
+/// The eBPF object, where the tracer looks for it.
+pub fn ebpf() -> Result<()> {
     let toolchain = setup::toolchain()?;
     let dir = workspace::ebpf_target_dir();
     toolchain

@@ -177,7 +177,7 @@ impl Live {
 }
 
 /// The test's executable, from cargo's messages.
-fn executable_of(messages: &str) -> Option<PathBuf> {
+pub fn executable_of(messages: &str) -> Option<PathBuf> {
     messages.lines().find_map(|line| {
         let message: serde_json::Value = serde_json::from_str(line).ok()?;
         let is_it = message["reason"] == "compiler-artifact" && message["target"]["name"] == "live";
