@@ -47,8 +47,7 @@ pub fn host(release: bool) -> Result<Binaries> {
     Ok(Binaries::of(release))
 }
 
-/// The eBPF object, where the tracer looks for it.
-pub fn ebpf() -> Result<()> {
+fn ebpf() -> Result<()> {
     let toolchain = setup::toolchain()?;
     let dir = workspace::ebpf_target_dir();
     toolchain

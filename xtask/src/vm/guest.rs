@@ -1,7 +1,8 @@
-//! What is in a guest: the tracer, the workloads, the live tests and the first program, built to need no library, packed with the plan
-//! into the file system that the kernel unpacks. Which tests those are stands in `tests/live/vm.tsv`.
+//! What is in a guest: the tracer, the workloads, the live tests, the first program and the libraries that they load, packed with the
+//! plan into the file system that the kernel unpacks. Which tests those are stands in `tests/live/vm.tsv`.
 
 use std::{
+    collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
 };
@@ -10,9 +11,11 @@ use anyhow::{Context, Result, bail, ensure};
 use serde_json::json;
 
 use super::cpio::Archive;
-use crate::{build, sh::Cmd, test, workspace};
-
-const TARGET: &str = "x86_64-unknown-linux-gnu";
+use crate::{
+    sh::Cmd,
+    test,
+    workspace::{self, utf8},
+};
 
 /// A test that guests run.
 #[derive(Clone, Debug, PartialEq)]
@@ -23,33 +26,47 @@ pub struct Planned {
     pub test: String,
 }
 
-/// The binaries.
+/// The binaries, without debug information, and the libraries that they load.
 pub struct Binaries {
+    live: test::Live,
     folder: PathBuf,
-    live: PathBuf,
+    libraries: Vec<PathBuf>,
 }
 
-/// Builds them. A folder of their own, since other flags would make cargo build everything anew each time.
+/// Where they lie in the guest.
+const NAMES: [&str; 4] = ["vm-init", "tracer", "workload", "live"];
+
+/// Builds them: the very binaries that run here, so where these tests have just run there is nothing to do. Their copies go to `folder`.
 pub fn build(folder: &Path) -> Result<Binaries> {
-    build::ebpf()?;
-    let command = Cmd::cargo()
-        .args(["build", "-p", "tracer", "-p", "tests", "--bins", "--test", "live", "--target", TARGET])
-        .args(["--message-format=json-render-diagnostics", "--target-dir"])
-        .arg(folder)
-        .env("CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUSTFLAGS", "-C target-feature=+crt-static")
+    let live = test::Live::build()?;
+    let built = &live.binaries;
+    let init = built.tracer.with_file_name("vm-init");
+    fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
+    let mut libraries = Vec::new();
+    for (name, from) in NAMES.into_iter().zip([&init, &built.tracer, &built.workload, &live.executable]) {
         // Lines of source are of no use there, and the guest has to unpack every byte.
-        .env("CARGO_PROFILE_DEV_DEBUG", "0")
-        .env("CARGO_PROFILE_DEV_STRIP", "debuginfo")
-        .env("CARGO_INCREMENTAL", "0");
-    let live = test::executable_of(&command.read()?).context("cargo did not say where it built the live tests")?;
-    Ok(Binaries { folder: folder.join(TARGET).join("debug"), live })
+        Cmd::new("strip").args(["--strip-debug", "-o"]).arg(folder.join(name)).arg(from).quiet().run()?;
+        libraries.extend(libraries_of(&Cmd::new("ldd").arg(from).quiet().read()?));
+    }
+    libraries.sort();
+    libraries.dedup();
+    Ok(Binaries { live, folder: folder.to_owned(), libraries })
+}
+
+/// Files in what ldd prints: `name => file (address)` or `file (address)`. What the kernel brings itself has no file.
+fn libraries_of(said: &str) -> Vec<PathBuf> {
+    let file = |line: &str| {
+        let line = line.split_once("=>").map_or(line, |(_, file)| file).trim();
+        let file = line.split(' ').next()?;
+        file.starts_with('/').then(|| PathBuf::from(file))
+    };
+    said.lines().filter_map(file).collect()
 }
 
 impl Binaries {
     /// Names of all live tests.
     pub fn tests(&self) -> Result<Vec<String>> {
-        let text = Cmd::new(&self.live).args(["--list", "--format=terse"]).quiet().read()?;
-        Ok(text.lines().filter_map(|line| line.strip_suffix(": test")).map(str::to_owned).collect())
+        self.live.list()
     }
 
     /// The guest's first file system.
@@ -62,10 +79,21 @@ impl Binaries {
         }
         archive.character_device("dev/console", 5, 1);
         archive.file("vm/plan.json", plan.as_bytes());
-        archive.file("init", &read(&self.folder.join("vm-init"))?);
-        archive.file("vm/tracer", &read(&self.folder.join("tracer"))?);
-        archive.file("vm/workload", &read(&self.folder.join("workload"))?);
-        archive.file("vm/live", &read(&self.live)?);
+        archive.file("init", &read(&self.folder.join(NAMES[0]))?);
+        for name in &NAMES[1..] {
+            archive.file(&format!("vm/{name}"), &read(&self.folder.join(name))?);
+        }
+        let mut folders = BTreeSet::new();
+        let places: Vec<String> = self.libraries.iter().map(|library| utf8(library)).collect::<Result<_>>()?;
+        for place in &places {
+            // Parents first, which is the order of their names.
+            let parents = Path::new(place).ancestors().skip(1).filter(|folder| folder.parent().is_some());
+            folders.extend(parents.map(|folder| folder.display().to_string()));
+        }
+        folders.iter().for_each(|folder| archive.folder(folder.trim_start_matches('/')));
+        for (place, library) in places.iter().zip(&self.libraries) {
+            archive.file(place.trim_start_matches('/'), &read(library)?);
+        }
         Ok(archive.finish())
     }
 }
@@ -123,6 +151,14 @@ mod tests {
             let error = parse(bad).unwrap_err().to_string();
             assert!(error.starts_with("line 1 "), "{bad:?} gave: {error}");
         }
+    }
+
+    #[test]
+    fn the_files_of_libraries_are_taken_from_what_ldd_prints() {
+        let said =
+            "/t/tracer:\n\tlinux-vdso.so.1 (0x1)\n\tlibc.so.6 => /lib/x/libc.so.6 (0x2)\n\t/lib64/ld.so.2 (0x3)\n";
+        assert_eq!(libraries_of(said), [Path::new("/lib/x/libc.so.6"), Path::new("/lib64/ld.so.2")]);
+        assert!(libraries_of("\tstatically linked\n").is_empty());
     }
 
     #[test]

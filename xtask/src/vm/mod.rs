@@ -122,7 +122,7 @@ fn run_all(
     qemu: &Qemu,
     kernels: Vec<(String, Result<Kernel>)>,
 ) -> Result<ExitCode> {
-    let binaries = guest::build(&folder.join("build"))?;
+    let binaries = guest::build(&folder.join("bin"))?;
     let plan = guest::plan(arguments.test.as_deref(), &binaries.tests()?)?;
     let initrd = folder.join("initramfs.cpio");
     fs::write(&initrd, binaries.initramfs(&plan, arguments.test_limit)?)
