@@ -155,8 +155,7 @@ mod tests {
 
     #[test]
     fn the_files_of_libraries_are_taken_from_what_ldd_prints() {
-        let said =
-            "/t/tracer:\n\tlinux-vdso.so.1 (0x1)\n\tlibc.so.6 => /lib/x/libc.so.6 (0x2)\n\t/lib64/ld.so.2 (0x3)\n";
+        let said = "\tlinux-vdso.so.1 (0x1)\n\tlibc.so.6 => /lib/x/libc.so.6 (0x2)\n\t/lib64/ld.so.2 (0x3)\n";
         assert_eq!(libraries_of(said), [Path::new("/lib/x/libc.so.6"), Path::new("/lib64/ld.so.2")]);
         assert!(libraries_of("\tstatically linked\n").is_empty());
     }
