@@ -20,7 +20,7 @@ use tempfile::TempDir;
 pub use process::{Background, Ended, until};
 pub use report::Report;
 
-/// No test needs a run that is longer.
+/// No test needs a run that is longer, but in an emulated machine.
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// The workspace's folder.
@@ -109,7 +109,7 @@ impl Tracer {
             command: Vec::new(),
             environment: Vec::new(),
             wants_report: false,
-            limit: LIMIT,
+            limit: LIMIT.mul_f64(leniency()),
         }
     }
 
@@ -282,7 +282,7 @@ pub fn close(what: &str, got: f64, wanted: f64, share: f64, amount: f64) {
     );
 }
 
-/// By how much tolerances grow: in an emulated machine the times are right in their order of magnitude only.
+/// By how much tolerances and limits grow: in an emulated machine the times are right in their order of magnitude only.
 fn leniency() -> f64 {
     if std::env::var_os("LIVE_EMULATED").is_some() { 5.0 } else { 1.0 }
 }
