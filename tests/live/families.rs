@@ -18,7 +18,7 @@ fn all_families_that_can_run_here_load_together_and_are_as_doctor_says() {
     let usable = said.iter().filter(|family| family["status"] != "unavailable");
     let names: Vec<&str> = usable.clone().map(|family| text(family, "family")).collect();
     assert!(names.contains(&"sched"), "sched can run on every kernel that is supported: {said:?}");
-    let traced = Tracer::run(workload("mutex --threads 4 --duration 1s"))
+    let traced = Tracer::run(workload("mutex --threads 4 --hold 3ms --duration 2s"))
         .options(&["--family", &names.join(",")])
         .go()
         .expect_code(0);
