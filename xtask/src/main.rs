@@ -14,6 +14,7 @@ mod table;
 mod test;
 mod tidy;
 mod toolchain;
+mod vm;
 mod workspace;
 
 use std::process::ExitCode;
@@ -35,6 +36,7 @@ Examples:
   cargo xtask test offline                        the tests that need neither root nor eBPF
   cargo xtask test live --without sched_switch    do the tests notice when this program is off?
   cargo xtask ci --only tidy --only clippy        two parts of the gate
+  cargo xtask vm --all                            the live tests on old and new kernels
   cargo xtask overhead pingpong --json cost.json  what tracing costs, with an interval and a control";
 
 #[derive(Subcommand)]
@@ -53,6 +55,8 @@ enum Verb {
     Tidy(tidy::Arguments),
     /// Measure what tracing costs, against its limits
     Overhead(overhead::Arguments),
+    /// Run the live tests on other kernels, each in an emulated machine
+    Vm(vm::Arguments),
     /// Write the checked-in JSON Schema and the golden snapshots anew
     Bless(bless::Arguments),
     /// Run a command and write what it used to a file; `overhead` puts it between the tracer and the workload
@@ -69,6 +73,7 @@ fn main() -> ExitCode {
         Verb::Ci(arguments) => ci::main(arguments),
         Verb::Tidy(arguments) => tidy::main(arguments),
         Verb::Overhead(arguments) => overhead::main(arguments),
+        Verb::Vm(arguments) => vm::main(arguments),
         Verb::Bless(arguments) => bless::main(arguments),
         Verb::Timed(arguments) => overhead::timed::main(arguments),
     };

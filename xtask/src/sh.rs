@@ -8,7 +8,7 @@ use std::{
     io::{self, IsTerminal},
     os::unix::{fs::MetadataExt, process::CommandExt, process::ExitStatusExt},
     path::{Path, PathBuf},
-    process::{Command, ExitStatus, Stdio},
+    process::{Child, Command, ExitStatus, Stdio},
     thread,
     time::{Duration, Instant},
 };
@@ -146,6 +146,11 @@ impl Cmd {
 
     /// Runs it with its output captured and its messages let through; anything but success is an error.
     pub fn read(&self) -> Result<String> {
+        String::from_utf8(self.read_bytes()?).with_context(|| format!("what `{self}` printed is not UTF-8"))
+    }
+
+    /// The same for output that is no text.
+    pub fn read_bytes(&self) -> Result<Vec<u8>> {
         self.show();
         let output = self
             .command()
@@ -156,7 +161,15 @@ impl Cmd {
         if !output.status.success() {
             bail!("`{self}` {}", how_it_ended(output.status));
         }
-        String::from_utf8(output.stdout).with_context(|| format!("what `{self}` printed is not UTF-8"))
+        Ok(output.stdout)
+    }
+
+    /// Starts it with nothing to read and both outputs in one pipe each, for who reads them while it runs.
+    pub fn start(&self) -> Result<Child> {
+        self.show();
+        let mut command = self.command();
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.spawn().with_context(|| self.not_started())
     }
 
     /// What it prints to standard output, messages thrown away; `None` when it cannot be run or fails. For asking around.

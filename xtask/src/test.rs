@@ -134,14 +134,16 @@ pub fn programs_to_switch_off() -> Result<Vec<String>> {
 }
 
 /// The live tests, built.
-struct Live {
-    binaries: Binaries,
-    executable: PathBuf,
+pub struct Live {
+    /// What they run.
+    pub binaries: Binaries,
+    /// They themselves.
+    pub executable: PathBuf,
 }
 
 impl Live {
     /// Builds as the user who runs xtask, so that only the tests themselves run as root.
-    fn build() -> Result<Self> {
+    pub fn build() -> Result<Self> {
         let binaries = build::everything(false)?;
         let build = Cmd::cargo()
             .args(["test", "-p", "tests", "--test", "live", "--no-run", "--message-format=json-render-diagnostics"])
@@ -155,7 +157,8 @@ impl Live {
         Ok(Cmd::new(&self.executable).folder(folder).envs(self.binaries.variables()?))
     }
 
-    fn list(&self) -> Result<Vec<String>> {
+    /// Their names.
+    pub fn list(&self) -> Result<Vec<String>> {
         let text = self.command()?.args(["--list", "--format=terse"]).quiet().read()?;
         Ok(text.lines().filter_map(|line| line.strip_suffix(": test")).map(str::to_owned).collect())
     }

@@ -1,0 +1,186 @@
+//! `cargo xtask vm`: the live tests on other kernels, each in an emulated machine. Here are the arguments, the order of things and the
+//! exit status; `kernels` and `archive` get kernels, `qemu` runs a guest, `guest` and `cpio` make what is in it, `console` reads what
+//! it says, `matrix` shows it. The other side of the console is `tests/src/bin/vm-init`.
+
+mod archive;
+mod console;
+mod cpio;
+mod guest;
+mod kernels;
+mod matrix;
+mod qemu;
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result};
+
+use crate::workspace;
+use archive::Archive;
+use kernels::Kernel;
+use matrix::{Fate, Ran};
+use qemu::{Accel, Limits, Qemu, Size};
+
+/// Arguments of `vm`.
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  cargo xtask vm                           an old kernel and the newest
+  cargo xtask vm 6.12                      the newest 6.12 of the archive
+  cargo xtask vm --all                     all lines that are tested
+  cargo xtask vm 7.x --test run_queue      tests with this in their names, on the newest kernel
+
+Exit status: 0 all passed, 1 something failed, 77 something was skipped (no network and not cached) and nothing failed.")]
+pub struct Arguments {
+    /// Lines of kernels: 6.1, 6.12; 7.x for the newest of a series
+    #[arg(value_name = "KERNEL")]
+    kernels: Vec<String>,
+    /// All lines that are tested
+    #[arg(long, conflicts_with = "kernels")]
+    all: bool,
+    /// Only tests with this in their names; of all live tests where none of the plan (tests/live/vm.tsv) has it
+    #[arg(long, value_name = "FILTER")]
+    test: Option<String>,
+    /// What runs the guest's code
+    #[arg(long, value_enum, default_value_t = Accel::Auto)]
+    accel: Accel,
+    /// Look for newer kernels than those that are cached
+    #[arg(long)]
+    refresh: bool,
+    /// Memory of a guest in MiB
+    #[arg(long, value_name = "MIB", default_value_t = 2048, value_parser = clap::value_parser!(u32).range(512..=1_048_576))]
+    memory: u32,
+    /// CPUs of a guest
+    #[arg(long, value_name = "NUMBER", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=255))]
+    cpus: u32,
+    /// Seconds that a guest has in all
+    #[arg(long, value_name = "SECONDS", default_value_t = 1200, value_parser = clap::value_parser!(u64).range(10..))]
+    limit: u64,
+    /// Seconds that a test has
+    #[arg(long, value_name = "SECONDS", default_value_t = 330, value_parser = clap::value_parser!(u64).range(1..))]
+    test_limit: u64,
+}
+
+/// What an old kernel and the newest have between them is mostly alike.
+const BY_DEFAULT: [&str; 2] = ["6.1", "7"];
+
+/// Measured: 16 s with a large file system, on a busy machine.
+const BOOT_LIMIT: Duration = Duration::from_secs(90);
+
+/// What automake's and others' test runners call skipped.
+const SKIPPED: u8 = 77;
+
+/// The verb.
+pub fn main(arguments: Arguments) -> Result<ExitCode> {
+    archive::is_supported()?;
+    let lines = lines(&arguments)?;
+    let folder = workspace::target_dir().join("vm");
+    fs::create_dir_all(folder.join("logs")).with_context(|| format!("cannot create {}", folder.display()))?;
+    let archive = Archive::of_machine(&folder.join("apt"));
+    let qemu = match Qemu::find(&folder.join("qemu"), &archive, arguments.accel) {
+        Ok(qemu) => qemu,
+        // What was asked for and cannot be is an error; what cannot be had is no word on the tracer.
+        Err(error) if arguments.accel == Accel::Kvm => return Err(error),
+        Err(error) => {
+            eprintln!("SKIPPED, not passed: {error:#}");
+            return Ok(ExitCode::from(SKIPPED));
+        }
+    };
+    // Before the build, which takes minutes: without any kernel there is nothing to build for.
+    let kernels: Vec<(String, Result<Kernel>)> = lines
+        .into_iter()
+        .map(|line| {
+            let kernel = kernels::get(&line, &folder.join("kernels"), &archive, arguments.refresh);
+            (line, kernel)
+        })
+        .collect();
+    if kernels.iter().all(|(_, kernel)| kernel.is_err()) {
+        for (line, kernel) in &kernels {
+            eprintln!("SKIPPED, not passed: {line}: {:#}", kernel.as_ref().err().context("it is there")?);
+        }
+        return Ok(ExitCode::from(SKIPPED));
+    }
+    let ran = run_all(&arguments, &folder, &qemu, kernels)?;
+    Ok(ran)
+}
+
+fn lines(arguments: &Arguments) -> Result<Vec<String>> {
+    match (arguments.all, arguments.kernels.as_slice()) {
+        (true, _) => Ok(kernels::lines()),
+        (false, []) => Ok(BY_DEFAULT.map(str::to_owned).to_vec()),
+        (false, asked) => asked.iter().map(|one| kernels::line_of(one)).collect(),
+    }
+}
+
+fn run_all(
+    arguments: &Arguments,
+    folder: &Path,
+    qemu: &Qemu,
+    kernels: Vec<(String, Result<Kernel>)>,
+) -> Result<ExitCode> {
+    let binaries = guest::build(&folder.join("bin"))?;
+    let plan = guest::plan(arguments.test.as_deref(), &binaries.tests()?)?;
+    let initrd = folder.join("initramfs.cpio");
+    fs::write(&initrd, binaries.initramfs(&plan, arguments.test_limit)?)
+        .with_context(|| format!("cannot write {}", initrd.display()))?;
+    let mut all = Vec::new();
+    for (line, kernel) in kernels {
+        let ran = match kernel {
+            Ok(kernel) => boot(arguments, folder, qemu, &kernel, &initrd, plan.len())?,
+            Err(error) => {
+                eprintln!("SKIPPED, not passed: {line}: {error:#}");
+                Ran {
+                    line,
+                    version: String::new(),
+                    fate: Fate::Skipped(format!("{error:#}")),
+                    console: Default::default(),
+                }
+            }
+        };
+        all.push(ran);
+    }
+    println!("\n{}", matrix::text(&all, &plan));
+    Ok(match matrix::worst(&all) {
+        matrix::Worst::Passed => ExitCode::SUCCESS,
+        matrix::Worst::Skipped => ExitCode::from(SKIPPED),
+        matrix::Worst::Failed => ExitCode::FAILURE,
+    })
+}
+
+fn boot(
+    arguments: &Arguments,
+    folder: &Path,
+    qemu: &Qemu,
+    kernel: &Kernel,
+    initrd: &Path,
+    planned: usize,
+) -> Result<Ran> {
+    let size = Size { memory_mib: arguments.memory, cpus: arguments.cpus };
+    let limits = Limits {
+        boot: BOOT_LIMIT,
+        // A test that hangs is ended in the guest; when even that does not come, the guest hangs.
+        silence: Duration::from_secs(arguments.test_limit + 30),
+        whole: Duration::from_secs(arguments.limit),
+    };
+    let command = qemu.command(&kernel.image, initrd, size)?;
+    let log: PathBuf = folder.join("logs").join(format!("{}.log", kernel.line));
+    eprintln!("booting {} ({}, {} CPUs, {} MiB)", kernel.version, qemu.accel(), size.cpus, size.memory_mib);
+    let start = Instant::now();
+    let (console, stop) = qemu::run(&command, limits, &log)?;
+    let outcome = console.outcome(stop, planned);
+    let ran = Ran {
+        line: kernel.line.clone(),
+        version: kernel.version.clone(),
+        fate: Fate::Ran { outcome, took_s: start.elapsed().as_secs_f64() },
+        console,
+    };
+    eprintln!("{}", matrix::one_line(&ran));
+    if matrix::is_failed(&ran) {
+        eprintln!("{}\nconsole: {}\nagain: {command}", matrix::failures(&ran), log.display());
+    }
+    Ok(ran)
+}
