@@ -71,7 +71,12 @@ fn small_random_reads_are_counted_exactly_and_named() {
         assert_eq!(row["direct_requests"].as_u64().unwrap_or(0) > 0, how == "--direct", "{row}");
         assert!(number(&row["waits"], "total_s") <= number(&truth, "waited_s"), "blocked, queueing left out: {row}");
         let finding = finding(&report, "small-random-reads");
-        close("waiting for the file", number(finding, "lost_s"), number(&truth, "waited_s"), 0.10, 0.02);
+        // A wait is some 35 us, and both sides leave out or add a few for the switches around it. Others may have had the CPU meanwhile.
+        let cited =
+            list(finding, "evidence").iter().filter(|evidence| text(evidence, "metric").starts_with("waiting "));
+        let waited_s: f64 = cited.map(|evidence| number(evidence, "value")).sum();
+        close("waiting for the file", waited_s, number(&truth, "waited_s"), 0.20, 0.05);
+        assert!(number(finding, "lost_s") >= waited_s, "what the kernel did for it comes on top: {finding}");
         let culprit = &finding["culprit"];
         assert_eq!((&culprit["path"], &culprit["tid"]), (&truth["path"], &truth["reader_tid"]), "{finding}");
         assert!(text(culprit, "file").ends_with("reads.rs"), "where in its code: {finding}");

@@ -8,6 +8,7 @@ use super::thresholds::{is_reported, severity, speedup_bound};
 use super::{Claim, Facts, Outcome, Rule, confidence, evidence, functions, parties};
 use crate::model::io::{Io, IoDevice, IoFile, IoRequests};
 use crate::model::report::{Evidence, Finding, Report, Subject};
+use crate::model::stacks::FILE_READ;
 use crate::model::units::{bytes, duration, grouped, percent};
 
 /// Requests are small and scattered.
@@ -77,7 +78,8 @@ fn waits_for(report: &Report, files: &[(usize, &IoFile)]) -> Lost {
                 && reads(wait.state, wait.detail)
                 && files.iter().any(|(_, file)| is_for(file, wait.object, wait.path))
         },
-        |_, _| false,
+        // The kernel's work for each request goes with the request.
+        |phase, pid| phase == FILE_READ && files.iter().any(|(_, file)| pid.is_some() && file.whose.pid == pid),
     )
 }
 

@@ -317,6 +317,9 @@ pub const PYTHON_GC: &str = "python-gc";
 /// [`Phase::phase`] of time in the kernel below calls that write a file's data to its disk.
 pub const SYNC: &str = "sync";
 
+/// [`Phase::phase`] of time on a CPU in the kernel below calls that read a file: what reading costs besides the waiting.
+pub const FILE_READ: &str = "file-read";
+
 /// [`Phase::phase`] of time in which the kernel frees memory for the thread, or moves pages.
 pub const RECLAIM: &str = "reclaim";
 

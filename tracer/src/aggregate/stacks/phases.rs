@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, HashSet};
 
 use super::definitions::Definitions;
 use crate::model::meta::Addresses;
-use crate::model::stacks::{FUTEX, IPC_COPY, PAGE_FAULT, PIN, RECLAIM, SYNC, UNMAP};
+use crate::model::stacks::{FILE_READ, FUTEX, IPC_COPY, PAGE_FAULT, PIN, RECLAIM, SYNC, UNMAP};
 
 /// Stacks in a phase.
 #[derive(Debug, Default)]
@@ -104,6 +104,19 @@ const UNMAPS: [&str; 8] = [
 /// Those that put threads to sleep at futexes, and wake them.
 const FUTEXES: [&str; 5] = ["__x64_sys_futex", "__arm64_sys_futex", "do_futex", "futex_wait", "futex_wake"];
 
+/// Those that read files, past the page cache and through it.
+const READS: [&str; 9] = [
+    "iomap_dio_rw",
+    "__iomap_dio_rw",
+    "filemap_read",
+    "generic_file_read_iter",
+    "ext4_file_read_iter",
+    "xfs_file_read_iter",
+    "btrfs_file_read_iter",
+    "blkdev_read_iter",
+    "fuse_file_read_iter",
+];
+
 /// What a stack does for its thread's memory, or its files, by the names of the kernel's functions in it. Freeing memory is done within
 /// page faults and copies, and copies touch memory, so the cause comes first.
 pub fn of_kernel<'a>(functions: impl Iterator<Item = &'a str>) -> Option<&'static str> {
@@ -122,6 +135,8 @@ pub fn of_kernel<'a>(functions: impl Iterator<Item = &'a str>) -> Option<&'stati
             Some((5, UNMAP))
         } else if FUTEXES.contains(&name) {
             Some((6, FUTEX))
+        } else if READS.contains(&name) {
+            Some((7, FILE_READ))
         } else {
             None
         }
@@ -181,6 +196,8 @@ mod tests {
         assert_eq!(phase(&["zap_pte_range", "__x64_sys_munmap"]), Some(UNMAP));
         assert_eq!(phase(&["clear_page_erms", "handle_mm_fault", "do_mlock", "__x64_sys_mlock"]), Some(PIN));
         assert_eq!(phase(&["submit_bio", "do_fsync"]), Some(SYNC));
+        assert_eq!(phase(&["io_schedule", "iomap_dio_rw", "ext4_file_read_iter"]), Some(FILE_READ));
+        assert_eq!(phase(&["shrink_lruvec", "filemap_read"]), Some(RECLAIM));
         assert_eq!(phase(&["copy_page_to_iter", "handle_mm_fault", "anon_pipe_read.constprop.0"]), Some(IPC_COPY));
         assert_eq!(phase(&["do_syscall_64"]), None);
     }
