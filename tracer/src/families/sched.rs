@@ -7,7 +7,7 @@ use tracer_common::{
 };
 
 use super::{CostClass, Fallback, Family, Hook, Program, Readiness, Settings};
-use crate::kernel::{host::HostFacts, offsets, tracefs};
+use crate::kernel::{btf::Btf, host::HostFacts, offsets, tracefs};
 
 /// See the module.
 pub struct Sched;
@@ -84,6 +84,11 @@ const PROGRAMS: &[Program] = &[
     program("irq_handler_entry", false, None, "wake-ups by a device's interrupt, told from wake-ups by a timer"),
 ];
 
+/// Whether the kernel has the helper that finds a task's user registers.
+fn tells_registers(btf: &Btf) -> bool {
+    btf.enumerator("bpf_func_id", "BPF_FUNC_task_pt_regs").is_some()
+}
+
 impl Family for Sched {
     fn id(&self) -> FamilyId {
         FamilyId::Sched
@@ -129,6 +134,12 @@ impl Family for Sched {
             }
             Some(arch) => lacks.extend(offsets::missing(&offsets::resolve(btf, arch)).into_iter().map(str::to_owned)),
         }
+        if !tells_registers(btf) {
+            lacks.push(
+                "this kernel has no helper for a task's registers (5.15 has): what threads wait for is unknown"
+                    .to_owned(),
+            );
+        }
         for program in PROGRAMS {
             if let Hook::TpBtf { name } = program.hook
                 && btf.tracepoint_args(name).is_none()
@@ -155,7 +166,7 @@ impl Family for Sched {
         config.offsets = offsets::resolve(btf, arch);
         config.typed_loads = 1;
         config.switch_has_state = u32::from(btf.tracepoint_args("sched_switch").is_some_and(|args| args >= 4));
-        config.has_task_pt_regs = 1;
+        config.has_task_pt_regs = u32::from(tells_registers(btf));
         if config.offsets.task_preempt_count == ABSENT {
             if let Some(distance) = offsets::preempt_count_from_rq(btf) {
                 config.preempt_count_from_rq = distance;
