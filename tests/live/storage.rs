@@ -65,7 +65,9 @@ fn small_random_reads_are_counted_exactly_and_named() {
         let reads = &row["reads"];
         // What the process was charged for: of a cached file a few pages may have stayed, and where its blocks lie is read too.
         let charged = number(&truth, "disk_read_bytes");
-        close("bytes read", number(reads, "bytes"), charged, 0.0, 16.0 * 4096.0);
+        // Requests whose end the kernel did not report, and whose place was not used again, are counted apart.
+        let unfinished = report.0["io"]["requests_unfinished"].as_f64().unwrap_or(0.0);
+        close("bytes read", number(reads, "bytes"), charged, 0.005, unfinished * 4096.0);
         assert_eq!(number(reads, "requests"), number(reads, "bytes") / 4096.0, "each read is a request: {row}");
         assert_eq!(row["tid"], truth["reader_tid"], "{row}");
         assert_eq!(row["direct_requests"].as_u64().unwrap_or(0) > 0, how == "--direct", "{row}");
