@@ -33,28 +33,6 @@ fn of_kind(row: &Value, kind: &str) -> f64 {
     row["kinds"][kind].as_f64().unwrap_or(0.0)
 }
 
-/// The one finding of a class.
-#[track_caller]
-fn finding<'a>(report: &'a Report, class: &str) -> &'a Value {
-    let found = report.findings(class);
-    let [finding] = found[..] else {
-        panic!("one {class}, not {found:?}; observed: {}; rules: {}", report.0["observed"], report.0["rules"])
-    };
-    for evidence in list(finding, "evidence") {
-        let at = report.0.pointer(text(evidence, "source")).and_then(Value::as_f64);
-        assert_eq!(at, evidence["value"].as_f64(), "the report has what is cited: {evidence}");
-    }
-    finding
-}
-
-/// None of these classes is reported.
-#[track_caller]
-fn silent(report: &Report, classes: &[&str]) {
-    for class in classes {
-        assert!(report.findings(class).is_empty(), "{class} is silent: {}", report.0["findings"]);
-    }
-}
-
 /// What is not this run's own: others had the CPUs.
 const MEMORY_CLASSES: [&str; 8] = [
     "page-fault-storm",
@@ -79,7 +57,7 @@ fn first_touches_are_counted_exactly_and_their_function_is_named() {
     let function = list(row, "functions").iter().find(|function| function["kind"] == "anonymous").expect("stacks");
     assert!(text(function, "function").contains("touch_pages"), "{function}");
     assert!(number(function, "share") > 0.95, "{function}");
-    let finding = finding(&report, "page-fault-storm");
+    let finding = report.finding("page-fault-storm");
     assert_eq!(finding["culprit"]["pid"], truth["pid"], "{finding}");
     assert!(text(&finding["culprit"], "function").contains("touch_pages"), "{finding}");
     report.assert_sums();
@@ -107,7 +85,7 @@ fn the_last_page_faults_of_a_process_are_counted() {
 fn memory_that_is_kept_is_no_storm() {
     for _ in 0..crate::healthy::repeats() {
         let traced = traced("touch --mib 512 --passes 4 --healthy --compute 200ms");
-        silent(&traced.report(), &MEMORY_CLASSES);
+        traced.report().assert_silent(&MEMORY_CLASSES);
     }
 }
 
@@ -115,14 +93,14 @@ fn memory_that_is_kept_is_no_storm() {
 fn a_buffer_that_is_pinned_for_each_batch_is_named_with_who_pins_it() {
     let traced = traced("pin --mib 64 --batches 60");
     let (truth, report) = (traced.truth(), traced.report());
-    let finding = finding(&report, "pinned-memory");
+    let finding = report.finding("pinned-memory");
     let culprit = &finding["culprit"];
     assert_eq!((&culprit["pid"], &culprit["tid"]), (&truth["pid"], &truth["pid"]), "{finding}");
     assert!(text(culprit, "function").contains("lock"), "the function that calls mlock: {finding}");
     let pinned = list(finding, "evidence").iter().find(|one| text(one, "metric").starts_with("memory pinned"));
     let pinned = pinned.map_or(0.0, |pinned| number(pinned, "value"));
     close("what is pinned", pinned, number(&truth, "pinned_bytes"), 0.01, 0.0);
-    silent(&report, &["page-fault-storm", "allocation-churn"]);
+    report.assert_silent(&["page-fault-storm", "allocation-churn"]);
     report.assert_sums();
     report.assert_path();
 }
@@ -131,8 +109,8 @@ fn a_buffer_that_is_pinned_for_each_batch_is_named_with_who_pins_it() {
 fn a_buffer_that_is_pinned_once_is_silent() {
     for _ in 0..crate::healthy::repeats() {
         let report = traced("pin --mib 64 --batches 60 --reuse").report();
-        silent(&report, &["pinned-memory"]);
-        silent(&report, &MEMORY_CLASSES);
+        report.assert_silent(&["pinned-memory"]);
+        report.assert_silent(&MEMORY_CLASSES);
     }
 }
 
@@ -143,8 +121,8 @@ fn pinned_memory_that_leaves_too_little_for_the_rest_is_told_with_what_it_explai
     let holder = format!("pin --mib 96 --batches 400 --reuse --cgroup {}", cgroup.folder().display());
     let line = format!("'{0}' {holder} & '{0}' {beside}; kill $!; wait", harness::workload_bin().display());
     let report = Tracer::run(harness::shell(&line)).options(&FAMILIES).go().expect_code(0).report();
-    finding(&report, "memory-limit");
-    let finding = finding(&report, "pinned-memory");
+    report.finding("memory-limit");
+    let finding = report.finding("pinned-memory");
     assert_eq!(finding["severity"], "warning", "{finding}");
     assert_eq!(finding["consequences"][0], "memory-limit", "{finding}");
     assert!(finding["lost_s"].is_null(), "no seconds of its own: {finding}");
@@ -160,7 +138,7 @@ fn of_python(arguments: &str) -> (Value, Report) {
 #[test]
 fn an_array_made_anew_in_each_step_is_churn_and_its_line_is_named() {
     let (truth, report) = of_python("churn");
-    let finding = finding(&report, "allocation-churn");
+    let finding = report.finding("allocation-churn");
     let culprit = &finding["culprit"];
     assert_eq!(culprit["pid"], truth["pid"], "{finding}");
     assert_eq!((text(culprit, "function"), culprit["line"].is_number()), ("train_step", true), "{finding}");
@@ -171,21 +149,21 @@ fn an_array_made_anew_in_each_step_is_churn_and_its_line_is_named() {
     // By samples, of which the bound is the upper end.
     let lost_s = number(finding, "share_of_wall") * number(&report.0["window"], "duration_s");
     assert!(lost_s <= 1.05 * number(&truth, "took_s"), "{lost_s} of {truth}: {finding}");
-    silent(&report, &["page-fault-storm", "fork-copy-on-write"]);
+    report.assert_silent(&["page-fault-storm", "fork-copy-on-write"]);
 }
 
 #[test]
 fn a_buffer_that_is_used_again_is_no_churn() {
     for _ in 0..crate::healthy::repeats() {
         let (_, report) = of_python("churn --healthy");
-        silent(&report, &MEMORY_CLASSES);
+        report.assert_silent(&MEMORY_CLASSES);
     }
 }
 
 #[test]
 fn strings_that_forked_workers_look_at_are_copied_page_by_page() {
     let (truth, report) = of_python("cow");
-    let finding = finding(&report, "fork-copy-on-write");
+    let finding = report.finding("fork-copy-on-write");
     let workers = list(&truth, "workers");
     let blamed: Vec<&Value> = list(finding, "victims").iter().map(|victim| &victim["pid"]).collect();
     assert_eq!(blamed.len(), workers.len(), "both workers and nobody else: {finding}");
@@ -201,7 +179,7 @@ fn strings_that_forked_workers_look_at_are_copied_page_by_page() {
 fn numbers_in_an_array_are_shared_with_forked_workers() {
     for _ in 0..crate::healthy::repeats() {
         let (_, report) = of_python("cow --healthy");
-        silent(&report, &["fork-copy-on-write", "allocation-churn"]);
+        report.assert_silent(&["fork-copy-on-write", "allocation-churn"]);
     }
 }
 
@@ -222,7 +200,7 @@ fn a_mapped_file_that_does_not_fit_its_cgroup_is_read_again_and_again() {
     let wanted = number(&truth, "disk_read_bytes") / number(&truth, "size_bytes");
     close("how often the file was read", number(&row, "reread_factor"), wanted, 0.10, 0.0);
     assert!(number(&row, "reclaimed_own_bytes") > number(&truth, "size_bytes"), "it threw out its own pages: {row}");
-    let finding = finding(&report, "page-cache-thrash");
+    let finding = report.finding("page-cache-thrash");
     let culprit = &finding["culprit"];
     assert_eq!((culprit["path"].as_str(), &culprit["pid"]), (Some(path), &truth["pid"]), "{finding}");
     assert!(text(culprit, "function").contains("read_in_order"), "{finding}");
@@ -235,7 +213,7 @@ fn a_mapped_file_that_does_not_fit_its_cgroup_is_read_again_and_again() {
             "and its limit: {finding}"
         );
     }
-    silent(&report, &["memory-limit", "cold-file-mapping"]);
+    report.assert_silent(&["memory-limit", "cold-file-mapping"]);
 }
 
 #[test]
@@ -245,7 +223,7 @@ fn a_mapped_file_that_fits_is_no_thrash_on_the_first_pass_either() {
         for passes in [1, 6] {
             let arguments = format!("mapped-file --mib 512 --passes {passes}");
             let traced = traced(&format!("{arguments} --folder {} --cgroup {}", disk(), cgroup.folder().display()));
-            silent(&traced.report(), &["page-cache-thrash", "memory-limit"]);
+            traced.report().assert_silent(&["page-cache-thrash", "memory-limit"]);
         }
     }
 }
@@ -261,7 +239,7 @@ fn evicting(cgroup: &MemoryCgroup, how: &str) -> (Value, Report) {
 fn a_file_that_fits_is_pushed_out_by_what_another_thread_writes() {
     let Some(cgroup) = MemoryCgroup::new(256 * MIB) else { return };
     let (truth, report) = evicting(&cgroup, "");
-    let finding = finding(&report, "cache-eviction");
+    let finding = report.finding("cache-eviction");
     let (culprit, victim) = (&finding["culprit"], &finding["victims"][0]);
     assert_eq!((&culprit["path"], &culprit["tid"]), (&truth["checkpoint"], &truth["writer_tid"]), "{finding}");
     assert!(text(culprit, "function").contains("eviction"), "what writes: {finding}");
@@ -270,7 +248,7 @@ fn a_file_that_fits_is_pushed_out_by_what_another_thread_writes() {
     // The first reading, before others wrote, is traced too.
     let read = number(&truth, "disk_read_bytes") + number(&truth, "size_bytes");
     close("bytes read from the disk", number(&row, "read_bytes"), read, 0.10, 0.0);
-    silent(&report, &["page-cache-thrash", "memory-limit", "cold-file-mapping"]);
+    report.assert_silent(&["page-cache-thrash", "memory-limit", "cold-file-mapping"]);
     report.assert_sums();
 }
 
@@ -280,7 +258,7 @@ fn what_is_written_past_the_page_cache_pushes_nothing_out() {
         let Some(cgroup) = MemoryCgroup::new(256 * MIB) else { return };
         let (truth, report) = evicting(&cgroup, "--direct");
         assert!(number(&truth, "disk_read_bytes") < 0.25 * number(&truth, "size_bytes"), "it stays: {truth}");
-        silent(&report, &["cache-eviction", "page-cache-thrash", "memory-limit"]);
+        report.assert_silent(&["cache-eviction", "page-cache-thrash", "memory-limit"]);
     }
 }
 
@@ -288,14 +266,14 @@ fn what_is_written_past_the_page_cache_pushes_nothing_out() {
 fn a_cold_mapped_file_is_named_with_the_time_that_its_pages_took() {
     let traced = traced(&format!("mapped-file --mib 256 --random 24000 --folder {}", disk()));
     let (truth, report) = (traced.truth(), traced.report());
-    let finding = finding(&report, "cold-file-mapping");
+    let finding = report.finding("cold-file-mapping");
     let culprit = &finding["culprit"];
     assert_eq!((&culprit["path"], &culprit["tid"]), (&truth["path"], &truth["pid"]), "{finding}");
     assert!(text(culprit, "function").contains("read_pages"), "{finding}");
     let row = faults(&report, whole(&truth, "pid"));
     close("faults that had to read", of_kind(row, "file_major"), number(&truth, "major_faults"), 0.01, 2.0);
     close("time in page faults", number(finding, "lost_s"), number(&truth, "in_faults_s"), 0.10, 0.05);
-    silent(&report, &["page-cache-thrash"]);
+    report.assert_silent(&["page-cache-thrash"]);
 }
 
 /// The row of a file that was loaded.
@@ -337,14 +315,14 @@ fn a_model_file_that_the_page_cache_has_is_told_as_cached() {
     assert_eq!((&load["mapped"], number(&load, "missed_bytes")), (&Value::Bool(true), 0.0), "{load}");
     close("what the cache had", number(&load, "cached_bytes"), 128.0 * MIB as f64, 0.02, 0.0);
     assert!(load["took_s"].is_null() && load["bytes_per_s"].is_null(), "nothing came in: {load}");
-    silent(&report, &["cold-file-mapping", "page-cache-thrash"]);
+    report.assert_silent(&["cold-file-mapping", "page-cache-thrash"]);
 }
 
 #[test]
 fn a_warm_mapped_file_is_silent() {
     for _ in 0..crate::healthy::repeats() {
         let traced = traced(&format!("mapped-file --mib 256 --random 24000 --warm --folder {}", disk()));
-        silent(&traced.report(), &["page-cache-thrash", "cold-file-mapping"]);
+        traced.report().assert_silent(&["page-cache-thrash", "cold-file-mapping"]);
     }
 }
 
@@ -417,7 +395,7 @@ fn a_writer_at_its_cgroups_limit_spends_its_time_in_reclaim() {
     let own = stalls.iter().find(|stall| stall["tid"] == pid).unwrap_or_else(|| panic!("it has stalls: {stalls:?}"));
     assert_eq!(number(own, "count"), count, "each is counted: {own}");
     close("time in reclaim, against the kernel's tracepoints", number(own, "total_s"), total_s, 0.10, 0.0);
-    let finding = finding(&report, "memory-limit");
+    let finding = report.finding("memory-limit");
     assert_eq!(finding["culprit"]["pid"], truth["pid"], "{finding}");
     assert!(
         text(&finding["culprit"], "function").contains("write_shard")
@@ -427,7 +405,7 @@ fn a_writer_at_its_cgroups_limit_spends_its_time_in_reclaim() {
     if !cgroup.is_unified() {
         assert_eq!(finding["culprit"]["cgroup"], cgroup.path(), "the cgroup is named: {finding}");
     }
-    silent(&report, &["page-cache-thrash"]);
+    report.assert_silent(&["page-cache-thrash"]);
     let thread = report.thread(pid);
     assert!(harness::report::state(thread, "memory") > 0.0, "it waited within reclaim: {thread}");
 }
@@ -438,7 +416,7 @@ fn a_writer_with_room_does_not_reclaim() {
         let Some(cgroup) = MemoryCgroup::new(2048 * MIB) else { return };
         let traced =
             traced(&format!("dirty-writer --mib 512 --folder {} --cgroup {}", disk(), cgroup.folder().display()));
-        silent(&traced.report(), &["memory-limit", "page-cache-thrash"]);
+        traced.report().assert_silent(&["memory-limit", "page-cache-thrash"]);
         assert!(list(&traced.report().0["paging"], "stalls").is_empty(), "{}", traced.report().0["paging"]);
     }
 }
@@ -452,7 +430,7 @@ fn a_process_that_is_killed_for_want_of_memory_is_told_with_what_it_held() {
     let kills = list(&report.0["paging"], "kills");
     let [kill] = kills else { panic!("one kill: {kills:?}") };
     assert_eq!(kill["pid"], report.0["target"]["pids"][0], "{kill}");
-    let finding = finding(&report, "oom-kill");
+    let finding = report.finding("oom-kill");
     assert_eq!(finding["culprit"]["pid"], kill["pid"], "{finding}");
     assert!(text(&finding["culprit"], "function").contains("touch_pages"), "what grew is named: {finding}");
     assert_eq!(report.0["verdict"], "bottleneck", "{}", report.0["verdict_reason"]);

@@ -35,27 +35,6 @@ fn file<'a>(report: &'a Report, path: &str) -> &'a Value {
     rows.iter().find(is_it).unwrap_or_else(|| panic!("{path} is told: {rows:?}"))
 }
 
-/// The one finding of a class, whose evidence stands in the report.
-#[track_caller]
-fn finding<'a>(report: &'a Report, class: &str) -> &'a Value {
-    let found = report.findings(class);
-    let [finding] = found[..] else {
-        panic!("one {class}, not {found:?}; observed: {}; rules: {}", report.0["observed"], report.0["rules"])
-    };
-    for evidence in list(finding, "evidence") {
-        let at = report.0.pointer(text(evidence, "source")).and_then(Value::as_f64);
-        assert_eq!(at, evidence["value"].as_f64(), "the report has what is cited: {evidence}");
-    }
-    finding
-}
-
-#[track_caller]
-fn silent(report: &Report, classes: &[&str]) {
-    for class in classes {
-        assert!(report.findings(class).is_empty(), "{class} is silent: {}", report.0["findings"]);
-    }
-}
-
 #[test]
 fn small_random_reads_are_counted_exactly_and_named() {
     for how in ["", "--direct"] {
@@ -72,7 +51,7 @@ fn small_random_reads_are_counted_exactly_and_named() {
         assert_eq!(row["tid"], truth["reader_tid"], "{row}");
         assert_eq!(row["direct_requests"].as_u64().unwrap_or(0) > 0, how == "--direct", "{row}");
         assert!(number(&row["waits"], "total_s") <= number(&truth, "waited_s"), "blocked, queueing left out: {row}");
-        let finding = finding(&report, "small-random-reads");
+        let finding = report.finding("small-random-reads");
         // A wait is some 35 us, and both sides leave out or add a few for the switches around it. Others may have had the CPU meanwhile.
         let cited =
             list(finding, "evidence").iter().filter(|evidence| text(evidence, "metric").starts_with("waiting "));
@@ -82,7 +61,7 @@ fn small_random_reads_are_counted_exactly_and_named() {
         let culprit = &finding["culprit"];
         assert_eq!((&culprit["path"], &culprit["tid"]), (&truth["path"], &truth["reader_tid"]), "{finding}");
         assert!(text(culprit, "file").ends_with("reads.rs"), "where in its code: {finding}");
-        silent(&report, &["slow-storage", "dirty-throttling", "page-cache-thrash"]);
+        report.assert_silent(&["slow-storage", "dirty-throttling", "page-cache-thrash"]);
         report.assert_sums();
     }
 }
@@ -103,7 +82,7 @@ fn the_same_bytes_in_order_or_from_memory_are_nobodys_fault() {
     for _ in 0..crate::healthy::repeats() {
         for how in ["--in-order", "--in-order --direct", "--warm"] {
             let traced = traced(&format!("reads {how} --folder {}", disk()));
-            silent(&traced.report(), &CLASSES);
+            traced.report().assert_silent(&CLASSES);
         }
     }
 }
@@ -113,12 +92,12 @@ fn a_limit_on_io_holds_threads_back_and_not_the_device() {
     let Some(cgroup) = IoCgroup::new(Path::new(&disk()), 4 * MIB) else { return };
     let traced = traced(&format!("reads --mib 8 --direct --folder {} --cgroup {}", disk(), cgroup.folder().display()));
     let (truth, report) = (traced.truth(), traced.report());
-    let finding = finding(&report, "slow-storage");
+    let finding = report.finding("slow-storage");
     assert!(text(finding, "summary").contains("holds them back"), "{finding}");
     let culprit = &finding["culprit"];
     assert_eq!((&culprit["path"], &culprit["tid"]), (&truth["path"], &truth["reader_tid"]), "{finding}");
     close("waiting", number(finding, "lost_s"), number(&truth, "waited_s"), 0.10, 0.05);
-    silent(&report, &["small-random-reads", "dirty-throttling"]);
+    report.assert_silent(&["small-random-reads", "dirty-throttling"]);
 }
 
 #[test]
@@ -131,10 +110,10 @@ fn a_device_on_a_slow_one_is_named() {
         format!("reads --mib 24 --in-order --direct --folder {folder} --cgroup {}", cgroup.folder().display());
     let traced = traced(&arguments);
     let (truth, report) = (traced.truth(), traced.report());
-    let finding = finding(&report, "slow-storage");
+    let finding = report.finding("slow-storage");
     assert!(text(finding, "summary").contains(&format!("{} is slow", mount.disk())), "{finding}");
     assert_eq!(finding["culprit"]["path"], truth["path"], "{finding}");
-    silent(&report, &["small-random-reads"]);
+    report.assert_silent(&["small-random-reads"]);
 }
 
 #[test]
@@ -172,10 +151,10 @@ fn a_writer_over_a_devices_dirty_limit_is_paused_and_named() {
 
     close("pauses, as the kernel asked for them", number(paused, "asked_s"), asked_s, 0.02, 0.01);
     assert!(number(paused, "total_s") >= asked_s, "a pause is not shorter than that: {paused}");
-    let finding = finding(&report, "dirty-throttling");
+    let finding = report.finding("dirty-throttling");
     assert_eq!(finding["culprit"]["tid"], truth["pid"], "{finding}");
     assert!(text(&finding["culprit"], "function").contains("write"), "{finding}");
-    silent(&report, &["memory-limit", "page-cache-thrash", "slow-storage"]);
+    report.assert_silent(&["memory-limit", "page-cache-thrash", "slow-storage"]);
     report.assert_sums();
 }
 
@@ -183,7 +162,7 @@ fn a_writer_over_a_devices_dirty_limit_is_paused_and_named() {
 fn a_writer_below_the_limit_is_not_paused() {
     for _ in 0..crate::healthy::repeats() {
         let traced = traced(&format!("dirty-writer --mib 128 --folder {}", disk()));
-        silent(&traced.report(), &CLASSES);
+        traced.report().assert_silent(&CLASSES);
     }
 }
 

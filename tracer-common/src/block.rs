@@ -185,48 +185,10 @@ pub mod block_notes {
     pub const UNTIMED: u8 = 1 << 5;
 }
 
-/// A request that is under way.
+/// What a device was asked for, and by whom.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct RequestSums {
-    /// When it was made.
-    pub made_ts_ns: u64,
-    /// When the device got it; 0: not yet.
-    pub issued_ts_ns: u64,
-    /// First sector, of 512 bytes.
-    pub sector: u64,
-    /// The file, as far as its first page tells; inode 0: not known.
-    pub file: FileKey,
-    /// Who made it.
-    pub tid: u32,
-    /// Its process.
-    pub tgid: u32,
-    /// Operation and bits.
-    pub flags: u32,
-    /// Bytes, as the device got them.
-    pub bytes: u32,
-    /// Device number in the kernel's encoding.
-    pub device: u32,
-    /// See [`block_notes`].
-    pub notes: u8,
-    /// How often the device sent it back.
-    pub requeues: u8,
-    /// Zero.
-    pub reserved: u16,
-}
-
-const _: () = assert!(size_of::<RequestSums>() == 64);
-
-/// A request is done: the header's time is when.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct BlockDone {
-    /// Kind [`crate::record::block::DONE`].
-    pub header: Header,
-    /// From when it was made until the device got it.
-    pub queued_ns: u64,
-    /// From then on until it was done.
-    pub device_ns: u64,
+pub struct Request {
     /// First sector, of 512 bytes.
     pub sector: u64,
     /// The file, as far as its first page tells; inode 0: not known.
@@ -237,7 +199,7 @@ pub struct BlockDone {
     pub tgid: u32,
     /// Operation ([`BlockOp`]) and bits ([`block_flags`]).
     pub flags: u32,
-    /// Bytes.
+    /// Bytes, as the device got them.
     pub bytes: u32,
     /// Device number in the kernel's encoding.
     pub device: u32,
@@ -245,10 +207,40 @@ pub struct BlockDone {
     pub notes: u8,
     /// How often the device sent it back.
     pub requeues: u8,
-    /// What the device said, as the kernel has it; 0: well.
+    /// What the device said, as the kernel has it; 0: well, or nothing yet.
     pub status: u8,
     /// Zero.
     pub reserved: u8,
+}
+
+const _: () = assert!(size_of::<Request>() == 48);
+
+/// A request that is under way.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RequestSums {
+    /// When it was made.
+    pub made_ts_ns: u64,
+    /// When the device got it; 0: not yet.
+    pub issued_ts_ns: u64,
+    /// What it is.
+    pub request: Request,
+}
+
+const _: () = assert!(size_of::<RequestSums>() == 64);
+
+/// A request is done: the header's time is when.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BlockDone {
+    /// Kind [`crate::record::block::DONE`].
+    pub header: Header,
+    /// From when it was made until the device got it, for the last time if it had sent it back.
+    pub queued_ns: u64,
+    /// From then on until it was done.
+    pub device_ns: u64,
+    /// What it was.
+    pub request: Request,
 }
 
 const _: () = assert!(size_of::<BlockDone>() == 80);

@@ -9,9 +9,51 @@ use tracer_common::{
 };
 
 use crate::{
-    access::{config, present, probed},
+    access::{config, present, probed, typed},
     emit::{self, Lane},
 };
+
+/// Pages of the page cache: what is read of a folio, or of a page before 5.16.
+#[derive(Clone, Copy)]
+pub struct Pages {
+    /// The file.
+    pub file: FileKey,
+    /// How many.
+    pub count: u64,
+    /// `struct inode`; null: they belong to no file.
+    pub host: *const u8,
+}
+
+/// Those of a folio that the verifier knows.
+#[inline(always)]
+pub fn pages(folio: *const u8) -> Pages {
+    let mut pages = Pages { file: FileKey::default(), count: 1, host: core::ptr::null() };
+    // SAFETY: `folio` is known to the verifier, and so is what it leads to.
+    unsafe {
+        let mapping = typed::<u64>(folio, config!(offsets.folio_mapping)) as *const u8;
+        if mapping.is_null() {
+            return pages;
+        }
+        let host = typed::<u64>(mapping, config!(offsets.mapping_host)) as *const u8;
+        if host.is_null() {
+            return pages;
+        }
+        pages.host = host;
+        pages.file.inode = typed(host, config!(offsets.inode_ino));
+        let of = typed::<u64>(host, config!(offsets.inode_sb)) as *const u8;
+        if !of.is_null() {
+            pages.file.device = typed(of, config!(offsets.sb_dev));
+        }
+        let large = config!(offsets.folio_large_bit);
+        if present(large) && present(config!(offsets.folio_pages)) {
+            let flags: u64 = typed(folio, config!(offsets.folio_flags));
+            if flags >> (large & 63) & 1 == 1 {
+                pages.count = u64::from(typed::<u32>(folio, config!(offsets.folio_pages)));
+            }
+        }
+    }
+    pages
+}
 
 /// The key of a file; `inode` is any kernel address, or null.
 #[inline(always)]

@@ -23,6 +23,28 @@ impl Report {
         Report(serde_json::from_str(text).unwrap_or_else(|error| panic!("the report is no JSON: {error}: {text}")))
     }
 
+    /// The one finding of a class, each piece of whose evidence stands where it says.
+    #[track_caller]
+    pub fn finding(&self, class: &str) -> &Value {
+        let found = self.findings(class);
+        let [finding] = found[..] else {
+            panic!("one {class}, not {found:?}; observed: {}; rules: {}", self.0["observed"], self.0["rules"])
+        };
+        for evidence in list(finding, "evidence") {
+            let at = self.0.pointer(text(evidence, "source")).and_then(Value::as_f64);
+            assert_eq!(at, evidence["value"].as_f64(), "the report has what is cited: {evidence}");
+        }
+        finding
+    }
+
+    /// Fails if any of these classes is reported.
+    #[track_caller]
+    pub fn assert_silent(&self, classes: &[&str]) {
+        for class in classes {
+            assert!(self.findings(class).is_empty(), "{class} is silent: {}", self.0["findings"]);
+        }
+    }
+
     /// The threads that have rows of their own.
     pub fn threads(&self) -> impl Iterator<Item = &Value> {
         list(&self.0, "threads").iter().filter(|row| row.get("tid").is_some())

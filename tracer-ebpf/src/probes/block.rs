@@ -14,7 +14,7 @@ use aya_ebpf::{
 };
 use tracer_common::{
     FamilyId,
-    block::{BlockDone, RequestSums, block_notes as notes},
+    block::{BlockDone, Request, RequestSums, block_notes as notes},
     loss::LossReason,
     memory::FileKey,
     record::block as kind,
@@ -43,9 +43,7 @@ pub fn block_io_start(ctx: BtfTracePointContext) -> i32 {
         // SAFETY: a value in a map; it is copied.
         done(&unsafe { *last }, 0, notes::UNTIMED);
     }
-    if let Some(sums) = made(request) {
-        keep(request, &sums);
-    }
+    keep(request, &made(request));
     0
 }
 
@@ -54,8 +52,7 @@ pub fn block_io_start(ctx: BtfTracePointContext) -> i32 {
 pub fn block_rq_issue(ctx: BtfTracePointContext) -> i32 {
     let request = word::<0>(ctx.as_ptr());
     if maps::REQUESTS.get_ptr(request).is_none() {
-        let Some(sums) = made(request) else { return 0 };
-        keep(request, &sums);
+        keep(request, &made(request));
     }
     if let Some(sums) = maps::REQUESTS.get_ptr_mut(request) {
         let base = request as *const u8;
@@ -63,8 +60,8 @@ pub fn block_rq_issue(ctx: BtfTracePointContext) -> i32 {
         unsafe {
             (*sums).issued_ts_ns = bpf_ktime_get_ns();
             // Others may have been joined to it since.
-            (*sums).bytes = probed(base, config!(block.offsets.request_bytes));
-            (*sums).sector = probed(base, config!(block.offsets.request_sector));
+            (*sums).request.bytes = probed(base, config!(block.offsets.request_bytes));
+            (*sums).request.sector = probed(base, config!(block.offsets.request_sector));
         }
     }
     0
@@ -75,7 +72,7 @@ pub fn block_rq_issue(ctx: BtfTracePointContext) -> i32 {
 pub fn block_rq_requeue(ctx: BtfTracePointContext) -> i32 {
     if let Some(sums) = maps::REQUESTS.get_ptr_mut(word::<0>(ctx.as_ptr())) {
         // SAFETY: as above.
-        unsafe { (*sums).requeues = (*sums).requeues.saturating_add(1) };
+        unsafe { (*sums).request.requeues = (*sums).request.requeues.saturating_add(1) };
     }
     0
 }
@@ -111,7 +108,7 @@ fn done(sums: &RequestSums, status: u8, noted: u8) {
     // SAFETY: no arguments.
     let (now_ns, cpu) = unsafe { (bpf_ktime_get_ns(), bpf_get_smp_processor_id()) };
     let (issued_ns, note) = match sums.issued_ts_ns {
-        0 if sums.bytes == 0 => (now_ns, notes::NOT_ISSUED),
+        0 if sums.request.bytes == 0 => (now_ns, notes::NOT_ISSUED),
         // An interrupt came in the middle of the program that sees it, and handed another one over: the kernel runs it once at a time.
         0 => (sums.made_ts_ns, notes::UNTIMED),
         issued_ns => (issued_ns, 0),
@@ -120,17 +117,7 @@ fn done(sums: &RequestSums, status: u8, noted: u8) {
         header: emit::header(state, now_ns, cpu, kind::DONE),
         queued_ns: issued_ns.saturating_sub(sums.made_ts_ns),
         device_ns: now_ns.saturating_sub(issued_ns),
-        sector: sums.sector,
-        file: sums.file,
-        tid: sums.tid,
-        tgid: sums.tgid,
-        flags: sums.flags,
-        bytes: sums.bytes,
-        device: sums.device,
-        notes: sums.notes | note | noted,
-        requeues: sums.requeues,
-        status,
-        reserved: 0,
+        request: Request { notes: sums.request.notes | note | noted, status, ..sums.request },
     };
     emit::submit_preemptible(state, FAMILY, cpu, &record);
 }
@@ -146,44 +133,52 @@ fn keep(request: u64, sums: &RequestSums) {
 
 /// What is known of a request when it is made.
 #[inline(always)]
-fn made(request: u64) -> Option<RequestSums> {
+fn made(request: u64) -> RequestSums {
     let base = request as *const u8;
     let ids = bpf_get_current_pid_tgid();
     let (tid, tgid) = (ids as u32, (ids >> 32) as u32);
-    let mut sums = RequestSums { tid, tgid, ..RequestSums::default() };
     // SAFETY: no arguments; probed loads take any address.
-    let bio = unsafe {
-        sums.made_ts_ns = bpf_ktime_get_ns();
-        sums.flags = probed(base, config!(block.offsets.request_flags));
-        sums.bytes = probed(base, config!(block.offsets.request_bytes));
-        sums.sector = probed(base, config!(block.offsets.request_sector));
-        sums.device = device(base);
-        probed::<u64>(base, config!(block.offsets.request_bio)) as *const u8
+    let (made_ts_ns, bio, mut request) = unsafe {
+        let request = Request {
+            sector: probed(base, config!(block.offsets.request_sector)),
+            tid,
+            tgid,
+            flags: probed(base, config!(block.offsets.request_flags)),
+            bytes: probed(base, config!(block.offsets.request_bytes)),
+            device: device(base),
+            ..Request::default()
+        };
+        (bpf_ktime_get_ns(), probed::<u64>(base, config!(block.offsets.request_bio)) as *const u8, request)
     };
     if filter::is_tracked(tid, tgid) {
-        sums.notes |= notes::TRACED;
+        request.notes |= notes::TRACED;
     }
     if task::is_kernel_thread(task::current()) {
-        sums.notes |= notes::KERNEL_THREAD;
+        request.notes |= notes::KERNEL_THREAD;
     }
-    let (inode, direct) = inode_of(bio, sums.flags & 0xff == 0);
+    let (inode, direct) = inode_of(bio, request.flags & 0xff == 0);
     if direct {
-        sums.notes |= notes::DIRECT;
+        request.notes |= notes::DIRECT;
     }
-    if inode.is_null() {
-        return Some(sums);
+    if !inode.is_null() {
+        if is_device(inode) {
+            request.notes |= notes::DEVICE_DATA;
+        } else {
+            request.file = files::key(inode);
+            if request.notes & (notes::TRACED | notes::KERNEL_THREAD) != 0 {
+                told(request.file, inode, (tid, tgid));
+            }
+        }
     }
+    RequestSums { made_ts_ns, issued_ts_ns: 0, request }
+}
+
+/// Whether an inode is a block device.
+#[inline(always)]
+fn is_device(inode: *const u8) -> bool {
     // SAFETY: probed loads take any address.
     let mode: u16 = unsafe { probed(inode, config!(offsets.inode_mode)) };
-    if mode & KIND_OF_FILE == BLOCK_DEVICE {
-        sums.notes |= notes::DEVICE_DATA;
-        return Some(sums);
-    }
-    sums.file = files::key(inode);
-    if sums.notes & (notes::TRACED | notes::KERNEL_THREAD) != 0 {
-        told(sums.file, inode, (tid, tgid));
-    }
-    Some(sums)
+    mode & KIND_OF_FILE == BLOCK_DEVICE
 }
 
 /// A file that is met for the first time is told of. Which ones were is kept for as many as there is room for: one may be told twice.
@@ -265,8 +260,7 @@ fn inode_of(bio: *const u8, reads: bool) -> (*const u8, bool) {
             return (none, false);
         }
         let inode = probed::<u64>(mapping as *const u8, config!(offsets.mapping_host)) as *const u8;
-        let mode: u16 = probed(inode, config!(offsets.inode_mode));
-        if mode & KIND_OF_FILE != BLOCK_DEVICE && !is_in_transfer(page as *const u8, reads) {
+        if !is_device(inode) && !is_in_transfer(page as *const u8, reads) {
             // A mapped file that direct I/O reads to or writes from, by ways that are not known here.
             return (none, false);
         }

@@ -9,57 +9,18 @@ use aya_ebpf::{
 use tracer_common::{
     FamilyId,
     loss::{CpuState, LossReason},
-    memory::{CacheSums, FileKey},
+    memory::CacheSums,
     record::cache as kind,
 };
 
 use crate::{
-    access::{config, present, typed},
+    access::{config, typed},
     emit, files, filter, maps, stalls, task,
 };
 
 const FAMILY: FamilyId = FamilyId::Cache;
 /// BPF_NOEXIST (uapi/linux/bpf.h).
 const NEW: u64 = 1;
-
-/// What is read of pages that come or go.
-#[derive(Clone, Copy)]
-struct Pages {
-    file: FileKey,
-    count: u64,
-    /// `struct inode`; null: they belong to no file.
-    host: *const u8,
-}
-
-#[inline(always)]
-fn pages(folio: *const u8) -> Pages {
-    let mut pages = Pages { file: FileKey::default(), count: 1, host: core::ptr::null() };
-    // SAFETY: `folio` is known to the verifier, and so is what it leads to.
-    unsafe {
-        let mapping = typed::<u64>(folio, config!(offsets.folio_mapping)) as *const u8;
-        if mapping.is_null() {
-            return pages;
-        }
-        let host = typed::<u64>(mapping, config!(offsets.mapping_host)) as *const u8;
-        if host.is_null() {
-            return pages;
-        }
-        pages.host = host;
-        pages.file.inode = typed(host, config!(offsets.inode_ino));
-        let of = typed::<u64>(host, config!(offsets.inode_sb)) as *const u8;
-        if !of.is_null() {
-            pages.file.device = typed(of, config!(offsets.sb_dev));
-        }
-        let large = config!(offsets.folio_large_bit);
-        if present(large) && present(config!(offsets.folio_pages)) {
-            let flags: u64 = typed(folio, config!(offsets.folio_flags));
-            if flags >> (large & 63) & 1 == 1 {
-                pages.count = u64::from(typed::<u32>(folio, config!(offsets.folio_pages)));
-            }
-        }
-    }
-    pages
-}
 
 /// A page of a file comes into the page cache.
 #[btf_tracepoint(function = "mm_filemap_add_to_page_cache")]
@@ -70,7 +31,7 @@ pub fn page_cache_add(ctx: BtfTracePointContext) -> i32 {
     if !filter::tracked(state, tid, tgid) {
         return 0;
     }
-    let pages = pages(ctx.arg::<*const u8>(0));
+    let pages = files::pages(ctx.arg::<*const u8>(0));
     if pages.host.is_null() {
         return 0;
     }
@@ -105,7 +66,7 @@ fn writes() -> bool {
 
 /// A file is met.
 #[inline(always)]
-fn first(state: &mut CpuState, pages: &Pages, tid: u32, tgid: u32) {
+fn first(state: &mut CpuState, pages: &files::Pages, tid: u32, tgid: u32) {
     emit::see(state, FAMILY);
     emit::enter(state);
     let added = maps::CACHE_FILES.insert(pages.file, CacheSums::default(), NEW).is_ok();
@@ -120,7 +81,7 @@ fn first(state: &mut CpuState, pages: &Pages, tid: u32, tgid: u32) {
 /// A page of a file leaves the page cache.
 #[btf_tracepoint(function = "mm_filemap_delete_from_page_cache")]
 pub fn page_cache_delete(ctx: BtfTracePointContext) -> i32 {
-    let pages = pages(ctx.arg::<*const u8>(0));
+    let pages = files::pages(ctx.arg::<*const u8>(0));
     if pages.host.is_null() {
         return 0;
     }

@@ -15,7 +15,7 @@ use tracer_common::{
 };
 
 use crate::{
-    access::{config, present, probed, word},
+    access::{config, probed, word},
     emit::{self, Lane},
     files, filter, maps,
 };
@@ -27,33 +27,25 @@ const NEW: u64 = 1;
 /// A page, or a folio of some, becomes dirty.
 #[btf_tracepoint(function = "writeback_dirty_folio")]
 pub fn writeback_dirty_folio(ctx: BtfTracePointContext) -> i32 {
-    dirtied(word::<0>(ctx.as_ptr()), word::<1>(ctx.as_ptr()));
+    dirtied(ctx.arg::<*const u8>(0));
     0
 }
 
 /// The same before 5.17.
 #[btf_tracepoint(function = "writeback_dirty_page")]
 pub fn writeback_dirty_page(ctx: BtfTracePointContext) -> i32 {
-    dirtied(word::<0>(ctx.as_ptr()), word::<1>(ctx.as_ptr()));
+    dirtied(ctx.arg::<*const u8>(0));
     0
 }
 
 #[inline(always)]
-fn dirtied(folio: u64, mapping: u64) {
+fn dirtied(folio: *const u8) {
     let Some((state, tid, tgid)) = filter::current() else { return };
-    if mapping == 0 {
+    let pages = files::pages(folio);
+    if pages.host.is_null() {
         return;
     }
-    // SAFETY: probed loads take any address.
-    let (inode, pages) = unsafe {
-        let inode: u64 = probed(mapping as *const u8, config!(offsets.mapping_host));
-        (inode as *const u8, pages(folio as *const u8))
-    };
-    let file = files::key(inode);
-    if file.inode == 0 {
-        return;
-    }
-    let key = DirtiedKey { file, tgid, reserved: 0 };
+    let key = DirtiedKey { file: pages.file, tgid, reserved: 0 };
     if maps::DIRTIED.get_ptr(key).is_none() {
         emit::see(state, FAMILY);
         emit::enter(state);
@@ -63,28 +55,14 @@ fn dirtied(folio: u64, mapping: u64) {
             emit::lose(state, FAMILY, LossReason::MapFull);
             return;
         }
-        files::tell(state, FAMILY, kind::FILE, file, inode, (tid, tgid));
+        files::tell(state, FAMILY, kind::FILE, pages.file, pages.host, (tid, tgid));
     }
     if let Some(sums) = maps::DIRTIED.get_ptr_mut(key) {
         // SAFETY: a per-CPU value.
         unsafe {
-            (*sums).pages += pages;
+            (*sums).pages += pages.count;
             (*sums).tid = tid;
         }
-    }
-}
-
-/// How many pages a folio has.
-#[inline(always)]
-unsafe fn pages(folio: *const u8) -> u64 {
-    let large = config!(offsets.folio_large_bit);
-    if !present(large) || !present(config!(offsets.folio_pages)) {
-        return 1;
-    }
-    // SAFETY: probed loads take any address.
-    unsafe {
-        let flags: u64 = probed(folio, config!(offsets.folio_flags));
-        if flags >> (large & 63) & 1 == 1 { u64::from(probed::<u32>(folio, config!(offsets.folio_pages))) } else { 1 }
     }
 }
 

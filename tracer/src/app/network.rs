@@ -180,16 +180,7 @@ fn told(asked: &[(u64, Vec<Tcp>)], watched: &BTreeMap<u64, SocketRecord>, at_ns:
             local: socket.local.to_string(),
             peer: socket.peer.to_string(),
             accepted: accepted || watched.get(&socket.inode).is_some_and(|known| known.accepted),
-            sent_bytes: counts.sent_bytes,
-            received_bytes: counts.received_bytes,
-            packets: counts.packets,
-            retransmits: counts.retransmits,
-            rtt_us: counts.rtt_us,
-            min_rtt_us: counts.min_rtt_us,
-            unacknowledged: counts.unacknowledged,
-            busy_us: counts.busy_us,
-            no_window_us: counts.no_window_us,
-            no_buffer_us: counts.no_buffer_us,
+            counts,
             peer_inode: other_end(&ends, network, socket),
             ..SocketRecord::default()
         }
@@ -277,7 +268,7 @@ mod tests {
         near.write_all(&[1; 1000]).expect("room");
         assert_eq!(connections.look(false), [], "it is not time");
         let second = connections.look(true);
-        assert!(second.iter().any(|record| record.sent_bytes == 1000), "{second:?}");
+        assert!(second.iter().any(|record| record.counts.sent_bytes == 1000), "{second:?}");
         connections.own(inode(&far), pid + 1);
         assert_eq!(connections.owners.get(&inode(&far)), Some(&None), "two processes have it");
     }

@@ -161,6 +161,15 @@ fn on_path(report: &Report, waits: impl Fn(&Waiting<'_>) -> bool, phases: impl F
     lost
 }
 
+/// The same of the thread that lost most, whether the path waited for it or not.
+pub(super) fn lost_by_a_thread(
+    report: &Report,
+    waits: impl Fn(&Waiting<'_>) -> bool,
+    phases: impl Fn(&str, Option<u32>) -> bool,
+) -> Lost {
+    Lost { wall_s: report.window.duration_s, ..of_threads(report, waits, phases) }
+}
+
 fn of_threads(
     report: &Report,
     waits: impl Fn(&Waiting<'_>) -> bool,

@@ -18,6 +18,7 @@ mod ipc_wait;
 mod kernel_lock_contention;
 mod logging_convoy;
 mod lost;
+mod lost_claim;
 mod memory_limits;
 mod network_wait;
 mod numa_remote;
@@ -223,10 +224,12 @@ fn rank(findings: &mut [Finding]) {
     }
 }
 
+/// What a family's events count for where nobody knows how many it missed.
+const UNKNOWN_COVERAGE: f64 = 0.5;
+
 /// A rule's own confidence, lowered by what the scheduling family missed. Where that is not known the claim counts as one that
 /// rests on correlation only.
 fn confidence(report: &Report, own: f64) -> f64 {
-    const UNKNOWN_COVERAGE: f64 = 0.5;
     let confidence = own * sched_share(report).unwrap_or(UNKNOWN_COVERAGE);
     (confidence * 1000.0).round() / 1000.0
 }
@@ -277,5 +280,10 @@ fn evidence(metric: &str, value: f64, unit: &str, source: String, compared_with:
 
 /// The share of scheduling events that the report rests on.
 fn sched_share(report: &Report) -> Option<f64> {
-    report.coverage.families.iter().find(|family| family.family == "sched")?.share
+    family_share(report, "sched")
+}
+
+/// The share of a family's events that the report rests on.
+fn family_share(report: &Report, name: &str) -> Option<f64> {
+    report.coverage.families.iter().find(|family| family.family == name)?.share
 }

@@ -3,12 +3,11 @@
 //! Which of the two a file is, the count of its pages decides: a first read brings in each page once.
 
 use super::lost::{Lost, lost};
-use super::thresholds::{REPORTED_SHARE, is_reported, severity, speedup_bound};
-use super::{
-    Claim, Facts, Outcome, Rule, cache_eviction, confidence, evidence, functions, memory_limits, parties, threads,
-};
+use super::lost_claim::{self, Words};
+use super::thresholds::REPORTED_SHARE;
+use super::{Claim, Facts, Outcome, Rule, cache_eviction, evidence, memory_limits, threads};
 use crate::model::paging::{self, CachedFile, ProcessFaults};
-use crate::model::report::{Evidence, Finding, Report, Subject};
+use crate::model::report::{Evidence, Report, Subject};
 use crate::model::stacks::{PAGE_FAULT, RECLAIM};
 use crate::model::units::{bytes, count, duration, percent};
 
@@ -49,8 +48,7 @@ pub(super) fn files(report: &Report) -> Option<&Vec<CachedFile>> {
 
 /// Whether a wait is for this file.
 pub(super) fn is_for(file: &CachedFile, object: Option<&str>, path: Option<&str>) -> bool {
-    let same = |path: &str| file.path.as_deref() == Some(path);
-    path.map_or_else(|| object.is_some_and(|object| object == format!("inode:[{}]", file.inode)), same)
+    lost_claim::is_for((file.inode, file.path.as_deref()), object, path)
 }
 
 /// Whether most page faults of a process were for files.
@@ -159,19 +157,10 @@ impl Case<'_> {
 
     /// The thread that waited most, and where in its code.
     fn culprit(&self) -> Subject {
-        let (pid, tid) = self.lost.most.unwrap_or((self.file.whose.pid, self.file.whose.tid.unwrap_or(0)));
-        let own = (self.file.whose.pid, self.file.whose.tid) == (pid, Some(tid));
-        let (process, thread) = (self.file.whose.process.as_ref(), self.file.whose.thread.as_ref());
-        let mut culprit = parties::party(self.report, (pid, process.filter(|_| own)), (tid, thread.filter(|_| own)));
-        if let Some((_, row)) = parties::row(self.report, pid, tid) {
-            let place = row.waits.iter().find(|wait| {
-                reads(&wait.state, wait.detail.as_deref())
-                    && is_for(self.file, wait.object.as_deref(), wait.path.as_deref())
-            });
-            if let Some(function) = place.and_then(|wait| wait.places.first()) {
-                functions::point_at(&mut culprit, &function.location);
-            }
-        }
+        let mut culprit = lost_claim::culprit(self.report, &self.lost, &self.file.whose, |wait| {
+            reads(&wait.state, wait.detail.as_deref())
+                && is_for(self.file, wait.object.as_deref(), wait.path.as_deref())
+        });
         culprit.path = self.file.path.clone();
         culprit
     }
@@ -209,27 +198,9 @@ impl Case<'_> {
         list
     }
 
-    fn claim(&self, class: &str, summary: String, words: [String; 3]) -> Claim {
-        let wall_s = self.report.window.duration_s;
-        let [hypothesis, fix, experiment] = words;
-        let finding = Finding {
-            class: class.to_owned(),
-            rank: 0,
-            severity: severity(self.lost.s, wall_s),
-            confidence: confidence(self.report, COUNTED),
-            summary,
-            lost_s: Some(self.lost.at_most_s()),
-            share_of_wall: self.lost.share,
-            speedup_bound: speedup_bound(self.lost.at_most_s(), wall_s),
-            culprit: Some(self.culprit()),
-            victims: Vec::new(),
-            evidence: self.evidence(wall_s),
-            hypothesis,
-            fix,
-            experiment,
-            consequences: Vec::new(),
-        };
-        Claim { finding, reported: is_reported(self.lost.s, wall_s, self.lost.pieces, self.lost.longest_s) }
+    fn claim(&self, class: &str, words: Words) -> Claim {
+        let evidence = self.evidence(self.report.window.duration_s);
+        lost_claim::claim(self.report, class, COUNTED, &self.lost, self.culprit(), evidence, words)
     }
 
     fn thrash(&self) -> Claim {
@@ -263,7 +234,7 @@ impl Case<'_> {
             bytes(file.size_bytes),
             duration(self.lost.at_most_s())
         );
-        self.claim(PageCacheThrash.class(), summary, [hypothesis, fix, experiment])
+        self.claim(PageCacheThrash.class(), Words { summary, hypothesis, fix, experiment })
     }
 
     fn cold(&self) -> Claim {
@@ -293,6 +264,6 @@ impl Case<'_> {
              at most {}.",
             duration(self.lost.at_most_s())
         );
-        self.claim(ColdFileMapping.class(), summary, [hypothesis, fix, experiment])
+        self.claim(ColdFileMapping.class(), Words { summary, hypothesis, fix, experiment })
     }
 }

@@ -2,12 +2,13 @@
 //! scattered ones: each costs a round trip, however quick the device is. Slow: the device takes long for what it is asked, or the threads
 //! wait far longer than it takes, so that something above it holds them back. Pages of mapped files are `cold-file-mapping`'s.
 
-use super::lost::{Lost, lost};
+use super::lost::{Lost, Waiting, lost, lost_by_a_thread};
+use super::lost_claim::{self, Words};
 use super::page_cache::{self, reads};
-use super::thresholds::{is_reported, severity, speedup_bound};
-use super::{Claim, Facts, Outcome, Rule, confidence, evidence, functions, parties};
+use super::thresholds::severity;
+use super::{Claim, Facts, Outcome, Rule, UNKNOWN_COVERAGE, evidence, family_share};
 use crate::model::io::{Io, IoDevice, IoFile, IoRequests};
-use crate::model::report::{Evidence, Finding, Report, Subject};
+use crate::model::report::{Evidence, Report, Subject};
 use crate::model::stacks::FILE_READ;
 use crate::model::units::{bytes, duration, grouped, percent};
 
@@ -64,23 +65,19 @@ fn is_read_again(report: &Report, file: &IoFile) -> bool {
     cached.filter(same).any(|cached| page_cache::is_read_again(report, cached))
 }
 
-/// Whether a wait is for this file.
 fn is_for(file: &IoFile, object: Option<&str>, path: Option<&str>) -> bool {
-    let same = |path: &str| file.path.as_deref() == Some(path);
-    path.map_or_else(|| object.is_some_and(|object| object == format!("inode:[{}]", file.inode)), same)
+    lost_claim::is_for((file.inode, file.path.as_deref()), object, path)
 }
 
-fn waits_for(report: &Report, files: &[(usize, &IoFile)]) -> Lost {
-    lost(
-        report,
-        |wait| {
-            wait.state == "file"
-                && reads(wait.state, wait.detail)
-                && files.iter().any(|(_, file)| is_for(file, wait.object, wait.path))
-        },
-        // The kernel's work for each request goes with the request.
-        |phase, pid| phase == FILE_READ && files.iter().any(|(_, file)| pid.is_some() && file.whose.pid == pid),
-    )
+/// Whether this is time that reading these files takes, waiting and the kernel's work for each request.
+fn waits_for(files: &[(usize, &IoFile)], wait: &Waiting<'_>) -> bool {
+    wait.state == "file"
+        && reads(wait.state, wait.detail)
+        && files.iter().any(|(_, file)| is_for(file, wait.object, wait.path))
+}
+
+fn works_for(files: &[(usize, &IoFile)], phase: &str, pid: Option<u32>) -> bool {
+    phase == FILE_READ && files.iter().any(|(_, file)| pid.is_some() && file.whose.pid == pid)
 }
 
 /// The files that a rule is about, and what waiting for them cost.
@@ -90,6 +87,8 @@ struct Case<'a> {
     /// The one with most of it first.
     files: Vec<(usize, &'a IoFile)>,
     lost: Lost,
+    /// The critical path did not wait for it: what is lost is of the thread that waited longest.
+    aside: bool,
 }
 
 impl<'a> Case<'a> {
@@ -97,8 +96,19 @@ impl<'a> Case<'a> {
     fn of(report: &'a Report, io: &'a Io, holds: impl Fn(&IoFile) -> bool) -> Option<Self> {
         let all = io.files.iter().enumerate();
         let files: Vec<_> = all.filter(|(_, file)| holds(file) && !is_read_again(report, file)).collect();
-        let lost = waits_for(report, &files);
-        (!files.is_empty()).then_some(Case { report, io, files, lost })
+        if files.is_empty() {
+            return None;
+        }
+        let (waits, works) = (
+            |wait: &Waiting<'_>| waits_for(&files, wait),
+            |phase: &str, pid: Option<u32>| works_for(&files, phase, pid),
+        );
+        let mut case = Case { report, io, lost: lost(report, waits, works), aside: false, files: Vec::new() };
+        if !case.is_worth_a_word() && report.critical_path.is_some() {
+            (case.lost, case.aside) = (lost_by_a_thread(report, waits, works), true);
+        }
+        case.files = files;
+        Some(case)
     }
 
     fn is_worth_a_word(&self) -> bool {
@@ -133,24 +143,11 @@ impl<'a> Case<'a> {
 
     /// The thread that waited most, and where in its code.
     fn culprit(&self) -> Subject {
-        let whose = &self.file().whose;
-        let (pid, tid) = self.lost.most.unwrap_or((whose.pid, whose.tid.unwrap_or(0)));
-        let own = (whose.pid, whose.tid) == (pid, Some(tid));
-        let mut culprit = parties::party(
-            self.report,
-            (pid, whose.process.as_ref().filter(|_| own)),
-            (tid, whose.thread.as_ref().filter(|_| own)),
-        );
-        if let Some((_, row)) = parties::row(self.report, pid, tid) {
-            let place = row
-                .waits
-                .iter()
-                .find(|wait| wait.state == "file" && is_for(self.file(), wait.object.as_deref(), wait.path.as_deref()));
-            if let Some(function) = place.and_then(|wait| wait.places.first()) {
-                functions::point_at(&mut culprit, &function.location);
-            }
-        }
-        culprit.path = self.file().path.clone();
+        let file = self.file();
+        let mut culprit = lost_claim::culprit(self.report, &self.lost, &file.whose, |wait| {
+            wait.state == "file" && is_for(file, wait.object.as_deref(), wait.path.as_deref())
+        });
+        culprit.path = file.path.clone();
         culprit
     }
 
@@ -181,32 +178,29 @@ impl<'a> Case<'a> {
             list.push(evidence("time that threads waited, half at most", waits.p50_s, "s", at("waits/p50_s"), longest));
         }
         if let Some((index, device)) = self.device() {
-            let source = format!("/io/devices/{index}/in_flight_mean");
-            list.push(evidence("requests that the device had at a time", device.in_flight_mean, "1", source, None));
+            let window = Some(("the whole run", self.report.window.duration_s));
+            list.push(evidence(
+                "time in which the device had any request",
+                device.busy_s,
+                "s",
+                format!("/io/devices/{index}/busy_s"),
+                window,
+            ));
         }
         list
     }
 
-    fn claim(&self, class: &str, own: f64, summary: String, [hypothesis, fix, experiment]: [String; 3]) -> Claim {
-        let wall_s = self.report.window.duration_s;
-        let finding = Finding {
-            class: class.to_owned(),
-            rank: 0,
-            severity: severity(self.lost.s, wall_s),
-            confidence: confidence(self.report, own),
-            summary,
-            lost_s: Some(self.lost.at_most_s()),
-            share_of_wall: self.lost.share,
-            speedup_bound: speedup_bound(self.lost.at_most_s(), wall_s),
-            culprit: Some(self.culprit()),
-            victims: Vec::new(),
-            evidence: self.evidence(),
-            hypothesis,
-            fix,
-            experiment,
-            consequences: Vec::new(),
-        };
-        Claim { finding, reported: is_reported(self.lost.s, wall_s, self.lost.pieces, self.lost.longest_s) }
+    fn claim(&self, class: &str, own: f64, words: Words) -> Claim {
+        let own = own * family_share(self.report, "block").unwrap_or(UNKNOWN_COVERAGE);
+        let mut claim = lost_claim::claim(self.report, class, own, &self.lost, self.culprit(), self.evidence(), words);
+        if self.aside {
+            let finding = &mut claim.finding;
+            finding.summary.push_str("; nothing that CMD's main thread waited for");
+            (finding.lost_s, finding.speedup_bound) = (Some(0.0), None);
+            finding.severity = severity(0.0, self.report.window.duration_s);
+            claim.reported = false;
+        }
+        claim
     }
 
     /// How much of the run it took, in words.
@@ -244,8 +238,9 @@ fn scattered_claim(case: &Case<'_>) -> Claim {
     let reads = case.reads();
     let mean_s = case.lost.waited_s / case.lost.pieces.max(1) as f64;
     let summary = format!(
-        "{} was read in {} requests of {} on average, {} of them in order: {} waits of {} each, {} in all",
+        "{} {} read in {} requests of {} on average, {} of them in order: {} waits of {} each, {} in all",
         case.name(),
+        if case.files.len() > 1 { "were" } else { "was" },
         grouped(reads.requests),
         bytes(reads.mean_bytes),
         percent(reads.sequential_share),
@@ -268,7 +263,7 @@ fn scattered_claim(case: &Case<'_>) -> Claim {
         "Read the same bytes in order, 1 MiB at a time, or the same requests from a warm page cache: the wall time must fall, by at most {}.",
         duration(case.lost.at_most_s())
     );
-    case.claim(SmallRandomReads.class(), COUNTED, summary, [hypothesis, fix, experiment])
+    case.claim(SmallRandomReads.class(), COUNTED, Words { summary, hypothesis, fix, experiment })
 }
 
 impl Rule for SlowStorage {
@@ -326,7 +321,7 @@ fn slow_claim(case: &Case<'_>) -> Claim {
         "Copy the file to a quicker device or a tmpfs and run it there: the wall time must fall, by at most {}.",
         duration(case.lost.at_most_s())
     );
-    case.claim(SlowStorage.class(), COUNTED, summary, [hypothesis, fix, experiment])
+    case.claim(SlowStorage.class(), COUNTED, Words { summary, hypothesis, fix, experiment })
 }
 
 fn held_back_claim(case: &Case<'_>) -> Claim {
@@ -356,5 +351,5 @@ fn held_back_claim(case: &Case<'_>) -> Claim {
         "Run it outside of the cgroup, or with the limit lifted: the wall time must fall, by at most {}.",
         duration(case.lost.at_most_s())
     );
-    case.claim(SlowStorage.class(), INFERRED, summary, [hypothesis, fix, experiment])
+    case.claim(SlowStorage.class(), INFERRED, Words { summary, hypothesis, fix, experiment })
 }

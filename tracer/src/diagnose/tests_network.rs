@@ -6,7 +6,7 @@ use tracer_common::sched::WakeContext;
 
 use super::tests::{assert_evidence_resolves, run, status};
 use crate::model::event::{Event, Meta};
-use crate::model::meta::{ObjectRecord, ObjectsRecord, SocketRecord, TargetRecord};
+use crate::model::meta::{ObjectRecord, ObjectsRecord, SocketRecord, TargetRecord, TcpCounts};
 use crate::model::report::{Finding, Report, RuleStatus};
 use crate::testing::stacks::START;
 use crate::testing::{Leave, header, meta_event, new_task, switch, woken};
@@ -38,11 +38,14 @@ fn read() -> SocketRecord {
         network: 1,
         local: "10.0.0.2:4000".to_owned(),
         peer: "10.0.0.1:80".to_owned(),
-        sent_bytes: 1_000,
-        received_bytes: 50_000,
-        packets: 1_000,
-        rtt_us: 300,
-        min_rtt_us: 200,
+        counts: TcpCounts {
+            sent_bytes: 1_000,
+            received_bytes: 50_000,
+            packets: 1_000,
+            rtt_us: 300,
+            min_rtt_us: 200,
+            ..TcpCounts::default()
+        },
         ..SocketRecord::default()
     }
 }
@@ -149,13 +152,15 @@ fn a_server_elsewhere_that_is_slow_is_named_and_told_from_a_slow_way() {
 
 #[test]
 fn packets_that_are_sent_again_and_a_long_way_are_the_way() {
-    for slow in [SocketRecord { retransmits: 20, ..read() }, SocketRecord { min_rtt_us: 4_000, ..read() }] {
+    let counts = read().counts;
+    for counts in [TcpCounts { retransmits: 20, ..counts }, TcpCounts { min_rtt_us: 4_000, ..counts }] {
+        let slow = SocketRecord { counts, ..read() };
         let report = report(&Shape { read: Some(slow), ..remote() });
         let finding = found(&report);
         assert!(finding.hypothesis.starts_with("The way to the server is slow"), "{}", finding.hypothesis);
     }
-    let held_back = SocketRecord { rtt_us: 12_000, ..read() };
-    let few = SocketRecord { retransmits: 2, ..read() };
+    let held_back = SocketRecord { counts: TcpCounts { rtt_us: 12_000, ..counts }, ..read() };
+    let few = SocketRecord { counts: TcpCounts { retransmits: 2, ..counts }, ..read() };
     let report = self::report(&Shape { read: Some(few), ..remote() });
     assert!(found(&report).hypothesis.starts_with("The server is slow"), "2 of 1,000 hold nothing up");
     let report = self::report(&Shape { read: Some(held_back), ..remote() });

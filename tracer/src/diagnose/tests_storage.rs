@@ -1,7 +1,7 @@
 //! The rules on block devices, on constructed runs: small scattered reads, slow devices, threads that something above the device holds
 //! back, writers that the kernel pauses; and what is none of these.
 
-use tracer_common::block::{DirtyPause, block_notes as notes};
+use tracer_common::block::{BlockDone, DirtyPause, Request, block_notes as notes};
 use tracer_common::memory::{CachedFile, FileKey};
 use tracer_common::record::{block, writeback};
 use tracer_common::sched::Switch;
@@ -65,15 +65,15 @@ fn waiting(call: i16, mut after: impl FnMut(u64, u64) -> Vec<Event>) -> Report {
 fn reading(what: Requests) -> Report {
     waiting(PREAD, |round, end_ns| {
         let step = if what.scattered { 1_000_003 * (round * 7 % 97 + 1) } else { u64::from(what.bytes) / 512 };
-        let done = tracer_common::block::BlockDone {
-            queued_ns: what.queued_ns,
-            device_ns: what.device_ns,
+        let base = block_done(end_ns);
+        let request = Request {
             sector: 2_048 + round * step,
             bytes: what.bytes,
             notes: what.notes,
             file: FileKey { inode: FILE, device: DISK, reserved: 0 },
-            ..block_done(end_ns)
+            ..base.request
         };
+        let done = BlockDone { queued_ns: what.queued_ns, device_ns: what.device_ns, request, ..base };
         vec![Event::BlockDone(Box::new(done))]
     })
 }
@@ -157,15 +157,17 @@ fn a_writer_that_the_kernel_pauses_is_named_with_its_device_and_what_it_dirtied(
 
 #[test]
 fn what_is_written_in_the_background_is_shared_among_those_who_dirtied_it() {
-    let written = tracer_common::block::BlockDone {
+    let base = block_done(START + 20 * MS);
+    let request = Request {
         flags: 1,
         bytes: 1 << 20,
         tid: 90,
         tgid: 90,
         notes: notes::KERNEL_THREAD,
         file: FileKey { inode: FILE, device: DISK, reserved: 0 },
-        ..block_done(START + 20 * MS)
+        ..base.request
     };
+    let written = BlockDone { request, ..base };
     let mut events = computing(WORKING);
     events.extend([family("block"), family("writeback")]);
     events.extend(told());
@@ -189,4 +191,26 @@ fn damaged_times_and_sizes_do_no_harm() {
     assert!(report.findings.iter().all(|finding| finding.lost_s.is_none_or(f64::is_finite)));
     let device = &report.io.as_ref().and_then(|io| io.devices.as_ref()).expect("the family ran")[0];
     assert!(device.busy_s <= report.window.duration_s, "{device:?}");
+}
+
+#[test]
+fn requests_whose_end_was_not_reported_count_and_add_no_time() {
+    let report = reading(Requests { notes: notes::TRACED | notes::UNTIMED, device_ns: 900 * MS, ..SMALL });
+    let io = report.io.as_ref().expect("the section");
+    let reads = io.files[0].reads.as_ref().expect("reads");
+    assert_eq!((reads.requests, reads.device.count, reads.device.total_s), (200, 0, 0.0), "{reads:?}");
+    assert_eq!((io.processes[0].read_requests, io.processes[0].read_device_s), (200, 0.0));
+    assert_eq!(io.devices.as_ref().map(|devices| devices[0].busy_s), Some(0.0));
+}
+
+#[test]
+fn lost_requests_lower_the_confidence() {
+    let confidence = |share: f64| {
+        let mut report = reading(SMALL);
+        let family = report.coverage.families.iter_mut().find(|family| family.family == "block").expect("it ran");
+        family.share = Some(share);
+        super::diagnose(&mut report);
+        of_class(&report, "small-random-reads").expect("it waited").confidence
+    };
+    assert!((confidence(0.5) - confidence(1.0) / 2.0).abs() < 0.002, "{} {}", confidence(0.5), confidence(1.0));
 }

@@ -124,20 +124,21 @@ pub fn write_event(event: &Event, out: &mut impl io::Write) -> io::Result<()> {
             line.text("name", &event.name)?;
         }
         Event::BlockDone(event) => {
-            line.number("tid", event.tid)?;
-            line.number("tgid", event.tgid)?;
-            line.text("op", BlockOp::of(event.flags, event.bytes).id().as_bytes())?;
-            line.number("flags", event.flags)?;
-            line.number("bytes", event.bytes)?;
-            line.number("sector", event.sector)?;
-            line.number("disk", event.device)?;
-            line.number("inode", event.file.inode)?;
-            line.number("device", event.file.device)?;
+            let request = &event.request;
+            line.number("tid", request.tid)?;
+            line.number("tgid", request.tgid)?;
+            line.text("op", BlockOp::of(request.flags, request.bytes).id().as_bytes())?;
+            line.number("flags", request.flags)?;
+            line.number("bytes", request.bytes)?;
+            line.number("sector", request.sector)?;
+            line.number("disk", request.device)?;
+            line.number("inode", request.file.inode)?;
+            line.number("device", request.file.device)?;
             line.number("queued_ns", event.queued_ns)?;
             line.number("device_ns", event.device_ns)?;
-            line.number("notes", event.notes)?;
-            line.number("requeues", event.requeues)?;
-            line.number("status", event.status)?;
+            line.number("notes", request.notes)?;
+            line.number("requeues", request.requeues)?;
+            line.number("status", request.status)?;
         }
         Event::DirtyPause(event) => {
             line.number("tid", event.tid)?;

@@ -11,6 +11,8 @@ use std::{
 
 use nix::sched::{CloneFlags, setns};
 
+use crate::model::meta::TcpCounts;
+
 /// Numbers of the interface: linux/netlink.h, linux/sock_diag.h, linux/inet_diag.h.
 const NETLINK_SOCK_DIAG: libc::c_int = 4;
 const SOCK_DIAG_BY_FAMILY: u16 = 20;
@@ -35,33 +37,8 @@ pub struct Tcp {
     pub local: SocketAddr,
     /// The other side's.
     pub peer: SocketAddr,
-    /// See [`Counts`]; none: the kernel does not tell, as of those that listen.
-    pub counts: Option<Counts>,
-}
-
-/// Part of `struct tcp_info` (linux/tcp.h). What this kernel does not have yet is 0.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
-    /// Bytes written to it, those that were not sent yet included.
-    pub sent_bytes: u64,
-    /// Bytes that came; the other side's end is none.
-    pub received_bytes: u64,
-    /// Packets sent, and those of them that were sent again.
-    pub packets: u32,
-    /// See there.
-    pub retransmits: u32,
-    /// Smoothed time to the other side and back, and the shortest.
-    pub rtt_us: u32,
-    /// See there; 0: not measured.
-    pub min_rtt_us: u32,
-    /// Packets that were sent and are not acknowledged.
-    pub unacknowledged: u32,
-    /// Time with something to send; of it for want of room at the other side, and of room in its own buffer.
-    pub busy_us: u64,
-    /// See there.
-    pub no_window_us: u64,
-    /// See there.
-    pub no_buffer_us: u64,
+    /// None: the kernel does not tell, as of those that listen.
+    pub counts: Option<TcpCounts>,
 }
 
 /// A socket through which one network namespace is asked.
@@ -197,20 +174,20 @@ fn socket(bytes: &[u8]) -> Option<Tcp> {
 }
 
 /// `struct tcp_info`; none where it is an older one, without the bytes that were sent (before 4.19).
-fn counts(info: &[u8], state: u8) -> Option<Counts> {
+fn counts(info: &[u8], state: u8) -> Option<TcpCounts> {
     use tracer_common::net::tcp_state::{CLOSE_WAIT, LAST_ACK};
     let long = |at: usize| Some(u64::from_ne_bytes(info.get(at..at + 8)?.try_into().ok()?));
     // Once the other side has closed, its end counts as a byte that came.
     let end = u64::from([CLOSE_WAIT, LAST_ACK].contains(&state));
     let unsent = u64::from(word(info, 144)?);
-    Some(Counts {
+    Some(TcpCounts {
         sent_bytes: long(200)?.saturating_sub(long(208)?) + unsent,
         received_bytes: long(128)?.saturating_sub(end),
         packets: word(info, 136)?,
         retransmits: word(info, 100)?,
         rtt_us: word(info, 68)?,
         // What was never measured is all ones.
-        min_rtt_us: word(info, 148).filter(|us| *us != u32::MAX)?,
+        min_rtt_us: word(info, 148).map(|us| if us == u32::MAX { 0 } else { us })?,
         unacknowledged: word(info, 24)?,
         busy_us: long(168)?,
         no_window_us: long(176)?,
@@ -275,6 +252,15 @@ mod tests {
             let listens = all.iter().any(|socket| socket.state == 10 && socket.local == address);
             assert!(listens, "the one that listens is there too");
         }
+    }
+
+    #[test]
+    fn a_way_that_was_never_measured_hides_no_bytes() {
+        let mut info = [0u8; 232];
+        info[148..152].copy_from_slice(&u32::MAX.to_ne_bytes());
+        info[200..208].copy_from_slice(&700u64.to_ne_bytes());
+        let counts = counts(&info, 1).expect("it is long enough");
+        assert_eq!((counts.sent_bytes, counts.min_rtt_us), (700, 0));
     }
 
     #[test]

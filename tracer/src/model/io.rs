@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::stacks::Whose;
 
-/// See the file's head. Counts, bytes and times of requests are exact.
+/// See the file's head. Counts, bytes and times of requests are exact, as far as none is lost (`coverage`, family `block`).
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Io {

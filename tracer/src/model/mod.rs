@@ -13,6 +13,7 @@ pub mod mapping;
 pub mod memory;
 pub mod meta;
 mod meta_memory;
+mod meta_objects;
 pub mod network;
 pub mod objects;
 pub mod opinions;

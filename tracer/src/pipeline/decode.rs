@@ -6,7 +6,7 @@
 
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use tracer_common::block::{BlockDone, DirtyPause};
+use tracer_common::block::{BlockDone, DirtyPause, Request};
 use tracer_common::lock::Contended;
 use tracer_common::mapping::{MAP_KINDS, Mapped};
 use tracer_common::memory::{CachedFile, Faults, FileKey, Stalled, Victim};
@@ -398,27 +398,12 @@ impl Fields<'_> {
     }
 
     fn block_done(&mut self, header: Header) -> Option<Box<BlockDone>> {
-        let (queued_ns, device_ns, sector) = (self.u64()?, self.u64()?, self.u64()?);
-        let file = FileKey { inode: self.u64()?, device: self.u32()?, reserved: self.u32()? };
+        let (queued_ns, device_ns) = (self.u64()?, self.u64()?);
+        let (sector, file) = (self.u64()?, FileKey { inode: self.u64()?, device: self.u32()?, reserved: self.u32()? });
         let (tid, tgid, flags, bytes, device) = (self.u32()?, self.u32()?, self.u32()?, self.u32()?, self.u32()?);
         let [notes, requeues, status, reserved] = self.take()?;
-        let what = BlockDone {
-            header,
-            queued_ns,
-            device_ns,
-            sector,
-            file,
-            tid,
-            tgid,
-            flags,
-            bytes,
-            device,
-            notes,
-            requeues,
-            status,
-            reserved,
-        };
-        Some(Box::new(what))
+        let request = Request { sector, file, tid, tgid, flags, bytes, device, notes, requeues, status, reserved };
+        Some(Box::new(BlockDone { header, queued_ns, device_ns, request }))
     }
 
     fn dirty_pause(&mut self, header: Header) -> Option<DirtyPause> {

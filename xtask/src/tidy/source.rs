@@ -89,7 +89,7 @@ fn numbered(text: &str) -> impl Iterator<Item = (usize, &str)> {
     text.lines().enumerate().map(|(index, line)| (index + 1, line))
 }
 
-/// Whether an absolute path with this folder in front stands here: `a/root/b` is another path.
+/// Whether an absolute path with this folder in front stands here: the same name further behind belongs to another path.
 fn names_folder(line: &str, folder: &str) -> bool {
     let inside_a_path = |c: char| c.is_alphanumeric() || "._-~*}>".contains(c);
     line.match_indices(folder).any(|(at, _)| !line[..at].ends_with(inside_a_path))

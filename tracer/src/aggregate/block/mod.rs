@@ -153,35 +153,35 @@ impl Blocks {
         if event.header.ts_ns < span.start_ns {
             return;
         }
-        if self.devices.len() >= MAX_DEVICES && !self.devices.contains_key(&event.device) {
+        if self.devices.len() >= MAX_DEVICES && !self.devices.contains_key(&event.request.device) {
             self.over += 1;
             return;
         }
-        let op = BlockOp::of(event.flags, event.bytes);
-        let device = self.devices.entry(event.device).or_default();
-        let traced = event.notes & notes::TRACED != 0;
-        let ours = traced || event.notes & notes::KERNEL_THREAD != 0;
+        let op = BlockOp::of(event.request.flags, event.request.bytes);
+        let device = self.devices.entry(event.request.device).or_default();
+        let traced = event.request.notes & notes::TRACED != 0;
+        let ours = traced || event.request.notes & notes::KERNEL_THREAD != 0;
         let file = if ours { file_of(&mut self.files, event) } else { None };
         let sequential = match file {
             Some(file) => file.add(op, event),
-            None => device.streams.follow(op, event.sector, event.bytes),
+            None => device.streams.follow(op, event.request.sector, event.request.bytes),
         };
-        device.requeues += u64::from(event.requeues);
-        device.failed += u64::from(event.status != 0);
+        device.requeues += u64::from(event.request.requeues);
+        device.failed += u64::from(event.request.status != 0);
         // What was done with a flush of others was not asked of the device.
-        if event.notes & notes::NOT_ISSUED == 0 {
+        if event.request.notes & notes::NOT_ISSUED == 0 {
             device.ops.add(op, event, sequential);
-            if event.notes & notes::UNTIMED == 0 {
-                let since_ns = event.header.ts_ns.saturating_sub(event.device_ns).max(span.start_ns);
+            if let Some(device_ns) = timed_ns(event) {
+                let since_ns = event.header.ts_ns.saturating_sub(device_ns).max(span.start_ns);
                 device.busy.add(since_ns, event.header.ts_ns);
             }
             if !ours {
                 device.others += 1;
-                device.others_ns = device.others_ns.saturating_add(event.device_ns);
+                device.others_ns = device.others_ns.saturating_add(timed_ns(event).unwrap_or(0));
             }
         }
-        if traced && (self.processes.len() < MAX_PROCESSES || self.processes.contains_key(&event.tgid)) {
-            self.processes.entry(event.tgid).or_default().add(op, event);
+        if traced && (self.processes.len() < MAX_PROCESSES || self.processes.contains_key(&event.request.tgid)) {
+            self.processes.entry(event.request.tgid).or_default().add(op, event);
         }
     }
 
@@ -219,33 +219,38 @@ impl Blocks {
     }
 }
 
+/// How long the device had a request, if that was seen.
+fn timed_ns(event: &BlockDone) -> Option<u64> {
+    (event.request.notes & notes::UNTIMED == 0).then_some(event.device_ns)
+}
+
 /// The sums of the file that a request is for.
 fn file_of<'a>(files: &'a mut FastMap<(u32, u64), FileSums>, event: &BlockDone) -> Option<&'a mut FileSums> {
-    let key = (event.file.device, event.file.inode);
-    let fits = event.file.inode != 0 && (files.len() < MAX_FILES || files.contains_key(&key));
+    let key = (event.request.file.device, event.request.file.inode);
+    let fits = event.request.file.inode != 0 && (files.len() < MAX_FILES || files.contains_key(&key));
     fits.then(|| files.entry(key).or_default())
 }
 
 impl FileSums {
     /// Takes a request; says whether it begins where one before it ended.
     fn add(&mut self, op: BlockOp, event: &BlockDone) -> bool {
-        let sequential = self.streams.follow(op, event.sector, event.bytes);
+        let sequential = self.streams.follow(op, event.request.sector, event.request.bytes);
         self.ops.add(op, event, sequential);
-        if op == BlockOp::Read && event.notes & notes::UNTIMED == 0 {
-            self.reading.add(event.header.ts_ns.saturating_sub(event.device_ns), event.header.ts_ns);
+        if let (BlockOp::Read, Some(device_ns)) = (op, timed_ns(event)) {
+            self.reading.add(event.header.ts_ns.saturating_sub(device_ns), event.header.ts_ns);
         }
-        self.disk = event.device;
-        self.direct += u64::from(event.notes & notes::DIRECT != 0);
-        if event.notes & notes::KERNEL_THREAD != 0 {
+        self.disk = event.request.device;
+        self.direct += u64::from(event.request.notes & notes::DIRECT != 0);
+        if event.request.notes & notes::KERNEL_THREAD != 0 {
             self.background_requests += 1;
-            self.background_bytes = self.background_bytes.saturating_add(event.bytes.into());
+            self.background_bytes = self.background_bytes.saturating_add(event.request.bytes.into());
             return sequential;
         }
-        let key = (event.tgid, event.tid);
+        let key = (event.request.tgid, event.request.tid);
         if self.threads.len() < MAX_THREADS || self.threads.contains_key(&key) {
             let (requests, ns) = self.threads.entry(key).or_default();
             *requests += 1;
-            *ns = ns.saturating_add(event.device_ns);
+            *ns = ns.saturating_add(timed_ns(event).unwrap_or(0));
         }
         sequential
     }
@@ -263,8 +268,8 @@ impl ProcessSums {
             BlockOp::Discard | BlockOp::Other => return,
         };
         self.requests[at] += 1;
-        self.bytes[at] = self.bytes[at].saturating_add(event.bytes.into());
-        self.device_ns[at] = self.device_ns[at].saturating_add(event.device_ns);
+        self.bytes[at] = self.bytes[at].saturating_add(event.request.bytes.into());
+        self.device_ns[at] = self.device_ns[at].saturating_add(timed_ns(event).unwrap_or(0));
     }
 }
 

@@ -1,7 +1,9 @@
 //! What is kept of requests: counts, bytes, how long they waited and took, whether they follow each other, when a device was busy.
 
 use hdrhistogram::Histogram;
-use tracer_common::block::{BLOCK_OPS, BlockDone, BlockOp, block_notes};
+use tracer_common::block::{BLOCK_OPS, BlockDone, BlockOp};
+
+use super::timed_ns;
 
 /// A sector has so many bytes, whatever the device has.
 const SECTOR_BYTES: u64 = 512;
@@ -74,11 +76,11 @@ impl Ops {
     pub fn add(&mut self, op: BlockOp, event: &BlockDone, sequential: bool) {
         let sums = self.0[op as usize].get_or_insert_default();
         sums.requests += 1;
-        sums.bytes = sums.bytes.saturating_add(event.bytes.into());
+        sums.bytes = sums.bytes.saturating_add(event.request.bytes.into());
         sums.sequential += u64::from(sequential);
-        if event.notes & block_notes::UNTIMED == 0 {
+        if let Some(device_ns) = timed_ns(event) {
             sums.queued.add(event.queued_ns);
-            sums.device.add(event.device_ns);
+            sums.device.add(device_ns);
         }
     }
 

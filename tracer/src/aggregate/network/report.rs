@@ -224,7 +224,9 @@ impl Aggregate {
             let read = known.read.as_ref();
             let (sent, received, again, rtt_us) = match (known.closed, read) {
                 (Some(closed), _) => (closed.sent_bytes, closed.received_bytes, closed.retransmits, closed.rtt_us),
-                (None, Some(read)) => (read.sent_bytes, read.received_bytes, read.retransmits, read.rtt_us),
+                (None, Some(read)) => {
+                    (read.counts.sent_bytes, read.counts.received_bytes, read.counts.retransmits, read.counts.rtt_us)
+                }
                 (None, None) => continue,
             };
             any = true;
@@ -236,13 +238,14 @@ impl Aggregate {
                 counts.rtt_s = Some(counts.rtt_s.unwrap_or(0.0).max(us(u64::from(rtt_us))));
             }
             let Some(read) = read else { continue };
-            packets = Some(packets.unwrap_or(0) + u64::from(read.packets));
-            if read.min_rtt_us > 0 {
-                counts.min_rtt_s = Some(counts.min_rtt_s.unwrap_or(f64::MAX).min(us(u64::from(read.min_rtt_us))));
+            packets = Some(packets.unwrap_or(0) + u64::from(read.counts.packets));
+            if read.counts.min_rtt_us > 0 {
+                counts.min_rtt_s =
+                    Some(counts.min_rtt_s.unwrap_or(f64::MAX).min(us(u64::from(read.counts.min_rtt_us))));
             }
-            counts.busy_s += us(read.busy_us);
-            counts.no_window_s += us(read.no_window_us);
-            counts.no_buffer_s += us(read.no_buffer_us);
+            counts.busy_s += us(read.counts.busy_us);
+            counts.no_window_s += us(read.counts.no_window_us);
+            counts.no_buffer_s += us(read.counts.no_buffer_us);
         }
         counts.packets = packets;
         any.then_some(counts)
