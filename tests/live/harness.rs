@@ -4,6 +4,7 @@ pub mod bpf;
 pub mod host;
 pub mod memory;
 pub mod native;
+pub mod postgres;
 pub mod process;
 pub mod python;
 pub mod report;

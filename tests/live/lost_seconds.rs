@@ -39,7 +39,8 @@ const WITHOUT_A_PAIR: [(&str, &str); 11] = [
 ];
 
 /// Rules with a test below.
-const WITH_A_PAIR: [&str; 29] = [
+const WITH_A_PAIR: [&str; 30] = [
+    "database-latency",
     "small-random-reads",
     "slow-storage",
     "dirty-throttling",
@@ -278,6 +279,22 @@ fn a_sync_of_each_item_costs_what_leaving_it_out_saves() {
 #[test]
 fn a_sleeping_producer_costs_what_its_sleep_does() {
     items("input-starvation", "producer --items 300 --loops 500000");
+}
+
+#[test]
+fn database_latency_loses_what_an_index_saves() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let line = |name: &str, options: &str| {
+        let path = folder.path().join(name);
+        python("database.py", &format!("sqlite {} {options}", path.display()))
+    };
+    for (name, options) in [("without.db", "--prepare"), ("with.db", "--prepare --index")] {
+        let command = line(name, options);
+        let made = std::process::Command::new(&command[0]).args(&command[1..]).status().expect("it runs");
+        assert!(made.success(), "the items are made");
+    }
+    let pair = Pair::new("database-latency", line("without.db", ""), line("with.db", ""));
+    pair.families("sched,cpu,database").took("took_s").assert_close();
 }
 
 #[test]

@@ -13,6 +13,7 @@ mod allocator;
 mod bad_input;
 mod captures;
 mod critical_path;
+mod database;
 mod deadlock;
 mod doctor;
 mod every_workload;

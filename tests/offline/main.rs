@@ -75,6 +75,8 @@ recorded! {
         "a client waits for a slow server of this host, over TCP";
     network_healthy "network-healthy" "./workload network --healthy --answers 60 --compute 5ms --idle 3, run --family sched,cpu,net"
         "its healthy twin";
+    database "database" "/usr/bin/python3 database.py sqlite items.db --lookups 120, run --family sched,cpu --db"
+        "a statement of SQLite goes through all rows, since its table has no index";
     stopped "stopped" "./workload stopped"
         "a child is stopped and continued";
     lossy "lossy" "./workload pingpong --count 60000, run --ring-size 64KiB"

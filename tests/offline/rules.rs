@@ -56,9 +56,19 @@ fn the_contended_mutexes_are_found_and_nothing_else_is_called_one() {
         let kernel = ["mmap-lock", "pipe-lock"].contains(&name);
         let crowded = ["quota", "oversub", "low-priority"].contains(&name);
         let python = ["gil", "gc", "logging-convoy"].contains(&name);
-        let waits =
-            ["ipc", "network", "deadlock", "arena", "fsync", "starved", "straggler", "spin-wait", "spawn-storm"]
-                .contains(&name);
+        let waits = [
+            "database",
+            "ipc",
+            "network",
+            "deadlock",
+            "arena",
+            "fsync",
+            "starved",
+            "straggler",
+            "spin-wait",
+            "spawn-storm",
+        ]
+        .contains(&name);
         let memory = [
             "first-touch",
             "churn",

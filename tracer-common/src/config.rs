@@ -14,6 +14,14 @@ pub mod filter {
     pub const ALL: u32 = 1;
 }
 
+/// Where a user function's arguments are in a probe's context.
+pub mod calls {
+    /// As on x86-64.
+    pub const X86_64: u32 = 1;
+    /// As on aarch64.
+    pub const AARCH64: u32 = 2;
+}
+
 /// Byte offsets in kernel structs, resolved from the running kernel's BTF. [`ABSENT`] switches the reading code off.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -260,8 +268,8 @@ pub struct Config {
     pub poll_syscall: i32,
     /// Number of ppoll(2); negative: none.
     pub ppoll_syscall: i32,
-    /// Zero.
-    pub reserved: u32,
+    /// Calls of databases' clients are looked at: see [`calls`]; 0: they are not.
+    pub database: u32,
     /// System calls that write to files: a bit per number.
     pub write_syscalls: [u64; 8],
     /// System calls whose first argument is a file descriptor to be looked at: a bit per number.
@@ -445,7 +453,7 @@ impl Config {
         map_calls: MapCalls { mmap: -1, munmap: -1, brk: -1, mremap: -1, madvise: -1 },
         poll_syscall: -1,
         ppoll_syscall: -1,
-        reserved: 0,
+        database: 0,
         write_syscalls: [0; 8],
         fd_syscalls: [0; 8],
         futex_syscall: -1,

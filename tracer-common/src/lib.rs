@@ -8,6 +8,7 @@
 
 pub mod block;
 pub mod config;
+pub mod database;
 pub mod futex;
 pub mod lock;
 pub mod loss;
@@ -50,13 +51,15 @@ pub enum FamilyId {
     Block = 10,
     /// Pages that threads dirty, and their pauses when they dirty too many.
     Writeback = 11,
+    /// Statements of databases, at their clients' libraries.
+    Database = 12,
     /// The network: connections, and which thread's packets wake which.
     Net = 13,
 }
 
 impl FamilyId {
     /// Every family that has kernel records, in the order of its number.
-    pub const ALL: [FamilyId; 12] = [
+    pub const ALL: [FamilyId; 13] = [
         FamilyId::Sched,
         FamilyId::Cpu,
         FamilyId::Lock,
@@ -68,6 +71,7 @@ impl FamilyId {
         FamilyId::Map,
         FamilyId::Block,
         FamilyId::Writeback,
+        FamilyId::Database,
         FamilyId::Net,
     ];
 
@@ -85,6 +89,7 @@ impl FamilyId {
             9 => Some(FamilyId::Map),
             10 => Some(FamilyId::Block),
             11 => Some(FamilyId::Writeback),
+            12 => Some(FamilyId::Database),
             13 => Some(FamilyId::Net),
             _ => None,
         }

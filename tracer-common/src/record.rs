@@ -119,6 +119,14 @@ pub mod writeback {
     pub const FILE: u16 = super::kind(11, 2);
 }
 
+/// Kinds of the family that sees statements of databases; payloads in [`crate::database`].
+pub mod database {
+    /// Calls of a client's functions have returned.
+    pub const CALL: u16 = super::kind(12, 1);
+    /// A piece of a statement's text: from the kernel to the thread that reads the rings only, never in a capture.
+    pub const TEXT: u16 = super::kind(12, 255);
+}
+
 /// Kinds of the family that sees the network; payloads in [`crate::net`].
 pub mod net {
     /// A TCP connection was made, could not be made, or is closed.
@@ -171,4 +179,6 @@ pub mod meta {
     pub const MEMORY: u16 = super::kind(0, 25);
     /// Where the entries of a Python function are watched, whose steps were asked for.
     pub const STEPS: u16 = super::kind(0, 24);
+    /// Clients of databases whose functions are looked at, and statements without their values.
+    pub const DATABASE: u16 = super::kind(0, 26);
 }

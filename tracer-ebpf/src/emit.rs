@@ -149,16 +149,35 @@ fn add_half(counter: *mut u32, by: u32) {
 }
 
 /// Counts, and writes a record or counts its loss, for a program that may lose its CPU at any point; the others of this CPU may run
-/// meanwhile. One helper call copies the record, so that a reader hardly ever finds it unfinished.
+/// meanwhile.
 #[inline(always)]
 pub fn submit_preemptible<T: Copy + 'static>(state: &mut CpuState, family: FamilyId, cpu: u32, record: &T) {
-    add(&raw mut state.families[family as usize].seen, 1);
     add(&raw mut state.since_wakeup, 1);
     // SAFETY: points into `state`.
     let count = unsafe { (&raw const state.since_wakeup).read_volatile() };
     let wake = count & u64::from(config!(wakeup_mask)) == 0;
+    submit_to(shard(cpu), state, family, record, wake);
+}
+
+/// The same into a ring of its own, whose reader is woken when a quarter of it is in use.
+#[inline(always)]
+pub fn submit_to_own<T: Copy + 'static>(ring: &'static RingBuf, state: &mut CpuState, family: FamilyId, record: &T) {
+    let wake = ring.query(RING_IN_USE) >= ring.query(RING_BYTES) / 4;
+    submit_to(ring, state, family, record, wake);
+}
+
+/// One helper call copies the record, so that a reader hardly ever finds it unfinished.
+#[inline(always)]
+fn submit_to<T: Copy + 'static>(
+    ring: &'static RingBuf,
+    state: &mut CpuState,
+    family: FamilyId,
+    record: &T,
+    wake: bool,
+) {
+    add(&raw mut state.families[family as usize].seen, 1);
     add_half(&raw mut state.in_ours, 1);
-    let written = shard(cpu).output::<T>(record, if wake { FORCE_WAKEUP } else { NO_WAKEUP }).is_ok();
+    let written = ring.output::<T>(record, if wake { FORCE_WAKEUP } else { NO_WAKEUP }).is_ok();
     add_half(&raw mut state.in_ours, u32::MAX);
     if written {
         add(&raw mut state.families[family as usize].submitted, 1);

@@ -9,6 +9,7 @@ use tracer_common::{
         DIRTIED as DIRTIED_ENTRIES, DirtiedKey, DirtiedSums, FILES_TOLD as FILES_TOLD_ENTRIES,
         REQUESTS as REQUESTS_ENTRIES, RequestSums,
     },
+    database::InCall,
     lock::Totals,
     loss::CpuState,
     mapping::MapSums,
@@ -40,6 +41,10 @@ pub static RING_7: RingBuf = RingBuf::with_byte_size(4096, 0);
 /// Rare records that must not be lost to a storm of frequent ones: life and names of threads.
 #[map]
 pub static RING_RARE: RingBuf = RingBuf::with_byte_size(4096, 0);
+
+/// Calls of databases' clients with their texts, in the order in which each thread makes them.
+#[map]
+pub static RING_DATABASE: RingBuf = RingBuf::with_byte_size(4096, 0);
 
 /// Copies of registers and stacks, on their way to the unwinder.
 #[map]
@@ -123,6 +128,10 @@ pub static FILES_TOLD: LruHashMap<FileKey, u32> = LruHashMap::with_max_entries(F
 /// Pages that processes dirtied, by file.
 #[map]
 pub static DIRTIED: PerCpuHashMap<DirtiedKey, DirtiedSums> = PerCpuHashMap::with_max_entries(DIRTIED_ENTRIES, 0);
+
+/// Calls of databases' clients that threads are in, indexed as `SLOTS`.
+#[map]
+pub static IN_CALL: Array<InCall> = Array::with_max_entries(1, 0);
 
 /// State of one thread. Threads whose ids share their low bits share a slot: the later one takes it.
 #[repr(C)]

@@ -82,22 +82,31 @@ fn install_what_can_be(survey: &Survey) -> Result<()> {
 
 /// Programs that the live tests start, and Debian's package of each.
 const TEST_PROGRAMS: [(&str, &str); 3] = [("cc", "gcc"), ("c++", "g++"), ("python3", "python3")];
+/// The same of a database's server and of Python's clients: what the package brings to tell that it is there.
+const DATABASES: [(&str, &str); 3] = [
+    ("/usr/lib/postgresql", "postgresql"),
+    ("/usr/lib/python3/dist-packages/psycopg2", "python3-psycopg2"),
+    ("/usr/lib/python3/dist-packages/psycopg", "python3-psycopg"),
+];
 
 /// Installs what the live tests need and this machine lacks. Where that cannot be, the tests that miss it say so themselves.
 pub fn test_programs() -> Result<()> {
-    let missing: Vec<String> = TEST_PROGRAMS
-        .iter()
-        .filter(|(program, _)| sh::which(program).is_none())
-        .map(|(_, package)| (*package).to_owned())
-        .collect();
-    if missing.is_empty() {
-        return Ok(());
-    }
-    if sh::which("apt-get").is_none() {
+    let names = |(_, package): &(&str, &str)| (*package).to_owned();
+    let programs = TEST_PROGRAMS.iter().filter(|(program, _)| sh::which(program).is_none()).map(names);
+    let databases = DATABASES.iter().filter(|(path, _)| !Path::new(path).exists()).map(names);
+    let (programs, databases): (Vec<String>, Vec<String>) = (programs.collect(), databases.collect());
+    let has_apt = sh::which("apt-get").is_some();
+    if !has_apt && !(programs.is_empty() && databases.is_empty()) {
+        let missing = [programs, databases].concat();
         println!("the live tests need what is called {} elsewhere: install it", missing.join(", "));
         return Ok(());
     }
-    apt_install(missing)
+    if !databases.is_empty()
+        && let Err(error) = apt_install(databases)
+    {
+        println!("tests of databases will say that they did not run: {error}");
+    }
+    if programs.is_empty() { Ok(()) } else { apt_install(programs) }
 }
 
 /// As bpf-linker's own instructions have it: its release where cargo-binstall is there, else from source against the LLVM of the

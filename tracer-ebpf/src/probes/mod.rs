@@ -4,6 +4,7 @@ mod block;
 mod cache;
 mod cpu;
 mod cpu_attach;
+mod database;
 mod fault;
 mod lock;
 mod map;

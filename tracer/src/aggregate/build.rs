@@ -79,6 +79,9 @@ impl Aggregate {
         let parents = self.processes.ranked().into_iter().map(|process| (process.tgid, process.parent)).collect();
         let priorities = finished.iter().map(|f| (f.thread.serial, f.thread.facts.priority_plus_1)).collect();
         let writer = Writer { aggregate: &self, last_names, priorities, parents, stacks, spinning_ns };
+        let path = if sched { self.critical_path(writer.stacks.as_ref()) } else { None };
+        let visits = path.as_ref().map(|(path, visits)| (&visits[..], path.total_s));
+        let database = self.database_part(writer.stacks.as_ref(), visits);
         let opinions = if sched { self.opinions(writer.stacks.as_ref()) } else { Default::default() };
         let mut report = Report {
             schema: SCHEMA.to_owned(),
@@ -95,13 +98,14 @@ impl Aggregate {
             cpu: sched.then(|| writer.cpu(&finished)),
             locks: sched.then(|| writer.locks()),
             objects: if sched { self.objects_part() } else { None },
-            critical_path: if sched { self.critical_path(writer.stacks.as_ref()) } else { None },
+            critical_path: path.map(|(path, _)| path),
             criticality: opinions.0,
             knots: opinions.1,
             stacks: writer.stacks.as_ref().map(|stacks| stacks.section(&self.measured(sched))),
             python: self.pythons.section(),
             paging: self.paging_part(writer.stacks.as_ref()),
             network,
+            database,
             mapping: self.mapping_part(writer.stacks.as_ref()),
             io: self.io_part(),
             memory: self.memory_part(),

@@ -144,6 +144,7 @@ const fn family_name(id: FamilyId) -> &'static str {
         FamilyId::Map => "map",
         FamilyId::Block => "block",
         FamilyId::Writeback => "writeback",
+        FamilyId::Database => "database",
         FamilyId::Net => "net",
     }
 }

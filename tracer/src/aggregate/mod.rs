@@ -7,6 +7,7 @@ mod build;
 mod build_cpu;
 pub mod classify;
 mod critical_path;
+mod database;
 mod departed;
 pub mod gaps;
 mod hash;
@@ -36,6 +37,7 @@ mod stacks;
 mod switch;
 pub mod table;
 pub mod thread;
+mod times;
 pub mod waits;
 
 #[cfg(test)]
@@ -51,6 +53,7 @@ use self::block::Blocks;
 use self::classify::Calls;
 use self::critical_path::history::{History, Life};
 use self::critical_path::steps::Steps;
+use self::database::Databases;
 use self::departed::{Departed, Ended};
 use self::hash::FastMap;
 use self::kernel_locks::KernelLocks;
@@ -130,6 +133,7 @@ pub struct Aggregate {
     paging: Paging,
     mapped: Mapped,
     blocks: Blocks,
+    databases: Databases,
     memory: Memory,
     pythons: Pythons,
     stacks: Stacks,
@@ -171,6 +175,7 @@ impl Aggregate {
             paging: Paging::default(),
             mapped: Mapped::default(),
             blocks: Blocks::default(),
+            databases: Databases::default(),
             memory: Memory::default(),
             pythons: Pythons::default(),
             stacks: Stacks::default(),
@@ -243,6 +248,7 @@ impl Aggregate {
             Event::CachedFile(event) => self.blocks.file(event),
             Event::BlockDone(event) => self.blocks.done(event, &self.span),
             Event::DirtyPause(event) => self.pausing(event),
+            Event::Call(event) => self.called(event),
             Event::Victim(event) => self.paging.victim(event, &self.span),
             Event::Step(event) => self.step(event),
             Event::Sampled(_) | Event::Meta(..) => {}
@@ -271,6 +277,9 @@ impl Aggregate {
                 self.paging.family(family);
                 self.mapped.family(family);
                 self.blocks.family(family);
+                if self.databases.family(family) {
+                    self.stacks.waits_timeline.get_or_insert_default();
+                }
                 self.ledger.family(family);
             }
             Meta::Start(start) if self.start.is_none() => {
@@ -304,6 +313,7 @@ impl Aggregate {
             }
             Meta::Memory(memory) => self.memory.record(memory, &self.span),
             Meta::Steps(steps) => self.steps.watched(steps, header.ts_ns),
+            Meta::Database(record) => self.databases.record(record),
             Meta::CpuLimits(limits) => self.limits.record(limits, &mut self.names),
             Meta::End(end) => {
                 self.end = Some(end.clone());

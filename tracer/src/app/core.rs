@@ -12,10 +12,10 @@ use std::{
 
 use tracer_common::record::meta;
 
-use super::{limits::Limits, memory::Memory, objects::Objects, output, strangers::Strangers};
+use super::{database::Databases, limits::Limits, memory::Memory, objects::Objects, output, strangers::Strangers};
 use crate::{
     capture::{Options, Writer},
-    kernel::{clock, live::push_meta},
+    kernel::{clients::Attacher, clock, live::push_meta},
     model::report::Report,
     pipeline::{
         analysis::{self, Analysis},
@@ -43,6 +43,7 @@ struct Core {
     limits: Limits,
     memory: Memory,
     objects: Objects,
+    databases: Databases,
 }
 
 /// A running loop.
@@ -67,6 +68,7 @@ pub fn spawn(
     first: Batch,
     batches: Receiver<Batch>,
     give_back: SyncSender<Batch>,
+    attacher: Option<Arc<Attacher>>,
 ) -> std::io::Result<Running> {
     let loss = Arc::new(CaptureLoss::default());
     let mut core = Core {
@@ -78,6 +80,7 @@ pub fn spawn(
         limits: Limits::new(),
         memory: Memory::new(),
         objects: Objects::new(),
+        databases: Databases::new(attacher),
     };
     let thread = std::thread::Builder::new().name("tracer-core".to_owned()).spawn(move || {
         core.take(&first);
@@ -106,6 +109,7 @@ impl Core {
             self.pass(&names);
         }
         let mut more = Batch::new();
+        self.databases.look(batch, &mut more);
         let last = self.limits.look(batch, &mut more)
             | self.memory.look(batch, &mut more)
             | self.objects.look(batch, &mut more);

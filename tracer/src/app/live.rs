@@ -1,11 +1,11 @@
 //! What `run` and `record` share: choosing families, loading, the first records, signals, the report at the end.
 
-use std::{collections::HashMap, time::Instant};
+use std::{collections::HashMap, sync::Arc, time::Instant};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracer_common::record::meta;
 
-use super::{Failure, core, output};
+use super::{Failure, core, database, output};
 use crate::{
     capture::Writer,
     cli::{Format, OutputArgs, TraceArgs, step::StepSpec},
@@ -38,14 +38,21 @@ fn family(name: &str) -> Result<&'static dyn Family, String> {
     })
 }
 
+/// The option of the family that sees databases.
+const DATABASE: &str = "--db";
+
 /// The families that were asked for.
 pub fn choose(args: &TraceArgs) -> Result<Vec<&'static dyn Family>, String> {
     let without = args.no_family.iter().map(|name| family(name)).collect::<Result<Vec<_>, _>>()?;
-    let wanted = if args.family.is_empty() {
-        FAMILIES.to_vec()
+    // What costs much runs only where its option asks for it, whichever families are named beside it.
+    let asked = |family: &dyn Family| family.option().is_none_or(|option| option == DATABASE && args.db.is_some());
+    let by_option = FAMILIES.iter().copied().filter(|family| family.option().is_some() && asked(*family));
+    let mut wanted: Vec<&dyn Family> = if args.family.is_empty() {
+        FAMILIES.iter().copied().filter(|family| asked(*family)).collect()
     } else {
         args.family.iter().map(|name| family(name)).collect::<Result<Vec<_>, _>>()?
     };
+    wanted.extend(by_option);
     let has = |list: &[&dyn Family], id| list.iter().any(|other| other.id() == id);
     // Each once, however often it was named: its programs would be attached twice.
     let all = FAMILIES.iter().copied();
@@ -54,6 +61,13 @@ pub fn choose(args: &TraceArgs) -> Result<Vec<&'static dyn Family>, String> {
         return Err("no family is left to trace: take one off --no-family".to_owned());
     }
     Ok(chosen)
+}
+
+/// Those by name: without them there is no run.
+fn insisted(args: &TraceArgs) -> Vec<&'static str> {
+    let named = args.family.iter().filter_map(|name| families::find(name));
+    let by_option = FAMILIES.iter().copied().filter(|family| family.option() == Some(DATABASE) && args.db.is_some());
+    named.chain(by_option).map(Family::name).collect()
 }
 
 /// What tests pretend about the host.
@@ -97,7 +111,7 @@ pub fn prepare(
     let started = Instant::now();
     let plan = Plan {
         families: choose(args)?,
-        insisted: args.family.iter().filter_map(|name| families::find(name)).map(Family::name).collect(),
+        insisted: insisted(args),
         without: args.without_program.clone(),
         filter,
         ring_bytes: args.ring_size,
@@ -118,6 +132,12 @@ pub fn prepare(
     push_meta(&mut first, now_ns, meta::TARGET, &TargetRecord { focus: args.focus.clone(), step, ..target.clone() });
     for family in &loaded.families {
         push_meta(&mut first, now_ns, meta::FAMILIES, family);
+    }
+    if let Some((_, attacher)) = &loaded.database {
+        let libraries = database::libraries(args.db.as_deref().unwrap_or_default())?;
+        for record in database::attach(attacher, &libraries)? {
+            push_meta(&mut first, now_ns, meta::DATABASE, &record);
+        }
     }
     let watch = match args.step.as_ref().map(|step| &step.what) {
         Some(StepSpec::Python(function)) => loaded.step_watch().map(|program| Watch::new(function.clone(), program)),
@@ -151,10 +171,11 @@ impl Prepared {
     /// Starts to read the rings.
     pub fn spawn(self, capture: Option<Writer>, progress: Progress) -> Result<Session, String> {
         let error = |error: std::io::Error| format!("cannot start to read events: {error}");
+        let attacher = self.loaded.database.as_ref().map(|(_, attacher)| Arc::clone(attacher));
         let scheduler = self.scheduler.and_then(|found| found.join().ok().flatten());
         let (live, batches, give_back) =
             live::spawn(self.loaded, scheduler, self.sleepers, self.watch, progress).map_err(error)?;
-        let core = core::spawn(capture, self.first, batches, give_back).map_err(error)?;
+        let core = core::spawn(capture, self.first, batches, give_back, attacher).map_err(error)?;
         Ok(Session { live, core })
     }
 }
@@ -328,6 +349,10 @@ mod tests {
     fn a_family_that_is_named_twice_runs_once() {
         assert_eq!(chosen(&["--family", "sched", "--family", "cpu,sched"]), ["sched", "cpu"]);
         assert_eq!(chosen(&["--family", "cpu,sched", "--no-family", "cpu"]), ["sched"]);
-        assert_eq!(chosen(&[]).len(), FAMILIES.len());
+        let by_option = FAMILIES.iter().filter(|family| family.option().is_some()).count();
+        assert_eq!(chosen(&[]).len(), FAMILIES.len() - by_option);
+        assert_eq!(chosen(&["--db"]).len(), FAMILIES.len());
+        assert_eq!(chosen(&["--db", "--family", "sched"]), ["sched", "database"]);
+        assert_eq!(chosen(&["--family", "sched,database"]), ["sched", "database"]);
     }
 }

@@ -8,6 +8,7 @@ use crate::cli::{Cli, Command};
 
 mod budget;
 mod core;
+mod database;
 mod limits;
 mod live;
 mod mappings;

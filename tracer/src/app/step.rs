@@ -11,10 +11,7 @@ use std::{
 use crate::{
     cli::{TraceArgs, step::StepSpec},
     families::Ring,
-    kernel::{
-        file_map::FileMap,
-        step_points::{Point, Points},
-    },
+    kernel::{file_map::FileMap, step_points::Points, user_probe::Point},
     symbol::entry,
 };
 
@@ -66,8 +63,15 @@ fn code(
     Ok(Points::Code { file, path, at })
 }
 
+/// Folders of libraries: what LD_LIBRARY_PATH names, and the system's.
+pub(super) fn library_folders() -> Vec<PathBuf> {
+    let named = std::env::var_os("LD_LIBRARY_PATH").unwrap_or_default();
+    let all = std::env::split_paths(&named).chain(LIBRARIES.iter().map(PathBuf::from));
+    all.filter(|folder| folder.is_absolute()).collect()
+}
+
 /// Opens a regular file, and nothing else.
-fn open(path: &Path) -> io::Result<File> {
+pub(super) fn open(path: &Path) -> io::Result<File> {
     if !fs::metadata(path)?.is_file() {
         return Err(io::Error::other("it is not a regular file"));
     }
@@ -94,11 +98,8 @@ fn find_file(name: &str, running: impl IntoIterator<Item = u32>) -> Result<(Path
     if let Some(found) = running.into_iter().find_map(|pid| mapped(pid, name)) {
         return Ok(found);
     }
-    let listed = |variable: &str| std::env::var_os(variable).unwrap_or_default();
-    let (programs, libraries) = (listed("PATH"), listed("LD_LIBRARY_PATH"));
-    let folders = std::env::split_paths(&programs)
-        .chain(std::env::split_paths(&libraries))
-        .chain(LIBRARIES.iter().map(PathBuf::from));
+    let programs = std::env::var_os("PATH").unwrap_or_default();
+    let folders = std::env::split_paths(&programs).chain(library_folders());
     for folder in folders.filter(|folder| folder.is_absolute()) {
         let path = folder.join(name);
         if path.is_file() {

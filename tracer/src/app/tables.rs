@@ -144,6 +144,9 @@ pub fn families(args: &FormatArgs) -> Result<u8, Failure> {
                     crate::families::CostClass::PerMapping => {
                         "runs with each call of the target that maps, unmaps or gives back memory"
                     }
+                    crate::families::CostClass::PerCall => {
+                        "runs with each call of a database's client, and adds microseconds to it; only with --db"
+                    }
                     crate::families::CostClass::PerPacket => {
                         "runs with each packet that is sent from one socket of this host to another"
                     }
@@ -185,6 +188,8 @@ fn hook(hook: Hook) -> String {
         Hook::PerfEvent => "perf_event cpu-clock".to_owned(),
         Hook::StepEntry => "uprobe, with --step".to_owned(),
         Hook::StepWatch => "perf_event breakpoint, with --step".to_owned(),
+        Hook::CallEntry => "uprobe, with --db".to_owned(),
+        Hook::CallReturn => "uretprobe, with --db".to_owned(),
         Hook::Iterator { over } => format!("iter {over}"),
     }
 }

@@ -164,6 +164,11 @@ pub struct TraceArgs {
     /// py:FILE.py:FUNCTION (`py:train_step`). `record` then shows the critical path of the thread that has the steps
     #[arg(long, value_name = "SPEC")]
     pub step: Option<step::AskedStep>,
+    /// Tell of each statement of SQLite, PostgreSQL and MySQL how long it took, at the functions of their clients' libraries (libsqlite3,
+    /// libpq, libmariadb, libmysqlclient): the system's, those that traced processes load, and FILE, a program or a library that has
+    /// these functions in it. Texts are kept without values. Adds some microseconds to each call
+    #[arg(long, value_name = "FILE", num_args = 0.., require_equals = true, value_delimiter = ',')]
+    pub db: Option<Vec<PathBuf>>,
     /// Stop after this time
     #[arg(long, value_name = "TIME", value_parser = units::duration)]
     pub duration: Option<Duration>,

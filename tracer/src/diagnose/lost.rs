@@ -46,6 +46,11 @@ pub(super) struct Lost {
 }
 
 impl Lost {
+    /// What is measured as a whole: how long, in how many pieces, the longest of them, and the share of the path.
+    pub fn of(s: f64, pieces: u64, longest_s: f64, share: Option<f64>, wall_s: f64) -> Self {
+        Lost { s, pieces, longest_s, share, wall_s, ..Lost::default() }
+    }
+
     fn add(&mut self, what: &'static str, s: f64, pieces: u64, source: String) {
         self.s += s;
         self.pieces += pieces;

@@ -6,6 +6,7 @@ mod cache_eviction;
 mod cpu_bound;
 mod cpu_host;
 mod cpu_quota;
+mod database_latency;
 mod deadlock;
 mod dirty_throttling;
 mod fork_copy_on_write;
@@ -47,6 +48,8 @@ mod tests;
 mod tests_allocator;
 #[cfg(test)]
 mod tests_cpu;
+#[cfg(test)]
+mod tests_database;
 #[cfg(test)]
 mod tests_deadlock;
 #[cfg(test)]
@@ -155,6 +158,7 @@ pub const RULES: &[&dyn Rule] = &[
     &process_spawn_storm::ProcessSpawnStorm,
     &straggler::Straggler,
     &gc_pauses::GcPauses,
+    &database_latency::DatabaseLatency,
     &network_wait::NetworkWait,
     &ipc_wait::IpcWait,
     &input_starvation::InputStarvation,

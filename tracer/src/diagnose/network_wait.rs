@@ -19,8 +19,15 @@ const LEAST_SHARE: f64 = 0.01;
 /// Findings at most, one for each server.
 const MAX_CLAIMS: usize = 3;
 /// Findings that tell more of the same, if they explain this part of it.
-const TELL_MORE: [&str; 6] =
-    ["deadlock", "user-lock-contention", "gil-contention", "fsync-stall", "process-spawn-storm", "straggler"];
+const TELL_MORE: [&str; 7] = [
+    "deadlock",
+    "user-lock-contention",
+    "gil-contention",
+    "fsync-stall",
+    "process-spawn-storm",
+    "straggler",
+    "database-latency",
+];
 const EXPLAINED: f64 = 0.8;
 /// From this part of a mean wait on the shortest time to the server and back explains it. The smoothed one has the time in which the other
 /// side held its acknowledgement back.
@@ -206,7 +213,7 @@ impl<'a> Case<'a> {
             victims: vec![parties::party(report, (Some(of.pid), of.process.as_ref()), (of.tid, of.thread.as_ref()))],
             evidence,
             hypothesis: self.hypothesis(),
-            fix: self.fix(),
+            fix: self.fix() + self.db_hint(report),
             experiment: self.experiment(at_most_s),
             consequences: Vec::new(),
         };
@@ -328,6 +335,16 @@ impl<'a> Case<'a> {
             Slow::Connecting => "Keep connections open and use them again (a session, a pool).".to_owned(),
             Slow::Names => "Look a name up once and keep the address, or run a cache for names on this host.".to_owned(),
         }
+    }
+
+    /// What `--db` would add.
+    fn db_hint(&self, report: &Report) -> &'static str {
+        const SERVERS: [&str; 3] = ["postgres", "mysqld", "mariadbd"];
+        const PORTS: [&str; 2] = [":5432", ":3306"];
+        let Some((_, peer)) = self.peer.filter(|_| report.database.is_none()) else { return "" };
+        let by_name = peer.peer_process.as_deref().is_some_and(|name| SERVERS.contains(&name));
+        let by_port = peer.address.as_deref().is_some_and(|address| PORTS.iter().any(|port| address.ends_with(port)));
+        if by_name || by_port { " With --db the report tells which statements these waits are for." } else { "" }
     }
 
     fn experiment(&self, at_most_s: f64) -> String {

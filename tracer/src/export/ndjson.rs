@@ -157,6 +157,18 @@ pub fn write_event(event: &Event, out: &mut impl io::Write) -> io::Result<()> {
             line.number("mappings", event.mappings)?;
             line.number("mappings_most", event.mappings_most)?;
         }
+        Event::Call(event) => {
+            line.number("tid", event.tid)?;
+            line.number("tgid", event.tgid)?;
+            line.number("start_ns", event.start_ns)?;
+            line.number("spent_ns", event.spent_ns)?;
+            line.number("handle", event.handle)?;
+            line.number("calls", event.calls)?;
+            line.number("result", event.result)?;
+            line.number("function", event.function)?;
+            line.number("flags", event.flags)?;
+            line.number("statement", event.statement)?;
+        }
         Event::Connection(event) => {
             line.number("tid", event.tid)?;
             line.number("tgid", event.tgid)?;
@@ -291,6 +303,7 @@ impl<'a, W: io::Write> Line<'a, W> {
             Meta::Sums(payload) => self.fields(payload),
             Meta::Memory(payload) => self.fields(payload),
             Meta::Steps(payload) => self.fields(payload),
+            Meta::Database(payload) => self.fields(payload),
         }
     }
 

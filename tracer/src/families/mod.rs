@@ -14,6 +14,7 @@ use crate::kernel::{host::HostFacts, offsets};
 pub mod block;
 pub mod cache;
 pub mod cpu;
+pub mod database;
 pub mod fault;
 pub mod lock;
 pub mod map;
@@ -37,6 +38,7 @@ pub const FAMILIES: &[&dyn Family] = &[
     &map::Map,
     &block::Block,
     &writeback::Writeback,
+    &database::Database,
     &net::Net,
 ];
 
@@ -62,6 +64,10 @@ pub enum Hook {
     StepEntry,
     /// A debug register on the first instruction of the Python function that `--step` names; likewise.
     StepWatch,
+    /// The entry of functions of databases' clients, as these are found; without `--db` the program is not loaded.
+    CallEntry,
+    /// Their return; likewise.
+    CallReturn,
     /// An iterator: runs when it is read, once for each object of this kind that there is.
     Iterator {
         /// The kind.
@@ -73,6 +79,11 @@ impl Hook {
     /// Whether only an option of the command line says where it attaches.
     pub fn is_for_steps(self) -> bool {
         matches!(self, Hook::StepEntry | Hook::StepWatch)
+    }
+
+    /// Whether it is where databases' clients are called, which is found out while tracing.
+    pub fn is_for_calls(self) -> bool {
+        matches!(self, Hook::CallEntry | Hook::CallReturn)
     }
 }
 
@@ -112,6 +123,8 @@ pub enum CostClass {
     PerMapping,
     /// Runs a few times per request of a block device.
     PerRequest,
+    /// Runs at the start and at the end of each call of a database's client, and costs microseconds there.
+    PerCall,
     /// Runs once per packet from one socket of this host to another.
     PerPacket,
     /// Runs at the sampling rate, and as often for each second that threads wait.
@@ -187,6 +200,10 @@ pub trait Family: Sync {
     fn question(&self) -> &'static str;
     /// How often its programs run.
     fn cost_class(&self) -> CostClass;
+    /// The option without which it does not run; none: it runs unless it is left out.
+    fn option(&self) -> Option<&'static str> {
+        None
+    }
     /// Families without which it has nothing to work with.
     fn builds_on(&self) -> &'static [FamilyId] {
         &[]

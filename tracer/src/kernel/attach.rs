@@ -163,7 +163,9 @@ fn load(program: &mut AyaProgram, name: &str, hook: Hook, btf: Option<&aya::Btf>
         }
         Hook::Tracepoint { .. } => <&mut TracePoint>::try_from(&mut *program).and_then(TracePoint::load),
         Hook::PerfEvent | Hook::StepWatch => <&mut PerfEvent>::try_from(&mut *program).and_then(PerfEvent::load),
-        Hook::StepEntry => <&mut UProbe>::try_from(&mut *program).and_then(UProbe::load),
+        Hook::StepEntry | Hook::CallEntry | Hook::CallReturn => {
+            <&mut UProbe>::try_from(&mut *program).and_then(UProbe::load)
+        }
         Hook::Iterator { over } => {
             let btf = btf.ok_or_else(|| "the kernel has no BTF".to_owned())?;
             <&mut Iter>::try_from(&mut *program).and_then(|program| program.load(over, btf))
@@ -188,7 +190,7 @@ fn attach(program: &mut AyaProgram, name: &str, hook: Hook, config: &Config) -> 
             return attach_clocks(program, config.sample_period_ns);
         }
         // Where is not known here.
-        Hook::StepEntry | Hook::StepWatch => Ok(()),
+        Hook::StepEntry | Hook::StepWatch | Hook::CallEntry | Hook::CallReturn => Ok(()),
         // What reads it attaches it (`Loaded::iterate`); that it can be is shown here.
         Hook::Iterator { .. } => <&mut Iter>::try_from(program).and_then(|program| {
             let link = program.attach()?;

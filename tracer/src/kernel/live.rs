@@ -26,10 +26,13 @@ use super::{clock, loader::Loaded, progstats, sleepers::Sleepers};
 use crate::{
     families::{self, FAMILIES, Ring},
     model::meta::{
-        CostRecord, CpuLoss, EndRecord, FamilyLoss, LocksRecord, LossRecord, ProgramCost, ShortContentions,
-        StartRecord, TickRecord,
+        CostRecord, CpuLoss, DatabaseRecord, EndRecord, FamilyLoss, LocksRecord, LossRecord, ProgramCost,
+        ShortContentions, StartRecord, TickRecord,
     },
-    pipeline::batch::{Batch, header_bytes},
+    pipeline::{
+        batch::{Batch, header, header_bytes},
+        statements::Statements,
+    },
     stacks,
 };
 
@@ -101,6 +104,7 @@ pub fn spawn(
         stacks_popped: 0,
         next_snapshot_ns: 0,
         told_disks: false,
+        statements: Statements::default(),
     };
     let thread =
         std::thread::Builder::new().name("tracer-rings".to_owned()).spawn(move || drainer.run(&stopped, &ended))?;
@@ -165,6 +169,8 @@ struct Drainer {
     next_snapshot_ns: u64,
     /// Which disks there are has been told once.
     told_disks: bool,
+    /// Texts of statements, which are not kept.
+    statements: Statements,
 }
 
 impl Drainer {
@@ -238,7 +244,30 @@ impl Drainer {
                 self.popped += 1;
             }
         }
-        true
+        self.drain_database(batch)
+    }
+
+    /// The same with calls of databases' clients, whose texts go no further than here.
+    fn drain_database(&mut self, batch: &mut Batch) -> bool {
+        let Some((ring, _)) = &mut self.loaded.database else { return true };
+        while batch.byte_len() < BATCH_BYTES {
+            let Some(record) = ring.next() else { return true };
+            let taken = self.statements.take(&record);
+            if let Some(new) = taken.new {
+                let ts_ns = header(&record).map_or(0, |header| header.ts_ns);
+                push_meta(
+                    batch,
+                    ts_ns,
+                    meta::DATABASE,
+                    &DatabaseRecord { statement: Some(new), ..DatabaseRecord::default() },
+                );
+            }
+            if let Some(call) = taken.call {
+                batch.push(&call);
+                self.popped += 1;
+            }
+        }
+        false
     }
 
     fn snapshot(&mut self, batch: &mut Batch, now_ns: u64) -> io::Result<()> {

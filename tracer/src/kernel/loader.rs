@@ -1,7 +1,7 @@
 //! Loads the embedded eBPF object with its configuration and map sizes, and hands over what user space works with. Not here:
 //! attaching (`attach`), dividing the memory for rings (`ring_sizes`).
 
-use std::{collections::BTreeMap, fs::File, io, os::fd::OwnedFd};
+use std::{collections::BTreeMap, fs::File, io, os::fd::OwnedFd, sync::Arc};
 
 use aya::{
     Ebpf, EbpfLoader,
@@ -21,13 +21,14 @@ use tracer_common::{
 
 use super::{
     attach::{self, chain},
+    clients::Attacher,
     host::HostFacts,
     memory_maps::MemoryMaps,
     ring_sizes::{PAGE_BYTES, RingSizes, SHARD_NAMES},
     step_points::Points,
 };
 use crate::{
-    families::{FAMILIES, Family, Hook, Program, Readiness, Ring, Settings},
+    families::{FAMILIES, Family, Hook, Program, Readiness, Ring, Settings, database},
     model::meta::FamilyRecord,
 };
 
@@ -150,6 +151,8 @@ pub struct Loaded {
     pub cpu: PerCpuArray<MapData, CpuStateValue>,
     /// Rings, the rare one first.
     pub rings: Vec<RingBuf<MapData>>,
+    /// The ring of calls of databases' clients, and what attaches to their libraries, if they are looked at.
+    pub database: Option<(RingBuf<MapData>, Arc<Attacher>)>,
     /// The ring of stacks, if a family takes any.
     pub stacks: Option<RingBuf<MapData>>,
     /// Processes that run Python, by process id, at most [`PYTHON_PROCESSES`]; `None`: nobody reads their frames.
@@ -270,7 +273,7 @@ pub fn load(plan: &Plan) -> Result<Loaded, LoadError> {
     let slots = plan.host.pid_max.next_power_of_two().min(MOST_SLOTS);
     let mut config = config_for(plan, &able, slots);
     let takes_stacks = able.iter().any(|family| family.ring() == Ring::Stacks);
-    let sizes = RingSizes::divide(plan.ring_bytes, plan.host.cpus_possible, takes_stacks);
+    let sizes = RingSizes::divide(plan.ring_bytes, plan.host.cpus_possible, takes_stacks, config.database != 0);
     config.shard_mask = sizes.shards - 1;
     let aya_btf = if plan.host.has_btf { aya::Btf::from_sys_fs().ok() } else { None };
     // Typed loads are one instruction; where a verifier will not have them, the helper reads the same bytes.
@@ -288,6 +291,11 @@ pub fn load(plan: &Plan) -> Result<Loaded, LoadError> {
     for name in &SHARD_NAMES[..sizes.shards as usize] {
         rings.push(ring(&mut ebpf, name)?);
     }
+    let attacher = attacher(&running);
+    let database = match attacher {
+        Some(attacher) => Some((ring(&mut ebpf, "RING_DATABASE")?, Arc::new(attacher))),
+        None => None,
+    };
     let stacks = if sizes.stacks_bytes > 0 { Some(ring(&mut ebpf, "RING_STACKS")?) } else { None };
     let python = if config.python == 1 { Some(hash(&mut ebpf, "PYTHON")?) } else { None };
     let lock_totals = if config.kernel_locks == 1 {
@@ -310,12 +318,19 @@ pub fn load(plan: &Plan) -> Result<Loaded, LoadError> {
         slot_mask: slots - 1,
         cpu,
         rings,
+        database,
         stacks,
         python,
         lock_totals,
         memory,
         ring_bytes: sizes.total_bytes(),
     })
+}
+
+/// What attaches the programs of the family that sees databases, if they run.
+fn attacher(running: &[Running]) -> Option<Attacher> {
+    let program = |name: &str| running.iter().find(|program| program.name == name)?.fd.try_clone().ok();
+    Some(Attacher::new(program(database::ENTER)?, program(database::LEAVE)?))
 }
 
 /// Refuses an object that was built with another version of the interface: its configuration's default says which.
@@ -369,6 +384,7 @@ fn attempt(
         loader.map_max_entries(name, if (index as u32) < sizes.shards { sizes.shard_bytes } else { PAGE_BYTES });
     }
     loader.map_max_entries("RING_STACKS", sizes.stacks_bytes.max(PAGE_BYTES));
+    loader.map_max_entries("RING_DATABASE", sizes.database_bytes.max(PAGE_BYTES));
     loader.map_max_entries("SLOTS", config.slot_mask + 1);
     loader.map_max_entries("TRACKED", if config.filter == filter::ALL { 1 } else { TRACKED_THREADS });
     if config.wait_stacks == 0 {
@@ -381,6 +397,7 @@ fn attempt(
     loader.map_max_entries("FAULTS", per_thread(config.faults));
     loader.map_max_entries("STALLS", per_thread(config.stalls));
     loader.map_max_entries("MAPPED", per_thread(config.map));
+    loader.map_max_entries("IN_CALL", per_thread(u32::from(config.database != 0)));
     loader.map_max_entries("CACHE_FILES", if config.cache == 1 { CACHED_FILES } else { 1 });
     loader.map_max_entries("REQUESTS", if config.block.requests == 1 { REQUESTS } else { 1 });
     loader.map_max_entries("FILES_TOLD", if config.block.requests == 1 { FILES_TOLD } else { 1 });
@@ -448,6 +465,9 @@ impl Loaded {
     /// Detaches every program. Maps and counters stay readable.
     pub fn detach(&mut self) {
         self.step_links.clear();
+        if let Some((_, attacher)) = &self.database {
+            attacher.detach();
+        }
         self.ebpf = None;
     }
 

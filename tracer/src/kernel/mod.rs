@@ -3,6 +3,7 @@
 
 pub mod attach;
 pub mod btf;
+pub mod clients;
 pub mod clock;
 pub mod cpu_limits;
 pub mod disks;
@@ -27,6 +28,7 @@ pub mod sock_diag;
 pub mod step_points;
 pub mod tmpfs;
 pub mod tracefs;
+pub mod user_probe;
 
 pub use btf::Btf;
 

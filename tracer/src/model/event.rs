@@ -2,20 +2,21 @@
 //! what user space wrote is parsed. Large and rare payloads are boxed so that a switch moves few bytes.
 
 use tracer_common::block::{BlockDone, DirtyPause};
+use tracer_common::database::Call;
 use tracer_common::lock::Contended;
 use tracer_common::mapping::Mapped;
 use tracer_common::memory::{CachedFile, Faults, Stalled, Victim};
 use tracer_common::net::Connection;
 use tracer_common::record::{
-    Header, block, cache, cpu, fault, lock, map, meta, net, oom, reclaim, sched as kind, writeback,
+    Header, block, cache, cpu, database, fault, lock, map, meta, net, oom, reclaim, sched as kind, writeback,
 };
 use tracer_common::sched::{CgroupMove, Exec, Exit, Fork, Moved, NewTask, Rename, Step, Switch, SwitchFutex};
 use tracer_common::stack::Sampled;
 
 use super::meta::{
-    AttachedRecord, CostRecord, CpuLimitsRecord, EndRecord, FamilyRecord, FrameRecord, HostRecord, LocksRecord,
-    LossRecord, MemoryRecord, ModuleRecord, NameRecord, ObjectsRecord, PythonRecord, SeedRecord, StackRecord,
-    StartRecord, StepsRecord, SumsRecord, SymbolRecord, TargetRecord, TickRecord,
+    AttachedRecord, CostRecord, CpuLimitsRecord, DatabaseRecord, EndRecord, FamilyRecord, FrameRecord, HostRecord,
+    LocksRecord, LossRecord, MemoryRecord, ModuleRecord, NameRecord, ObjectsRecord, PythonRecord, SeedRecord,
+    StackRecord, StartRecord, StepsRecord, SumsRecord, SymbolRecord, TargetRecord, TickRecord,
 };
 
 /// One record, decoded.
@@ -59,6 +60,8 @@ pub enum Event {
     BlockDone(Box<BlockDone>),
     /// A thread is about to be paused for dirtying too much.
     DirtyPause(DirtyPause),
+    /// A call of a database's client has returned.
+    Call(Box<Call>),
     /// A connection was made, could not be made, or is closed.
     Connection(Box<Connection>),
     /// A process was chosen to be killed for want of memory.
@@ -94,6 +97,7 @@ pub enum Meta {
     Sums(SumsRecord),
     Memory(MemoryRecord),
     Steps(StepsRecord),
+    Database(DatabaseRecord),
 }
 
 impl Event {
@@ -119,6 +123,7 @@ impl Event {
             Event::Mapped(event) => event.header,
             Event::BlockDone(event) => event.header,
             Event::DirtyPause(event) => event.header,
+            Event::Call(event) => event.header,
             Event::Connection(event) => event.header,
             Event::Victim(event) => event.header,
             Event::Meta(header, _) => *header,
@@ -146,6 +151,7 @@ pub const fn kind_name(number: u16) -> Option<&'static str> {
         reclaim::STALLED => "stalled",
         cache::FILE => "cached-file",
         map::MAPPED => "mapped",
+        database::CALL => "database-call",
         net::CONNECTION => "connection",
         oom::VICTIM => "oom-victim",
         block::DONE => "block-done",
@@ -173,6 +179,7 @@ pub const fn kind_name(number: u16) -> Option<&'static str> {
         meta::OBJECTS => "objects",
         meta::SUMS => "sums",
         meta::MEMORY => "memory",
+        meta::DATABASE => "database",
         meta::STEPS => "steps",
         _ => return None,
     })

@@ -130,6 +130,10 @@ pub struct Subject {
     /// Path of the file that it is about.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
+    /// A database's statement, without values.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
+    pub statement: Option<String>,
     /// What is at the other end of a pipe or socket.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub peer: Option<String>,

@@ -499,6 +499,30 @@ impl From<std::ops::Range<u64>> for Addresses {
     }
 }
 
+/// Kind `DATABASE`: a library whose calls are looked at from this time on, or a statement that was met.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct DatabaseRecord {
+    /// Path of a client's library.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub library: Option<String>,
+    /// A statement.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub statement: Option<StatementText>,
+}
+
+/// A statement by its number.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct StatementText {
+    /// From 1 on.
+    pub statement: u32,
+    /// "sqlite", "postgresql" or "mysql".
+    pub client: String,
+    /// Without values.
+    pub text: String,
+}
+
 /// Kind `STEPS`: a Python function whose entries begin steps was found in a process, and from this time on they are seen.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]

@@ -5,6 +5,7 @@ pub mod container;
 pub mod coverage;
 pub mod cpu;
 pub mod critical_path;
+pub mod database;
 pub mod event;
 pub mod finding;
 pub mod io;

@@ -8,6 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::critical_path::CriticalPath;
+use super::database::Database;
 use super::io::Io;
 use super::mapping::Mapping;
 use super::memory::Memory;
@@ -96,6 +97,10 @@ pub struct Report {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[serde(default)]
     pub network: Option<Network>,
+    /// Statements of databases; absent without `--db`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
+    pub database: Option<Database>,
     /// Sizes of processes and cgroups over time, and when they would reach a limit; absent without the family `rss`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[serde(default)]

@@ -320,6 +320,9 @@ pub const SYNC: &str = "sync";
 /// [`Phase::phase`] of time on a CPU in the kernel below calls that read a file: what reading costs besides the waiting.
 pub const FILE_READ: &str = "file-read";
 
+/// [`Phase::phase`] of time on a CPU below functions of a database's client: SQLite's own work, or packing and unpacking.
+pub const DATABASE: &str = "database";
+
 /// [`Phase::phase`] of time in which the kernel frees memory for the thread, or moves pages.
 pub const RECLAIM: &str = "reclaim";
 

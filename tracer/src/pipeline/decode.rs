@@ -7,12 +7,14 @@
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tracer_common::block::{BlockDone, DirtyPause, Request};
+use tracer_common::database::Call;
 use tracer_common::lock::Contended;
 use tracer_common::mapping::{MAP_KINDS, Mapped};
 use tracer_common::memory::{CachedFile, Faults, FileKey, Stalled, Victim};
 use tracer_common::net::Connection;
 use tracer_common::record::{
-    HEADER_BYTES, Header, block, cache, cpu, fault, lock, map, meta, net, oom, reclaim, sched as kind, writeback,
+    HEADER_BYTES, Header, block, cache, cpu, database, fault, lock, map, meta, net, oom, reclaim, sched as kind,
+    writeback,
 };
 use tracer_common::sched::{
     CgroupMove, Exec, Exit, FdKind, Fork, Moved, NewTask, Rename, Step, Switch, SwitchFutex, WakeContext,
@@ -72,6 +74,7 @@ pub fn decode(record: &[u8]) -> Result<Event, Undecoded> {
         map::MAPPED => fields.mapped(header).map(Event::Mapped),
         block::DONE => fields.block_done(header).map(Event::BlockDone),
         writeback::PAUSE => fields.dirty_pause(header).map(Event::DirtyPause),
+        database::CALL => fields.call(header).map(Event::Call),
         net::CONNECTION => fields.connection(header).map(Event::Connection),
         oom::VICTIM => fields.victim(header).map(Event::Victim),
         _ => return decode_meta(header, fields.0),
@@ -200,6 +203,7 @@ fn decode_meta(header: Header, payload: &[u8]) -> Result<Event, Undecoded> {
         meta::SUMS => json(payload).map(Meta::Sums),
         meta::MEMORY => json(payload).map(Meta::Memory),
         meta::STEPS => json(payload).map(Meta::Steps),
+        meta::DATABASE => json(payload).map(Meta::Database),
         _ => return Err(Undecoded { header: Some(header), cause: Cause::UnknownKind }),
     };
     match meta {
@@ -409,6 +413,22 @@ impl Fields<'_> {
     fn dirty_pause(&mut self, header: Header) -> Option<DirtyPause> {
         let (tid, tgid, ticks, device) = (self.u32()?, self.u32()?, self.u32()?, self.u32()?);
         Some(DirtyPause { header, tid, tgid, ticks, device })
+    }
+
+    fn call(&mut self, header: Header) -> Option<Box<Call>> {
+        Some(Box::new(Call {
+            header,
+            tid: self.u32()?,
+            tgid: self.u32()?,
+            start_ns: self.u64()?,
+            spent_ns: self.u64()?,
+            handle: self.u64()?,
+            calls: self.u32()?,
+            result: self.u32()? as i32,
+            function: self.u16()?,
+            flags: self.u16()?,
+            statement: self.u32()?,
+        }))
     }
 
     fn victim(&mut self, header: Header) -> Option<Box<Victim>> {

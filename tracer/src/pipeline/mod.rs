@@ -4,3 +4,5 @@ pub mod analysis;
 pub mod batch;
 pub mod decode;
 pub mod order;
+pub mod sql;
+pub mod statements;

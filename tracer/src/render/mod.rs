@@ -1,6 +1,7 @@
 //! The report for people. Width and colour are arguments: nothing here asks a terminal, and the same report gives the same text.
 
 mod critical_path;
+mod database;
 mod io;
 mod layout;
 mod ledger;

@@ -2,7 +2,7 @@
 
 use super::layout::{Align, Page, Tint};
 use super::ledger::{coverage, overhead};
-use super::{critical_path, io, mapping, memory, network, paging, queues, stacks, steps};
+use super::{critical_path, database, io, mapping, memory, network, paging, queues, stacks, steps};
 use crate::model::report::{
     Context, Evidence, Finding, Futex, KernelLock, Owner, Report, Row, RuleStatus, Severity, Thread, Verdict, Wait,
     Waker,
@@ -53,6 +53,7 @@ pub fn render(report: &Report, style: Style) -> String {
     locks(&mut page, report);
     kernel_locks(&mut page, report);
     network::lines(&mut page, report);
+    database::lines(&mut page, report);
     memory::section(&mut page, report);
     mapping::lines(&mut page, report);
     io::lines(&mut page, report);

@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use aya::programs::ProgramFd;
 use tracer_common::python::PythonFrame;
 
-use crate::kernel::{proc, step_points};
+use crate::kernel::{proc, user_probe};
 use crate::model::meta::StepsRecord;
 use crate::python::{Interpreter, ProcessMemory, PyName, PythonFunction, entry};
 
@@ -90,7 +90,7 @@ impl Watch {
         if self.events.len() >= MAX_EVENTS {
             return Err(format!("there are more than {MAX_EVENTS}"));
         }
-        match step_points::watch(self.program.as_fd(), tid, address) {
+        match user_probe::watch(self.program.as_fd(), tid, address) {
             Ok(event) => self.events.push(event),
             // It has ended.
             Err(error) if error.raw_os_error() == Some(libc::ESRCH) => {}

@@ -106,7 +106,7 @@ fn parse(bytes: &[u8]) -> Result<ElfFile64<'_, Endianness>, String> {
 }
 
 /// Addresses as offsets in the file.
-fn places(
+pub(super) fn places(
     file: &ElfFile64<'_, Endianness>,
     addresses: impl Iterator<Item = (u64, u64)>,
     wanted: &str,

@@ -6,6 +6,7 @@
 //! A name is given only where a symbol's size or a function's range covers the address: never the neighbour's name.
 //! Not here: which addresses belong to which file, Python's names.
 
+pub mod clients;
 mod debug_file;
 mod demangle;
 mod dwarf;

@@ -109,6 +109,14 @@ pub fn bytes(event: &Event) -> Vec<u8> {
             let rest = [e.mappings, e.mappings_most, e.reserved];
             rest.iter().for_each(|word| out.extend_from_slice(&word.to_le_bytes()));
         }
+        Event::Call(e) => {
+            words(&[e.tid, e.tgid]);
+            [e.start_ns, e.spent_ns, e.handle].iter().for_each(|word| out.extend_from_slice(&word.to_le_bytes()));
+            out.extend_from_slice(&e.calls.to_le_bytes());
+            out.extend_from_slice(&e.result.to_le_bytes());
+            [e.function, e.flags].iter().for_each(|half| out.extend_from_slice(&half.to_le_bytes()));
+            out.extend_from_slice(&e.statement.to_le_bytes());
+        }
         Event::Connection(e) => {
             words(&[e.tid, e.tgid]);
             let counts = [e.inode, e.sent_bytes, e.received_bytes, e.took_ns];
@@ -165,6 +173,7 @@ fn payload_bytes(meta: &Meta) -> Vec<u8> {
         Meta::Sums(payload) => serde_json::to_vec(payload),
         Meta::Memory(payload) => serde_json::to_vec(payload),
         Meta::Steps(payload) => serde_json::to_vec(payload),
+        Meta::Database(payload) => serde_json::to_vec(payload),
     }
     .expect("plain data")
 }

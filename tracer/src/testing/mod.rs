@@ -5,6 +5,7 @@ pub mod raw;
 pub mod stacks;
 
 use tracer_common::block::{BlockDone, DirtyPause, Request, block_notes};
+use tracer_common::database::Call;
 use tracer_common::lock::{Contended, Kind};
 use tracer_common::mapping::Mapped;
 use tracer_common::memory::{CachedFile, Faults, FileKey, Stalled, Victim};
@@ -84,6 +85,7 @@ pub fn meta_event(ts_ns: u64, payload: Meta) -> Event {
         Meta::Sums(_) => meta::SUMS,
         Meta::Memory(_) => meta::MEMORY,
         Meta::Steps(_) => meta::STEPS,
+        Meta::Database(_) => meta::DATABASE,
     };
     Event::Meta(header(kind, ts_ns, 0), Box::new(payload))
 }
@@ -91,6 +93,23 @@ pub fn meta_event(ts_ns: u64, payload: Meta) -> Event {
 /// A thread enters the function whose entries begin steps.
 pub fn step(ts_ns: u64, tid: u32, tgid: u32) -> Event {
     Event::Step(Step { header: header(kind::STEP, ts_ns, 0), tid, tgid })
+}
+
+/// A call of `sqlite3_step` of 2 ns that brings a row of statement 1.
+pub fn database_call(ts_ns: u64, tid: u32, tgid: u32) -> Call {
+    Call {
+        header: header(tracer_common::record::database::CALL, ts_ns, 0),
+        tid,
+        tgid,
+        start_ns: ts_ns.saturating_sub(2),
+        spent_ns: 2,
+        handle: 0x1000,
+        calls: 1,
+        result: 100,
+        function: tracer_common::database::function::SQLITE_STEP,
+        flags: 0,
+        statement: 1,
+    }
 }
 
 /// A wait of 12 ns for a kernel lock that another thread of the process holds.
@@ -387,6 +406,7 @@ pub fn one_of_each() -> Vec<Event> {
             mappings_most: 41,
             reserved: 0,
         })),
+        Event::Call(Box::new(database_call(19, 11, 10))),
         Event::Connection(Box::new(Connection {
             header: header(net::CONNECTION, 19, 0),
             tid: 11,

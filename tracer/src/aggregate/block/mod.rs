@@ -9,10 +9,11 @@ use std::collections::BTreeMap;
 use tracer_common::block::{BlockDone, BlockOp, DirtyPause, block_notes as notes};
 use tracer_common::memory::{CachedFile, FILE_NAME_BYTES};
 
-use self::sums::{Busy, Ops, Streams, Times};
+use self::sums::{Busy, Ops, Streams};
 use super::Aggregate;
 use super::hash::FastMap;
 use super::thread::Span;
+use super::times::Times;
 use crate::model::meta::{DirtiedRow, DiskRow, FamilyRecord, SumsRecord};
 
 /// Devices kept.

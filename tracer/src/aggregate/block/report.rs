@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 
 use tracer_common::block::BlockOp;
 
-use super::sums::{OpSums, Ops, Times};
+use super::super::times::Times;
+use super::sums::{OpSums, Ops};
 use super::{Device, FileSums, Paused};
 use crate::aggregate::Aggregate;
 use crate::aggregate::paging::report::{Who, device_number};

@@ -3,7 +3,7 @@
 //! per interval; nothing here judges.
 
 use std::cmp::Reverse;
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 use super::trail::{Block, Interval, Trail, Tries};
 use crate::aggregate::classify::State;
@@ -161,6 +161,8 @@ pub struct Reader<'a> {
     cursors: FastMap<u32, Cursor>,
     /// Room for a block that is only looked at.
     earlier: Vec<Interval>,
+    /// Threads of which a walk tells when it led through them.
+    watched: BTreeSet<u32>,
 }
 
 /// Makes all futexes of an interpreter lock one, and a try at another one of them after a timeout the retry that it is.
@@ -189,7 +191,17 @@ struct Cursor {
 impl<'a> Reader<'a> {
     /// A reader of everything.
     pub fn new(history: &'a History, pythons: &'a Pythons) -> Self {
-        Reader { history, pythons, cursors: FastMap::default(), earlier: Vec::new() }
+        Reader { history, pythons, cursors: FastMap::default(), earlier: Vec::new(), watched: BTreeSet::new() }
+    }
+
+    /// Has walks tell when they lead through these threads.
+    pub fn watch(&mut self, serials: BTreeSet<u32>) {
+        self.watched = serials;
+    }
+
+    /// Whether it is one of these.
+    pub fn is_watched(&self, serial: u32) -> bool {
+        !self.watched.is_empty() && self.watched.contains(&serial)
     }
 
     /// The thread's interval that begins before `ts_ns` and is the latest such; none where nothing is kept of that time. Times

@@ -8,7 +8,7 @@ use tracer_common::sched::WakeContext;
 
 use super::history::{Life, Reader};
 use super::row::Row;
-use super::walk::{Cause, Own, OwnKey, PartKey, Path, WaitKey, walk};
+use super::walk::{Cause, Own, OwnKey, PartKey, Path, Visit, WaitKey, walk};
 use crate::aggregate::Aggregate;
 use crate::aggregate::build::{known, object};
 use crate::aggregate::classify::{Detail, Reason, State};
@@ -74,13 +74,16 @@ impl Aggregate {
         }
     }
 
-    /// The critical path of CMD's main thread, or of the thread that was asked for; none when nothing of it was seen.
-    pub(in crate::aggregate) fn critical_path(&self, stacks: Option<&Named<'_>>) -> Option<CriticalPath> {
+    /// The critical path of CMD's main thread, or of the thread that was asked for, and when it led through threads that called databases;
+    /// none when nothing of it was seen.
+    pub(in crate::aggregate) fn critical_path(&self, stacks: Option<&Named<'_>>) -> Option<(CriticalPath, Vec<Visit>)> {
         let serial = self.on_whose_path()?;
         let life = *self.history.life(serial)?;
         let mut reader = Reader::new(&self.history, &self.pythons);
-        let path = walk(&mut reader, &self.stacks.timeline, serial, (life.start_ns, life.end_ns), u64::MAX);
+        reader.watch(self.databases.threads());
+        let mut path = walk(&mut reader, &self.stacks.timeline, serial, (life.start_ns, life.end_ns), u64::MAX);
         let total_ns = life.end_ns.saturating_sub(life.start_ns);
+        let visits = std::mem::take(&mut path.visits);
         let writer = Writer { aggregate: self, stacks, path: &path, reader: &reader, total_ns, tgid: life.tgid };
         let complete_from_ns = self.history.complete_from_ns();
         let mut section = writer.section();
@@ -93,7 +96,7 @@ impl Aggregate {
         section.kept_s =
             (complete_from_ns > life.start_ns).then(|| seconds(life.end_ns.saturating_sub(complete_from_ns)));
         section.steps = self.steps_section(serial, stacks);
-        Some(section)
+        Some((section, visits))
     }
 }
 

@@ -166,9 +166,25 @@ pub struct Path {
     pub samples_under: FastMap<(WaitKey, u32, u64), u64>,
     /// Waits of the path's own thread that other threads ended.
     pub own: FastMap<OwnKey, Own>,
+    /// When it led through threads that are watched (see [`Reader::watch`]): at most [`MAX_VISITS`].
+    pub visits: Vec<Visit>,
     /// Down to where it was walked.
     pub from_ns: u64,
 }
+
+/// A time in which a thread is on the path: it did something itself, or what it waited for is explained.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Visit {
+    /// The thread.
+    pub serial: u32,
+    /// From then on.
+    pub from_ns: u64,
+    /// Up to then.
+    pub to_ns: u64,
+}
+
+/// See [`Path::visits`]; 24 MiB.
+const MAX_VISITS: usize = 1 << 20;
 
 impl Path {
     /// Adds the parts, and the samples on them, of another path. What is over the bounds is told by thread and state only.
@@ -256,6 +272,7 @@ pub fn walk(
         walk.within = level.within;
     }
     walk.path.from_ns = at_ns;
+    walk.visit(serial, (at_ns, end_ns));
     walk.path
 }
 
@@ -361,7 +378,14 @@ impl Walk<'_, '_> {
             let (state, syscall) = (wait.reason.state, wait.reason.syscall);
             self.within = Some(before.map_or(Within { state, syscall, own }, |within| Within { own, ..within }));
         }
+        self.visit(waker, (from_ns, to_ns));
         self.levels.push(Level { serial: waker, from_ns, wait: Some(key), within: before });
+    }
+
+    fn visit(&mut self, serial: u32, (from_ns, to_ns): (u64, u64)) {
+        if self.reader.is_watched(serial) && self.path.visits.len() < MAX_VISITS {
+            self.path.visits.push(Visit { serial, from_ns, to_ns });
+        }
     }
 
     /// Whether each thread above waits for a child: a script that runs the program.

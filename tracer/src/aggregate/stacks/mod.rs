@@ -10,6 +10,7 @@
 //! counted and their time is kept in one sum each.
 
 mod blame;
+mod callers;
 mod definitions;
 mod estimate;
 pub mod phases;
@@ -120,6 +121,8 @@ pub struct Stacks {
     names: FastMap<(u32, u32), (NameId, NameId)>,
     /// When samples were taken.
     pub timeline: Timeline,
+    /// The same of stacks of waits, where somebody asks for them; none: nobody does.
+    pub waits_timeline: Option<Timeline>,
     /// Samples and waits over the bounds.
     samples_over: Tally,
     /// Stacks of page faults by (process, kind, stack): how many were taken, and for how many faults they stand.
@@ -204,6 +207,9 @@ impl Stacks {
     }
 
     fn captured(&mut self, event: &Sampled) {
+        if let Some(timeline) = self.waits_timeline.as_mut().filter(|_| event.origin == origin::WAIT) {
+            timeline.add(event.tid, event.header.ts_ns, event.stack);
+        }
         self.refreshed += u64::from(event.refreshed & 1 != 0);
         self.changed += u64::from(event.refreshed & 3 == 3);
         self.captures_over += u64::from(!keep(&mut self.captures, (event.tgid, event.place), event.stack));
@@ -263,5 +269,6 @@ impl Stacks {
             self.count(sample, span.start_ns, span.now_ns);
         }
         self.timeline.sort();
+        self.waits_timeline.iter_mut().for_each(Timeline::sort);
     }
 }

@@ -4,6 +4,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::blame::{FunctionId, Site, Sites};
+use super::callers::is_of_client;
 use super::estimate::shared_out;
 use super::phases::{Phases, is_packing, of_kernel};
 use super::quality::{end, no_stack};
@@ -14,8 +15,8 @@ use crate::model::meta::FrameKind;
 use crate::model::profile::{Activity, ESTIMATOR, Entry, NoStack, Profile, Text};
 use crate::model::report::seconds;
 use crate::model::stacks::{
-    ALLOCATOR, AtAttach, CpuFunction, FunctionTime, IPC_PACK, Location, PAGE_FAULT, PYTHON_GC, Phase, ShownFrame,
-    ShownStack, SpunFunction, Stacks as Section, UNMAP, WaitFunction, Whose,
+    ALLOCATOR, AtAttach, CpuFunction, DATABASE, FunctionTime, IPC_PACK, Location, PAGE_FAULT, PYTHON_GC, Phase,
+    ShownFrame, ShownStack, SpunFunction, Stacks as Section, UNMAP, WaitFunction, Whose,
 };
 
 const MAX_FUNCTIONS: usize = 16;
@@ -46,7 +47,7 @@ pub struct SpunShare {
 pub struct Named<'a> {
     pub(super) stacks: &'a Stacks,
     pub(super) profile: &'a Profile,
-    sites: Sites<'a>,
+    pub(super) sites: Sites<'a>,
     pub(super) by_id: BTreeMap<u64, usize>,
     /// By stack whether it spins.
     spins: Vec<Option<Spun>>,
@@ -58,10 +59,10 @@ pub struct Named<'a> {
 
 /// Time by site, summed up by function; the line with most time stands for all.
 #[derive(Default)]
-struct BySite(BTreeMap<FunctionId, BTreeMap<Site, u64>>);
+pub(super) struct BySite(BTreeMap<FunctionId, BTreeMap<Site, u64>>);
 
 impl BySite {
-    fn add(&mut self, site: &Site, ns: u64) {
+    pub(super) fn add(&mut self, site: &Site, ns: u64) {
         grow(self.0.entry(site.function).or_default().entry(site.clone()).or_default(), ns);
     }
 
@@ -79,7 +80,7 @@ pub(super) fn grow(sum: &mut u64, by: u64) {
     *sum = sum.saturating_add(by);
 }
 
-fn sum<'a>(all: impl Iterator<Item = &'a u64>) -> u64 {
+pub(super) fn sum<'a>(all: impl Iterator<Item = &'a u64>) -> u64 {
     all.fold(0, |sum, ns| sum.saturating_add(*ns))
 }
 
@@ -104,6 +105,10 @@ impl<'a> Named<'a> {
             let of_python = functions.filter(|function| function.kind == FrameKind::Python);
             is_packing(of_python.filter_map(|function| function.file.as_deref()))
         };
+        let in_client = |index: usize| {
+            let mut functions = sites.in_stack(index).filter_map(|(_, site)| sites.functions.get(site.function));
+            functions.any(|function| is_of_client(function, profile))
+        };
         let phase = |(index, stack): (usize, &crate::model::profile::Stack)| {
             if phases.is_collecting(stack.id) {
                 return Some(PYTHON_GC);
@@ -114,6 +119,7 @@ impl<'a> Named<'a> {
             match of_kernel(functions.map(|function| &*function.label)) {
                 // Memory that the packing touches is part of it.
                 None | Some(PAGE_FAULT | UNMAP) if packing(index) => Some(IPC_PACK),
+                None if in_client(index) => Some(DATABASE),
                 None if allocating() => Some(ALLOCATOR),
                 phase => phase,
             }
@@ -122,11 +128,11 @@ impl<'a> Named<'a> {
         Named { stacks, profile, sites, by_id, spins, on_cpu, phases }
     }
 
-    fn blamed(&self, stack: usize) -> Option<&Site> {
+    pub(super) fn blamed(&self, stack: usize) -> Option<&Site> {
         self.sites.blamed.get(stack)?.as_ref()
     }
 
-    fn times(&self, by_site: &BySite) -> Vec<FunctionTime> {
+    pub(super) fn times(&self, by_site: &BySite) -> Vec<FunctionTime> {
         let ranked = by_site.ranked().into_iter().take(MAX_OF_THREAD);
         ranked.map(|(site, ns)| FunctionTime { location: self.sites.location(site), total_s: seconds(ns) }).collect()
     }
