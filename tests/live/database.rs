@@ -100,7 +100,6 @@ fn each_of_many_quick_statements_is_counted() {
 fn a_statement_of_sqlite_with_its_index_is_silent() {
     for _ in 0..crate::healthy::repeats() {
         let (_folder, arguments) = sqlite("--index");
-        let arguments = format!("{arguments}");
         let Some((truth, report)) = traced(&arguments, "sqlite3", &FAMILIES) else { return };
         report.assert_silent(&["database-latency"]);
         assert_eq!(statement(&report, LOOK_UP)["executions"], truth["lookups"]);

@@ -96,7 +96,10 @@ pub fn test_programs() -> Result<()> {
     let databases = DATABASES.iter().filter(|(path, _)| !Path::new(path).exists()).map(names);
     let (programs, databases): (Vec<String>, Vec<String>) = (programs.collect(), databases.collect());
     let has_apt = sh::which("apt-get").is_some();
-    if !has_apt && !(programs.is_empty() && databases.is_empty()) {
+    if programs.is_empty() && databases.is_empty() {
+        return Ok(());
+    }
+    if !has_apt {
         let missing = [programs, databases].concat();
         println!("the live tests need what is called {} elsewhere: install it", missing.join(", "));
         return Ok(());

@@ -19,6 +19,7 @@ use tracer_common::{
     FamilyId,
     config::calls,
     database::{Call, InCall, MOST_TEXTS, SHORT_NS, TEXT_BYTES, Text, call, function, text},
+    loss::LossReason,
     record::database as kind,
 };
 
@@ -106,6 +107,10 @@ fn enter(context: *mut c_void, thread: &mut InCall, tid: u32, tgid: u32) {
     let name = function_of(context);
     let (handle, sp) = (argument::<0>(context), stack_pointer(context, true));
     if thread.tid != tid {
+        if thread.function != 0 || thread.calls != 0 {
+            // Another thread's, which has ended or whose number has the same lower bits.
+            lose();
+        }
         *thread = InCall { tid, ..NOTHING };
     }
     if name == function::SQLITE_RESET {
@@ -341,6 +346,14 @@ fn send(ids: u64, function: u16, what: u16, address: u64, limit: u32) -> u32 {
         }
     }
     0
+}
+
+/// Counts a call of which there will be no record.
+#[inline(always)]
+fn lose() {
+    if let Some(state) = emit::cpu_state() {
+        emit::lose_preemptible(state, FAMILY, LossReason::MapFull);
+    }
 }
 
 #[inline(always)]

@@ -7,6 +7,7 @@
 use super::thresholds::{REPORTED_SHARE, is_reported, severity, speedup_bound};
 use super::{Claim, Facts, Outcome, Rule, confidence, evidence, functions, parties};
 use crate::model::critical_path::{CriticalPath, OwnWait, PathPart, PathWait};
+use crate::model::database::Statement;
 use crate::model::network::Peer;
 use crate::model::report::{Evidence, Finding, Report, Subject};
 use crate::model::units::{count, duration, percent};
@@ -61,13 +62,22 @@ impl Rule for NetworkWait {
             return Outcome::Silent("the run hardly waited for answers at sockets of the network".to_owned());
         };
         let other = facts.earlier.iter().find(|finding| {
-            TELL_MORE.contains(&finding.class.as_str()) && finding.lost_s.is_some_and(|s| s >= EXPLAINED * first.lost_s)
+            // Of statements each has a finding, and the waits are for all of them.
+            let s = if finding.class == "database-latency" { Some(for_servers_s(report)) } else { finding.lost_s };
+            TELL_MORE.contains(&finding.class.as_str()) && s.is_some_and(|s| s >= EXPLAINED * first.lost_s)
         });
         if let Some(other) = other {
             return Outcome::Silent(format!("what was waited for at sockets is reported as {}", other.class));
         }
         Outcome::Claims(cases.iter().take(MAX_CLAIMS).map(|case| case.claim(report, path)).collect())
     }
+}
+
+/// How long the critical path waited for databases' servers, as their statements tell.
+fn for_servers_s(report: &Report) -> f64 {
+    let statements = report.database.iter().flat_map(|database| &database.statements);
+    let waited_s = |statement: &Statement| statement.spent.server_s + statement.spent.send_s;
+    statements.map(|statement| statement.on_path_s.unwrap_or(0.0).min(waited_s(statement))).sum()
 }
 
 /// What it is that takes long.

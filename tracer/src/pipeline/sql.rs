@@ -21,12 +21,13 @@ pub fn normalised(text: &str, client: Client, is_cut: bool) -> String {
         Client::Mysql => &MySqlDialect {},
     };
     let (tokens, whole) = tokens(text, dialect);
-    let mut pieces = Pieces { client, list: Vec::new(), gap: false };
+    let mut pieces = Pieces { client, is_cut: is_cut || !whole, list: Vec::new(), gap: false };
     for (index, token) in tokens.iter().enumerate() {
         let next = tokens[index + 1..].iter().find(|token| !matches!(token, Token::Whitespace(_)));
         pieces.take(token, next);
     }
-    pieces.joined(is_cut || !whole)
+    pieces.trim();
+    pieces.joined()
 }
 
 /// The tokens up to what is none, and whether that is all. An open quotation ends the text before it.
@@ -59,6 +60,8 @@ enum Piece {
 
 struct Pieces {
     client: Client,
+    /// The text goes on.
+    is_cut: bool,
     /// With whether there was room before it.
     list: Vec<(Piece, bool)>,
     gap: bool,
@@ -131,7 +134,8 @@ impl Pieces {
             let from = self.list.len().checked_sub(kinds.len());
             from.is_some_and(|from| self.list[from..].iter().map(|(piece, _)| piece).eq(kinds))
         };
-        let is_item = matches!(next, Some(Token::Comma | Token::RParen));
+        let is_last = self.is_cut && matches!(next, None | Some(Token::EOF));
+        let is_item = is_last || matches!(next, Some(Token::Comma | Token::RParen));
         match piece {
             // `(?, ?` is `(?`.
             Piece::Value if is_item && ends(&[Piece::Open, Piece::Value, Piece::Comma]) => {
@@ -185,8 +189,28 @@ impl Pieces {
         }
     }
 
+    /// Of a text that is cut in a list, as inserts of many rows are, what is left of the list depends on its values: it ends with what was whole.
+    fn trim(&mut self) {
+        let is = |list: &[(Piece, bool)], kinds: &[Piece]| list.iter().map(|(piece, _)| piece).eq(kinds);
+        if !self.is_cut {
+            return;
+        }
+        if self.ends_with_sign() {
+            self.list.pop();
+        }
+        let tails: [&[Piece]; 4] = [
+            &[Piece::Comma, Piece::Open, Piece::Value, Piece::Comma],
+            &[Piece::Comma, Piece::Open, Piece::Value],
+            &[Piece::Comma, Piece::Open],
+            &[Piece::Comma],
+        ];
+        let length = self.list.len();
+        let tail = tails.into_iter().find(|tail| length >= tail.len() && is(&self.list[length - tail.len()..], tail));
+        self.list.truncate(length - tail.map_or(0, <[Piece]>::len));
+    }
+
     /// In one line.
-    fn joined(&self, is_cut: bool) -> String {
+    fn joined(&self) -> String {
         let mut text = String::new();
         let mut after: Option<&Piece> = None;
         for (piece, gap) in &self.list {
@@ -205,7 +229,7 @@ impl Pieces {
         }
         let end = text.char_indices().nth(MOST_CHARACTERS).map(|(end, _)| end);
         text.truncate(end.unwrap_or(text.len()));
-        if end.is_some() || is_cut {
+        if end.is_some() || self.is_cut {
             text.push(CUT);
         }
         crate::model::text::printable(text.as_bytes())
@@ -269,6 +293,21 @@ mod tests {
             mysql("SELECT `a` FROM t WHERE b = \"bob\" AND c = 'eve'"),
             "SELECT `a` FROM t WHERE b = ? AND c = ?"
         );
+    }
+
+    #[test]
+    fn inserts_of_many_rows_are_one_wherever_they_are_cut() {
+        let whole = "INSERT INTO t VALUES (1, 'a', 12), (2, 'bcd', 3), (345, 'e', -6)";
+        let first = whole.find("), ").expect("the end of a row") + 1;
+        for end in first..whole.len() {
+            let text = normalised(&whole[..end], Client::Mysql, true);
+            assert_eq!(text, "INSERT INTO t VALUES (?)…", "cut after {}", &whole[..end]);
+        }
+        let select = "SELECT a FROM t WHERE id IN (12, 34, 56)";
+        for end in select.find("2,").expect("a number")..select.len() - 1 {
+            let text = normalised(&select[..end], Client::Postgres, true);
+            assert_eq!(text, "SELECT a FROM t WHERE id IN (?…", "cut after {}", &select[..end]);
+        }
     }
 
     #[test]

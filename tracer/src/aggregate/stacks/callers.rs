@@ -79,7 +79,7 @@ mod tests {
         ] {
             assert!(is_of_package(file), "{file}");
         }
-        for file in ["/app/train.py", "/srv/lib/loader.py", "train.py", "/home/me/python3/run.py"] {
+        for file in ["/app/train.py", "/srv/lib/loader.py", "train.py", "/srv/python3/run.py"] {
             assert!(!is_of_package(file), "{file}");
         }
     }
