@@ -70,7 +70,7 @@ fn assert_no_wrong_owner(report: &Report, truth: &Value) {
 }
 
 fn hogged(kind: &str) -> Traced {
-    trace(&format!("mutex --kind {kind} --hog --hold 4ms --threads 4 --duration 600ms"))
+    trace(&format!("mutex --kind {kind} --hog --hold 4ms --threads 4 --duration 1500ms"))
 }
 
 #[track_caller]

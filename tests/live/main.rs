@@ -3,9 +3,8 @@
 //!
 //! `cargo xtask test live` builds what is needed and runs them one at a time. `TRACER_BIN` and `WORKLOAD_BIN` name the binaries,
 //! `TRACER_WITHOUT` names an eBPF program to leave off (then the tests that needs.tsv lists for it must fail), `LIVE_REPEAT` says how
-//! often the healthy twins run, `LIVE_EMULATED` that the processor is emulated (`cargo xtask vm`). `LIVE_PYTHONS` names further
-//! interpreters (separated by colons), `PY_SPY` that program; the stacks' tests
-//! compile what they trace and need `cc` and `c++`.
+//! often the healthy twins run. `LIVE_PYTHONS` names further interpreters (separated by colons), `PY_SPY` that program; the stacks'
+//! tests compile what they trace and need `cc` and `c++`.
 
 mod harness;
 

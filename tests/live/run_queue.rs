@@ -53,17 +53,37 @@ pub fn noise(cpu: usize) -> Background {
     noise
 }
 
-#[test]
-fn time_that_a_quota_takes_is_throttled_and_the_cgroup_is_blamed() {
-    let Some(limited) = CpuCgroup::new() else { return };
-    // Little, since the machine's own load may keep it from using up half of a CPU.
+/// A workload that uses up its cgroup's quota, which is little, since the machine's own load may keep it from using up half of a CPU.
+fn over_its_quota() -> Option<(CpuCgroup, Traced)> {
+    let limited = CpuCgroup::new()?;
     limited.set_quota(0.1);
     let inner = limited.child();
     let traced = trace(&format!("quota --pinned --duration 3s --cgroup {}", inner.display()));
+    let kernel_s = limited.throttled_s();
+    assert!(kernel_s > 0.5, "the quota was used up: the kernel counts {kernel_s} s");
+    Some((limited, traced))
+}
+
+#[test]
+fn a_quota_that_is_used_up_is_blamed_with_its_cgroup() {
+    let Some((limited, traced)) = over_its_quota() else { return };
+    let (own, row) = worker(&traced);
+    let report = traced.report();
+    let finding = finding(&report, "cpu-quota-throttling");
+    assert_eq!(text(&finding["culprit"], "cgroup"), limited.path(), "the ancestor that has the quota: {finding}");
+    assert_eq!(finding["victims"][0]["tid"], own["tid"], "{finding}");
+    assert_eq!(report.rule("cpu-oversubscription"), "silent", "{}", report.0["rules"]);
+    let (throttled, ready) = (state(&row, "throttled"), state(&row, "runnable"));
+    assert!(throttled > ready, "the quota held it back, not others: {row}");
+    report.assert_states();
+}
+
+#[test]
+fn time_that_a_quota_takes_is_throttled_and_the_cgroup_is_blamed() {
+    let Some((limited, traced)) = over_its_quota() else { return };
     let (own, row) = worker(&traced);
     let report = traced.report();
     let kernel_s = limited.throttled_s();
-    assert!(kernel_s > 0.5, "the quota was used up: the kernel counts {kernel_s} s");
     close("throttled, against the cgroup's own count", state(&row, "throttled"), kernel_s, 0.10, 0.005);
     let off_s = state(&row, "throttled") + state(&row, "runnable");
     let unseen_s = row["unknown_detail"]["unseen-switch"].as_f64().unwrap_or(0.0);

@@ -162,8 +162,12 @@ pub struct Offsets {
     pub tcp_snd_nxt: u32,
     pub tcp_total_retrans: u32,
     pub tcp_srtt: u32,
-    /// Nothing: keeps the size even.
-    pub reserved: u32,
+    /// Where a task says at what address its kernel stack starts.
+    pub task_stack: u32,
+    /// `rss_stat.events`, up to 6.1: page faults since the thread handed its own counters of memory in.
+    pub task_rss_events: u32,
+    /// `rss_stat.count`, up to 6.1: these counters.
+    pub task_rss_counts: u32,
 }
 
 /// Numbers of the system calls that change an address space; negative: none.
@@ -218,7 +222,7 @@ pub struct Config {
     pub typed_loads: u32,
     /// 1: `sched_switch` has the previous state as its fourth argument (5.18 and later).
     pub switch_has_state: u32,
-    /// 1: the helper that finds a task's user registers exists (5.15 and later).
+    /// 1: the helpers exist that find a task's user registers (5.15 and later) and the current task by its type (5.11).
     pub has_task_pt_regs: u32,
     /// Records between two wake-ups of the reader, less one; a power of two less one.
     pub wakeup_mask: u32,
@@ -268,8 +272,12 @@ pub struct Config {
     pub poll_syscall: i32,
     /// Number of ppoll(2); negative: none.
     pub ppoll_syscall: i32,
+    /// Without that helper: how far above the start of its kernel stack a task's user registers are; 0: not known.
+    pub regs_in_stack: u32,
     /// Calls of databases' clients are looked at: see [`calls`]; 0: they are not.
     pub database: u32,
+    /// Zero.
+    pub reserved: u32,
     /// System calls that write to files: a bit per number.
     pub write_syscalls: [u64; 8],
     /// System calls whose first argument is a file descriptor to be looked at: a bit per number.
@@ -286,10 +294,10 @@ pub struct Config {
     pub formats: Formats,
 }
 
-const _: () = assert!(size_of::<Offsets>() == 99 * 4);
+const _: () = assert!(size_of::<Offsets>() == 101 * 4);
 const _: () = assert!(size_of::<Formats>() == 15 * 4);
 const _: () = assert!(
-    size_of::<Config>() == 14 * 4 + 3 * 8 + 20 * 4 + 64 + 64 + 8 + 16 + size_of::<BlockConfig>() + 99 * 4 + 15 * 4
+    size_of::<Config>() == 14 * 4 + 3 * 8 + 22 * 4 + 64 + 64 + 8 + 16 + size_of::<BlockConfig>() + 101 * 4 + 15 * 4
 );
 
 impl Offsets {
@@ -393,7 +401,9 @@ impl Offsets {
         tcp_snd_nxt: ABSENT,
         tcp_total_retrans: ABSENT,
         tcp_srtt: ABSENT,
-        reserved: ABSENT,
+        task_stack: ABSENT,
+        task_rss_events: ABSENT,
+        task_rss_counts: ABSENT,
     };
 }
 
@@ -453,7 +463,9 @@ impl Config {
         map_calls: MapCalls { mmap: -1, munmap: -1, brk: -1, mremap: -1, madvise: -1 },
         poll_syscall: -1,
         ppoll_syscall: -1,
+        regs_in_stack: 0,
         database: 0,
+        reserved: 0,
         write_syscalls: [0; 8],
         fd_syscalls: [0; 8],
         futex_syscall: -1,

@@ -261,13 +261,17 @@ pub struct MapSums {
     pub mappings: u32,
     /// See [`Mapped::mappings_most`].
     pub mappings_most: u32,
+    /// Kind of the last one.
+    pub kind: u32,
+    /// Zero.
+    pub reserved: u32,
     /// Which call gave pages back last, see [`call_id`].
     pub freed_call: u64,
     /// Stacks.
     pub stacks: Stride,
 }
 
-const _: () = assert!(size_of::<MapSums>() == 200);
+const _: () = assert!(size_of::<MapSums>() == 208);
 
 impl MapSums {
     /// Adds a call.

@@ -76,6 +76,8 @@ pub mod rss {
     pub const SWAP: u32 = 2;
     /// Shared memory.
     pub const SHARED: u32 = 3;
+    /// Bytes of one in an array of them, as up to 6.1; from then on each is a structure with a part for each CPU.
+    pub const PLAIN_BYTES: u32 = 8;
     /// How many there are.
     pub const KINDS: usize = 4;
 }
@@ -179,9 +181,40 @@ pub struct FaultSums {
     pub until_copy: u32,
     /// See `touch_weight`.
     pub copy_weight: u32,
+    /// How the thread's own counters stood when the last one began; zeroes where it has none.
+    pub counters: OwnCounters,
+    /// Zero.
+    pub reserved_end: u32,
 }
 
-const _: () = assert!(size_of::<FaultSums>() == 96);
+const _: () = assert!(size_of::<FaultSums>() == 120);
+
+/// A thread's own counters of memory, which it hands in to its address space now and then, up to 6.1 (`struct task_rss_stat`, and
+/// `check_sync_rss_stat` in mm/memory.c). Only then does the kernel report a change, so what a fault did shows here.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct OwnCounters {
+    /// Page faults since they were handed in.
+    pub events: i32,
+    /// The counters, by [`rss`].
+    pub counts: [i32; rss::KINDS],
+}
+
+impl OwnCounters {
+    /// Counters that a fault changed, a bit each, by how they stood before it and stand now. Where they were handed in meanwhile, before
+    /// the fault changed any, they began at zero; where behind it, nothing is known.
+    #[inline(always)]
+    pub const fn touched(&self, now: &OwnCounters) -> u8 {
+        let handed_in = now.events <= self.events;
+        let (mut bits, mut kind) = (0, 0);
+        while kind < rss::KINDS {
+            let before = if handed_in { 0 } else { self.counts[kind] };
+            bits |= ((now.counts[kind] != before) as u8) << kind;
+            kind += 1;
+        }
+        bits
+    }
+}
 
 /// Why a thread could not go on for want of memory.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -381,6 +414,19 @@ const _: () = assert!(size_of::<Victim>() == 80);
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn counters_that_a_thread_keeps_to_itself_tell_what_a_fault_changed() {
+        let counters = |events, counts| OwnCounters { events, counts };
+        let before = counters(7, [3, 60, 0, 1]);
+        assert_eq!(before.touched(&counters(8, [3, 61, 0, 1])), 1 << rss::ANONYMOUS);
+        assert_eq!(before.touched(&counters(8, [19, 60, 0, 1])), 1 << rss::FILE, "with the pages around it");
+        assert_eq!(before.touched(&counters(8, [3, 61, -1, 1])), 1 << rss::ANONYMOUS | 1 << rss::SWAP, "swapped in");
+        assert_eq!(before.touched(&counters(8, [3, 60, 0, 1])), 0);
+        assert_eq!(before.touched(&counters(0, [0, 0, 0, 1])), 1 << rss::SHARED, "handed in, then changed");
+        assert_eq!(before.touched(&counters(0, [0; 4])), 0, "changed, then handed in");
+        assert_eq!(OwnCounters::default().touched(&OwnCounters::default()), 0, "there are none");
+    }
 
     #[test]
     fn a_faults_kind_follows_from_what_it_changed() {

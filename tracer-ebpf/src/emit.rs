@@ -201,8 +201,8 @@ pub fn lose_preemptible(state: &mut CpuState, family: FamilyId, reason: LossReas
 pub struct StackEntry {
     /// Where the record is. The verifier knows its size.
     pub head: *mut RawStack,
-    /// Room behind it.
-    pub room_bytes: usize,
+    /// Room behind it, in pieces of stack.
+    pub pieces: u64,
 }
 
 /// Reserves the smallest record in which so many bytes of stack fit. A reservation must have a constant size, hence the classes.
@@ -228,7 +228,31 @@ fn reserve_class<const CLASS: usize>() -> StackEntry {
     let bytes = (RAW_STACK_BYTES + STACK_CLASSES[CLASS] + STACK_PIECE_BYTES) as u64;
     // SAFETY: the map is a ring buffer.
     let head = unsafe { bpf_ringbuf_reserve((&raw const maps::RING_STACKS).cast_mut().cast(), bytes, 0) };
-    StackEntry { head: head.cast(), room_bytes: STACK_CLASSES[CLASS] }
+    StackEntry { head: head.cast(), pieces: pieces::<CLASS>() }
+}
+
+/// Pieces of stack in a record of this class. In assembly, because the compiler would compute it once more from the bytes that are wanted,
+/// and verifiers up to 6.1 do not see that the answer is the same as before: they take the smallest record for the largest.
+#[inline(always)]
+fn pieces<const CLASS: usize>() -> u64 {
+    #[cfg(target_arch = "bpf")]
+    {
+        let pieces: u64;
+        // SAFETY: writes a constant into a register.
+        unsafe {
+            core::arch::asm!(
+                "{pieces} = {number}",
+                pieces = out(reg) pieces,
+                number = const STACK_CLASSES[CLASS] / STACK_PIECE_BYTES,
+                options(nomem, nostack, preserves_flags)
+            );
+        }
+        pieces
+    }
+    #[cfg(not(target_arch = "bpf"))]
+    {
+        (STACK_CLASSES[CLASS] / STACK_PIECE_BYTES) as u64
+    }
 }
 
 /// Hands a stack to its reader. The reader polls; waking it is an interrupt, which in a virtual machine costs more than all the rest.

@@ -5,12 +5,12 @@ use aya_ebpf::helpers::{bpf_get_smp_processor_id, bpf_ktime_get_ns, generated::b
 use tracer_common::{
     FamilyId,
     loss::CpuState,
-    memory::{FAULTS_PER_RECORD, FAULTS_RECORD_NS, FaultSums, Faults, fault_kind, rss},
+    memory::{FAULTS_PER_RECORD, FAULTS_RECORD_NS, FaultSums, Faults, OwnCounters, fault_kind, rss},
     record::fault as kind,
 };
 
 use crate::{
-    access::{config, present, typed},
+    access::{config, present, probed, typed},
     emit::{self, Lane},
     maps,
     task::{self, Task},
@@ -41,13 +41,37 @@ pub fn own(state: &mut CpuState, tid: u32, tgid: u32) -> Option<&'static mut Fau
     Some(sums)
 }
 
+/// Whether threads of this kernel count their memory themselves, see [`OwnCounters`].
+#[inline(always)]
+pub fn has_own_counters() -> bool {
+    present(config!(offsets.task_rss_events)) && present(config!(offsets.task_rss_counts))
+}
+
+/// A thread's own counters; zeroes where it has none.
+#[inline(always)]
+pub fn own_counters(task: Task) -> OwnCounters {
+    if !has_own_counters() {
+        return OwnCounters::default();
+    }
+    // SAFETY: probed loads take any address.
+    unsafe {
+        OwnCounters {
+            events: probed(task, config!(offsets.task_rss_events)),
+            counts: probed(task, config!(offsets.task_rss_counts)),
+        }
+    }
+}
+
 /// Counts the last fault, whose kind is known by now, and writes a record if it is time.
 #[inline(always)]
-pub fn settle(state: &mut CpuState, sums: &mut FaultSums, task: Task) {
+pub fn settle(state: &mut CpuState, sums: &mut FaultSums, task: Task, counters: &OwnCounters) {
     if sums.open == 0 {
         return;
     }
     sums.open = 0;
+    if has_own_counters() {
+        sums.touched |= sums.counters.touched(counters);
+    }
     let major = major_faults(task) != sums.major_before;
     let kind = fault_kind(sums.error, sums.touched, sums.huge == 1, major);
     if let Some(count) = sums.counts.get_mut(kind as usize) {
@@ -96,8 +120,10 @@ pub fn anonymous_pages(space: *const u8) -> u64 {
     if !present(base) || !present(stride) || space.is_null() {
         return 0;
     }
-    // SAFETY: known to the verifier as `struct mm_struct`.
-    unsafe { typed(space, base + rss::ANONYMOUS * stride) }
+    let at = base + rss::ANONYMOUS * stride;
+    // SAFETY: known to the verifier as `struct mm_struct`. Up to 6.1 the counters are an array of `atomic_long_t`, through which verifiers of
+    // that age follow no typed load.
+    unsafe { if stride == rss::PLAIN_BYTES { probed(space, at) } else { typed(space, at) } }
 }
 
 /// Draws how many faults a stack stands for: between 1 and twice the period, so the period in the mean, whatever pattern there is.

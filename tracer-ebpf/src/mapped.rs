@@ -43,9 +43,15 @@ pub fn slot(tid: u32) -> Option<&'static mut MapSums> {
     Some(unsafe { &mut *pointer })
 }
 
-/// Counts a call of the current thread, and takes its stack if one is due.
+/// Counts a call of the current thread, and takes its stack if one is due. STACKS: stacks can be taken at all.
 #[inline(always)]
-pub fn count(state: &mut CpuState, ctx: *mut c_void, (tid, tgid): (u32, u32), asked: Asked, mappings: u32) {
+pub fn count<const STACKS: bool>(
+    state: &mut CpuState,
+    ctx: *mut c_void,
+    (tid, tgid): (u32, u32),
+    asked: Asked,
+    mappings: u32,
+) {
     let Some(sums) = slot(tid) else { return };
     if sums.tid != tid {
         if sums.tid != 0 && sums.pending != 0 {
@@ -53,8 +59,15 @@ pub fn count(state: &mut CpuState, ctx: *mut c_void, (tid, tgid): (u32, u32), as
         }
         *sums = MapSums { tid, tgid, ..MapSums::default() };
     }
+    // Through memory: the verifier knows the kind on each way to here, and would follow what comes once for each of them.
+    // SAFETY: a field of a value in a map.
+    let kind = unsafe {
+        (&raw mut sums.kind).write_volatile(asked.kind);
+        (&raw const sums.kind).read_volatile()
+    };
+    let asked = Asked { kind, ..asked };
     sums.add(asked, mappings, now_ns);
-    if config!(map_stacks) == 1 && maps(asked.kind) && sums.stacks.add(asked.bytes, random) {
+    if STACKS && config!(map_stacks) == 1 && maps(asked.kind) && sums.stacks.add(asked.bytes, random) {
         take(state, ctx, sums, asked.kind);
     }
     if sums.is_due(now_ns) {
@@ -95,7 +108,8 @@ pub fn given_back(state: &mut CpuState, ctx: *mut c_void, ids: (u32, u32), mappi
         None => true,
     };
     if !is_known {
-        count(state, ctx, ids, asked, mappings);
+        // No stacks: what gives pages back maps none.
+        count::<false>(state, ctx, ids, asked, mappings);
         if let Some(sums) = slot(ids.0) {
             sums.freed_call = call;
         }
@@ -104,14 +118,17 @@ pub fn given_back(state: &mut CpuState, ctx: *mut c_void, ids: (u32, u32), mappi
     true
 }
 
-/// A call that gives pages back was counted when it locked the address space: the pages that it takes are not to count it again.
+/// A call of this thread was counted when it locked the address space: if it gives pages back, those that it takes are not to count it again.
+/// The kind is asked of memory, not of the caller, which would have to keep it: see [`count`].
 #[inline(always)]
 pub fn counted(tid: u32) {
     if config!(faults) != 1 {
         return;
     }
-    if let (Some(sums), Some(faults)) = (slot(tid), faults::slot(tid))
+    if let Some(sums) = slot(tid)
         && sums.tid == tid
+        && sums.kind == MapKind::MadviseFree as u32
+        && let Some(faults) = faults::slot(tid)
         && faults.tid == tid
     {
         (sums.freed_call, faults.freed) = (freeing_call().0, 1);
@@ -167,8 +184,9 @@ fn pay(state: &mut CpuState, ts_ns: u64) -> bool {
     true
 }
 
-/// Writes what was counted, and begins anew.
-#[inline(always)]
+/// Writes what was counted, and begins anew. A function of its own: its record and the loops of a stack together would be more than the 512
+/// bytes that programs have for their variables.
+#[inline(never)]
 pub fn write(state: &mut CpuState, sums: &mut MapSums) {
     // SAFETY: no arguments.
     let cpu = unsafe { bpf_get_smp_processor_id() };

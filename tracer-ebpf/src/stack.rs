@@ -89,7 +89,7 @@ impl UserSide {
 /// What the kernel keeps of the current thread's user side.
 #[inline(always)]
 pub fn user_side(tid: u32, tgid: u32) -> UserSide {
-    if config!(has_task_pt_regs) != 1 {
+    if !task::tells_registers() {
         return UserSide::NONE;
     }
     user_side_of(task::current(), tid, tgid)
@@ -99,7 +99,7 @@ pub fn user_side(tid: u32, tgid: u32) -> UserSide {
 #[inline(always)]
 pub fn user_side_of(task: task::Task, tid: u32, tgid: u32) -> UserSide {
     let mut side = UserSide::NONE;
-    if config!(has_task_pt_regs) != 1 || !present(config!(offsets.regs_bytes)) {
+    if !task::tells_registers() || !present(config!(offsets.regs_bytes)) {
         return side;
     }
     let space = task::address_space(task);
@@ -109,6 +109,10 @@ pub fn user_side_of(task: task::Task, tid: u32, tgid: u32) -> UserSide {
         return side;
     }
     let registers = task::user_registers(task);
+    if registers.is_null() {
+        // A task that is gone has no kernel stack.
+        return side;
+    }
     side.flags = 0;
     side.registers = registers;
     side.address_space = space as u64;
@@ -175,7 +179,7 @@ pub fn take<const HELPER: bool>(
 }
 
 /// The same of a page fault or of a call that maps memory, whose programs other programs may interrupt, but not each other: they have a
-/// draft of their own.
+/// draft of their own. By the kernel's helper for loops only.
 #[inline(always)]
 pub fn take_of_fault(state: &mut CpuState, ctx: *mut c_void, request: Request) {
     let Some(draft) = maps::FAULT_DRAFTS.get_ptr_mut(0) else { return };
@@ -249,7 +253,7 @@ unsafe fn deliver<const HELPER: bool>(state: &mut CpuState, draft: *mut Draft) {
         return;
     }
     let record = entry.head;
-    // SAFETY: the record has room for `RawStack` and, behind it, for `room_bytes`; the source is as large.
+    // SAFETY: the record has room for `RawStack` and, behind it, for `pieces`; the source is as large.
     unsafe {
         let first = is_first(drafted!(draft.head.address_space), drafted!(draft.head.tgid));
         let bytes =
@@ -257,7 +261,7 @@ unsafe fn deliver<const HELPER: bool>(state: &mut CpuState, draft: *mut Draft) {
         bpf_probe_read_kernel(record.cast(), bytes as u32, draft.cast());
         let goes_on = drafted!(draft.head.stack_wanted) != 0;
         let (stack_bytes, has_holes) =
-            user_stack::<HELPER>(record, entry.room_bytes, drafted!(draft.stack_pointer), copied, goes_on);
+            user_stack::<HELPER>(record, entry.pieces, drafted!(draft.stack_pointer), copied, goes_on);
         (*record).stack_bytes = stack_bytes as u32;
         if goes_on && has_holes {
             (*record).flags = drafted!(draft.head.flags) | flags::UNREADABLE;
@@ -348,12 +352,11 @@ unsafe fn python_frames<const HELPER: bool>(head: *mut RawStack) {
 #[inline(always)]
 unsafe fn user_stack<const HELPER: bool>(
     record: *mut RawStack,
-    room_bytes: usize,
+    pieces: u64,
     stack_pointer: u64,
     wanted: u64,
     goes_on: bool,
 ) -> (u64, bool) {
-    let pieces = (room_bytes / STACK_PIECE_BYTES) as u64;
     let mut copy = Copy { record, pieces, stack_pointer, wanted, goes_on: u64::from(goes_on), read: 0, failed: 0 };
     repeat::<HELPER, Copy>((MAX_STACK_BYTES / STACK_PIECE_BYTES) as u32, &mut copy);
     (copy.read, copy.failed != 0)

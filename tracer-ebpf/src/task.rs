@@ -117,11 +117,16 @@ pub fn ran_ns(task: Task) -> Option<u64> {
     }
 }
 
-/// The current task.
+/// The current task. Kernels that lack the helper for its registers may lack the one for its type as well, which is two versions older:
+/// there the verifier does not know what it is, and all loads are probed.
 #[inline(always)]
 pub fn current() -> Task {
-    // SAFETY: no arguments; the helper exists since 5.11.
-    unsafe { bpf_get_current_task_btf() as Task }
+    if config!(has_task_pt_regs) == 1 {
+        // SAFETY: no arguments.
+        unsafe { bpf_get_current_task_btf() as Task }
+    } else {
+        current_address()
+    }
 }
 
 /// The same on every kernel, but only for probed loads: the verifier does not know what it is.
@@ -181,24 +186,41 @@ pub struct Registers {
     pub at: [u64; 2],
 }
 
-/// The kernel's `struct pt_regs` of the task's entry from user code. Null where this kernel cannot tell.
+/// Whether this kernel tells the user registers of tasks.
+#[inline(always)]
+pub fn tells_registers() -> bool {
+    config!(has_task_pt_regs) == 1 || config!(regs_in_stack) != 0
+}
+
+/// The kernel's `struct pt_regs` of the task's entry from user code. Null where this kernel cannot tell. Without the helper they are where
+/// it looks for them, at the top of the task's kernel stack (task_pt_regs in arch/x86/include/asm/processor.h).
 #[inline(always)]
 pub fn user_registers(task: Task) -> *const u8 {
-    if config!(has_task_pt_regs) != 1 {
+    if config!(has_task_pt_regs) == 1 {
+        // SAFETY: `task` is known to the verifier.
+        return unsafe { bpf_task_pt_regs(task.cast_mut().cast()) as *const u8 };
+    }
+    if config!(regs_in_stack) == 0 {
         return core::ptr::null();
     }
-    // SAFETY: `task` is known to the verifier.
-    unsafe { bpf_task_pt_regs(task.cast_mut().cast()) as *const u8 }
+    // SAFETY: a field of the task; the address is not followed here.
+    match unsafe { typed::<u64>(task, config!(offsets.task_stack)) } {
+        0 => core::ptr::null(),
+        stack => (stack + u64::from(config!(regs_in_stack))) as *const u8,
+    }
 }
 
 /// The user registers of a task that is not running user code. `None` where this kernel cannot tell.
 #[inline(always)]
 pub fn registers(task: Task) -> Option<Registers> {
-    if config!(has_task_pt_regs) != 1 || !present(config!(offsets.regs_syscall)) {
+    if !tells_registers() || !present(config!(offsets.regs_syscall)) {
         return None;
     }
     let regs = user_registers(task);
-    // SAFETY: known to the verifier as `struct pt_regs`.
+    if regs.is_null() {
+        return None;
+    }
+    // SAFETY: known to the verifier as `struct pt_regs`, or else all loads are probed.
     unsafe {
         Some(Registers {
             syscall: syscall(regs),

@@ -223,6 +223,21 @@ unsafe fn is_in_transfer(page: *const u8, reads: bool) -> bool {
     !present(bit) || flags >> (bit & 63) & 1 == 1
 }
 
+/// A page, or the one that the folio begins with which it is a part of (`_compound_head` in include/linux/page-flags.h). What a page says
+/// of its head is the address, or, from 7.1 on where a page's size is a power of two, a mask: all its upper bits are set, as those of no page's
+/// address are, since the kernel's own code lies there.
+#[inline(always)]
+fn head_of(page: u64, said: u64) -> u64 {
+    const UPPER_BITS: u64 = !0 << 32;
+    if said & 1 == 0 {
+        page
+    } else if said & UPPER_BITS == UPPER_BITS {
+        page & said
+    } else {
+        said - 1
+    }
+}
+
 /// The inode that the first part of a request is for, null if there is none, and whether it goes past the page cache.
 #[inline(always)]
 fn inode_of(bio: *const u8, reads: bool) -> (*const u8, bool) {
@@ -250,10 +265,7 @@ fn inode_of(bio: *const u8, reads: bool) -> (*const u8, bool) {
         if page == 0 {
             return (none, false);
         }
-        let head: u64 = probed(page as *const u8, config!(block.offsets.page_head));
-        if head & 1 == 1 {
-            page = head - 1;
-        }
+        page = head_of(page, probed(page as *const u8, config!(block.offsets.page_head)));
         let mapping: u64 = probed(page as *const u8, config!(offsets.folio_mapping));
         if mapping == 0 || mapping & NO_FILE != 0 {
             // Memory of a process: direct I/O of some kind, or swap.

@@ -2,6 +2,10 @@
 //!
 //! The kernel reports the beginning of a fault, and each change of a process's counters of resident memory. A fault that added a page has
 //! changed one; one that was a write to a page that was there copied it. The end is not reported: the next fault settles the last one.
+//! Up to 6.1 threads count their memory themselves and report it later: there the next fault looks at these counters.
+//!
+//! Programs with STACKS take stacks, by a helper that kernels before 5.17 lack (see `repeat`). There the others run, which only count:
+//! loops that the verifier follows turn by turn would take it seconds in each of them.
 
 use aya_ebpf::{
     EbpfContext,
@@ -28,7 +32,14 @@ const HUGE_PAGES: u64 = 256;
 /// A page fault in user code.
 #[btf_tracepoint(function = "page_fault_user")]
 pub fn page_fault_user(ctx: BtfTracePointContext) -> i32 {
-    begins(&ctx, ctx.arg::<u64>(2) as u8, 0);
+    begins::<true>(&ctx, ctx.arg::<u64>(2) as u8, 0);
+    0
+}
+
+/// The same for kernels before 5.17.
+#[btf_tracepoint(function = "page_fault_user")]
+pub fn page_fault_user_old(ctx: BtfTracePointContext) -> i32 {
+    begins::<false>(&ctx, ctx.arg::<u64>(2) as u8, 0);
     0
 }
 
@@ -41,17 +52,19 @@ pub fn page_fault_kernel(ctx: BtfTracePointContext) -> i32 {
     // SAFETY: the current task is known to the verifier.
     let off: u32 = unsafe { typed(task::current(), config!(offsets.task_pagefault_disabled)) };
     if address >> 63 == 0 && off == 0 {
-        begins(&ctx, ctx.arg::<u64>(2) as u8, 1);
+        begins::<false>(&ctx, ctx.arg::<u64>(2) as u8, 1);
     }
     0
 }
 
 #[inline(always)]
-fn begins(ctx: &BtfTracePointContext, error: u8, from_kernel: u8) {
+fn begins<const STACKS: bool>(ctx: &BtfTracePointContext, error: u8, from_kernel: u8) {
     let Some((state, tid, tgid)) = filter::current() else { return };
     let Some(sums) = faults::own(state, tid, tgid) else { return };
     let task = task::current();
-    faults::settle(state, sums, task);
+    let counters = faults::own_counters(task);
+    faults::settle(state, sums, task, &counters);
+    sums.counters = counters;
     if sums.pending == 0 {
         // SAFETY: no arguments.
         sums.since_ts_ns = unsafe { bpf_ktime_get_ns() };
@@ -61,7 +74,7 @@ fn begins(ctx: &BtfTracePointContext, error: u8, from_kernel: u8) {
     sums.major_before = faults::major_faults(task);
     sums.pages_before = faults::anonymous_pages(task::address_space(task));
     let copies = error_code::PROTECTION | error_code::WRITE;
-    if config!(fault_period) != 0 && error & copies == copies && from_kernel == 0 {
+    if STACKS && config!(fault_period) != 0 && error & copies == copies && from_kernel == 0 {
         copied(ctx, state, sums);
     }
 }
@@ -82,6 +95,17 @@ fn copied(ctx: &BtfTracePointContext, state: &mut CpuState, sums: &mut FaultSums
 /// A counter of a process's resident memory changes.
 #[btf_tracepoint(function = "rss_stat")]
 pub fn rss_stat(ctx: BtfTracePointContext) -> i32 {
+    counter_changes::<true>(&ctx)
+}
+
+/// The same for kernels before 5.17.
+#[btf_tracepoint(function = "rss_stat")]
+pub fn rss_stat_old(ctx: BtfTracePointContext) -> i32 {
+    counter_changes::<false>(&ctx)
+}
+
+#[inline(always)]
+fn counter_changes<const STACKS: bool>(ctx: &BtfTracePointContext) -> i32 {
     let tid = bpf_get_current_pid_tgid() as u32;
     let Some(sums) = faults::slot(tid) else { return 0 };
     // An entry that is the thread's own says that it is traced.
@@ -96,11 +120,11 @@ pub fn rss_stat(ctx: BtfTracePointContext) -> i32 {
     // Behind a fault in user code the thread may have gone on and called the kernel, which then changes the counter.
     if sums.from_kernel == 0 || config!(map) == 1 {
         let call = system_call();
-        if call >= 0 && (given_back(&ctx, sums, space, call) || sums.from_kernel == 0) {
+        if call >= 0 && (given_back(ctx, sums, space, call) || sums.from_kernel == 0) {
             return 0;
         }
     }
-    changed(&ctx, sums, space, counter);
+    changed::<STACKS>(ctx, sums, space, counter);
     0
 }
 
@@ -125,7 +149,13 @@ fn given_back(ctx: &BtfTracePointContext, sums: &mut FaultSums, space: *const u8
 }
 
 #[inline(always)]
-fn changed(ctx: &BtfTracePointContext, sums: &mut FaultSums, space: *const u8, counter: u32) {
+fn changed<const STACKS: bool>(ctx: &BtfTracePointContext, sums: &mut FaultSums, space: *const u8, counter: u32) {
+    let is_huge = counter == rss::ANONYMOUS
+        && faults::anonymous_pages(space).wrapping_sub(sums.pages_before) as i64 >= HUGE_PAGES as i64;
+    if faults::has_own_counters() && !is_huge {
+        // What is reported is what the thread hands in of all its faults since it last did: this one shows in its own counters.
+        return;
+    }
     let first = sums.touched == 0;
     sums.touched |= 1 << counter;
     let mut kind = match counter {
@@ -134,13 +164,11 @@ fn changed(ctx: &BtfTracePointContext, sums: &mut FaultSums, space: *const u8, c
         rss::FILE => FaultKind::File,
         _ => FaultKind::SwapIn,
     };
-    if counter == rss::ANONYMOUS
-        && faults::anonymous_pages(space).wrapping_sub(sums.pages_before) as i64 >= HUGE_PAGES as i64
-    {
+    if is_huge {
         sums.huge = 1;
         kind = FaultKind::AnonymousHuge;
     }
-    if config!(fault_period) == 0 || !first || sums.error & error_code::PROTECTION != 0 {
+    if !STACKS || config!(fault_period) == 0 || !first || sums.error & error_code::PROTECTION != 0 {
         return;
     }
     if sums.until_touch == 0 {
@@ -200,7 +228,7 @@ pub fn faults_at_exit(ctx: BtfTracePointContext) -> i32 {
         && sums.tid == tid
         && tid != 0
     {
-        faults::settle(state, sums, task);
+        faults::settle(state, sums, task, &faults::own_counters(task));
         if sums.pending != 0 {
             faults::write(state, sums);
         }

@@ -7,7 +7,7 @@
 //! reported: `mapped::given_back` sees these calls by the pages that they take. Whether a call succeeds is not known here.
 
 use aya_ebpf::{EbpfContext, macros::btf_tracepoint, programs::BtfTracePointContext};
-use tracer_common::mapping::{self, Asked, MapKind};
+use tracer_common::mapping::{self, Asked};
 
 use crate::{
     access::{config, typed, word},
@@ -17,6 +17,17 @@ use crate::{
 /// A thread is about to lock an address space.
 #[btf_tracepoint(function = "mmap_lock_start_locking")]
 pub fn mmap_lock_start_locking(ctx: BtfTracePointContext) -> i32 {
+    locks::<true>(&ctx)
+}
+
+/// The same for kernels before 5.17, which lack what taking stacks needs (see `repeat`).
+#[btf_tracepoint(function = "mmap_lock_start_locking")]
+pub fn mmap_lock_start_locking_old(ctx: BtfTracePointContext) -> i32 {
+    locks::<false>(&ctx)
+}
+
+#[inline(always)]
+fn locks<const STACKS: bool>(ctx: &BtfTracePointContext) -> i32 {
     let write = if config!(map_write_argument) == 2 { word::<2>(ctx.as_ptr()) } else { word::<1>(ctx.as_ptr()) };
     let Some((state, tid, tgid)) = filter::current() else { return 0 };
     let task = task::current();
@@ -30,10 +41,8 @@ pub fn mmap_lock_start_locking(ctx: BtfTracePointContext) -> i32 {
     }
     // SAFETY: the current task's address space.
     let mappings: u32 = unsafe { typed(space, config!(offsets.mm_map_count)) };
-    mapped::count(state, ctx.as_ptr(), (tid, tgid), asked, mappings);
-    if asked.kind == MapKind::MadviseFree as u32 {
-        mapped::counted(tid);
-    }
+    mapped::count::<STACKS>(state, ctx.as_ptr(), (tid, tgid), asked, mappings);
+    mapped::counted(tid);
     0
 }
 

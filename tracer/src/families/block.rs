@@ -83,7 +83,7 @@ impl Family for Block {
     }
 
     fn can_run(&self, host: &HostFacts) -> Readiness {
-        memory_readiness(host, "block_rq_complete", "use a kernel built with CONFIG_BLOCK", |resolved| {
+        memory_readiness(host, PROGRAMS, "block_rq_complete", "use a kernel built with CONFIG_BLOCK", |resolved| {
             let btf = host.btf.as_ref();
             let block = btf.map_or(BlockOffsets::NONE, offsets::block);
             offsets::missing_for_block(resolved, &block)

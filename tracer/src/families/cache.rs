@@ -52,9 +52,13 @@ impl Family for Cache {
     }
 
     fn can_run(&self, host: &HostFacts) -> Readiness {
-        memory_readiness(host, "mm_filemap_add_to_page_cache", "use a kernel with this tracepoint", |offsets| {
-            offsets::missing_for_cache(offsets)
-        })
+        memory_readiness(
+            host,
+            PROGRAMS,
+            "mm_filemap_add_to_page_cache",
+            "use a kernel with this tracepoint",
+            offsets::missing_for_cache,
+        )
     }
 
     fn configure(&self, host: &HostFacts, _settings: Settings, config: &mut Config) {

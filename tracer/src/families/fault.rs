@@ -5,7 +5,7 @@ use tracer_common::{
     config::{ABSENT, Config},
 };
 
-use super::{CostClass, Family, Hook, Program, Readiness, Settings, memory_readiness};
+use super::{CostClass, Fallback, Family, Hook, Program, Readiness, Settings, lacks_stacks, memory_readiness};
 use crate::kernel::{host::HostFacts, offsets};
 
 /// See the module.
@@ -18,12 +18,25 @@ const fn program(name: &'static str, hook: &'static str, required: bool, purpose
     Program { name, hook: Hook::TpBtf { name: hook }, required, purpose, fallback: None }
 }
 
+/// Where it cannot take stacks it only counts.
+const fn counting(name: &'static str, hook: &'static str, program: Program) -> Program {
+    Program { fallback: Some(Fallback { name, hook: Hook::TpBtf { name: hook } }), ..program }
+}
+
 const PROGRAMS: &[Program] = &[
     program("faults_at_exit", "sched_process_exit", false, "the last page faults of threads that end"),
-    program("rss_stat", "rss_stat", false, "what page faults did: files, anonymous and shared memory told apart"),
+    counting(
+        "rss_stat_old",
+        "rss_stat",
+        program("rss_stat", "rss_stat", false, "what page faults did: files, anonymous and shared memory told apart"),
+    ),
     program("mm_filemap_fault", "mm_filemap_fault", false, "for which file a thread waits in a page fault"),
     program("page_fault_kernel", "page_fault_kernel", false, "page faults of system calls that access memory"),
-    program("page_fault_user", "page_fault_user", true, "page faults of user code"),
+    counting(
+        "page_fault_user_old",
+        "page_fault_user",
+        program("page_fault_user", "page_fault_user", true, "page faults of user code"),
+    ),
 ];
 
 impl Family for Fault {
@@ -55,9 +68,14 @@ impl Family for Fault {
     fn can_run(&self, host: &HostFacts) -> Readiness {
         memory_readiness(
             host,
+            PROGRAMS,
             "page_fault_user",
             "use a kernel for x86-64: others do not report page faults",
-            offsets::missing_for_faults,
+            |found| {
+                let mut lacks = offsets::missing_for_faults(found);
+                lacks.extend(lacks_stacks(host));
+                lacks
+            },
         )
     }
 

@@ -6,7 +6,7 @@ use tracer_common::{
     syscall::{self, Arch},
 };
 
-use super::{CostClass, Family, Hook, Program, Readiness, Settings, memory_readiness};
+use super::{CostClass, Fallback, Family, Hook, Program, Readiness, Settings, lacks_stacks, memory_readiness};
 use crate::kernel::{host::HostFacts, offsets};
 
 /// See the module.
@@ -30,7 +30,7 @@ const PROGRAMS: &[Program] = &[
         hook: Hook::TpBtf { name: LOCKING },
         required: true,
         purpose: "calls that map, unmap and give back memory",
-        fallback: None,
+        fallback: Some(Fallback { name: "mmap_lock_start_locking_old", hook: Hook::TpBtf { name: LOCKING } }),
     },
 ];
 
@@ -73,7 +73,11 @@ impl Family for Map {
     }
 
     fn can_run(&self, host: &HostFacts) -> Readiness {
-        memory_readiness(host, LOCKING, "use a kernel from 5.11 on", offsets::missing_for_map)
+        memory_readiness(host, PROGRAMS, LOCKING, "use a kernel from 5.11 on", |found| {
+            let mut lacks = offsets::missing_for_map(found);
+            lacks.extend(lacks_stacks(host));
+            lacks
+        })
     }
 
     fn configure(&self, host: &HostFacts, _settings: Settings, config: &mut Config) {

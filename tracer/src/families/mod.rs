@@ -9,7 +9,7 @@ use tracer_common::{
     config::{Config, Offsets},
 };
 
-use crate::kernel::{host::HostFacts, offsets};
+use crate::kernel::{btf::Btf, host::HostFacts, offsets};
 
 pub mod block;
 pub mod cache;
@@ -100,6 +100,16 @@ pub struct Program {
     pub purpose: &'static str,
     /// The program to try when this one cannot attach.
     pub fallback: Option<Fallback>,
+}
+
+impl Program {
+    /// What is lost because this kernel has the tracepoint neither of the program nor of its fallback; `None`: it has one of them.
+    pub fn without_tracepoint(&self, btf: &Btf) -> Option<String> {
+        let lacks = |hook: Hook| matches!(hook, Hook::TpBtf { name } if btf.tracepoint_args(name).is_none());
+        let Hook::TpBtf { name } = self.hook else { return None };
+        (lacks(self.hook) && self.fallback.is_none_or(|other| lacks(other.hook)))
+            .then(|| format!("this kernel has no tracepoint {name}: lost is {}", self.purpose))
+    }
 }
 
 /// The other way to a program's facts.
@@ -224,6 +234,7 @@ pub trait Family: Sync {
 /// what it reads.
 fn memory_readiness(
     host: &HostFacts,
+    programs: &[Program],
     tracepoint: &str,
     remedy: &str,
     lacks: impl Fn(&Offsets) -> Vec<&'static str>,
@@ -243,10 +254,18 @@ fn memory_readiness(
             remedy: remedy.to_owned(),
         };
     }
-    match lacks(&offsets::resolve(btf, arch)) {
-        lacks if lacks.is_empty() => Readiness::Ready,
-        lacks => Readiness::Degraded { reason: lacks.join("; "), remedy: "none on this kernel".to_owned() },
+    let mut lacks: Vec<String> = lacks(&offsets::resolve(btf, arch)).into_iter().map(str::to_owned).collect();
+    lacks.extend(programs.iter().filter_map(|program| program.without_tracepoint(btf)));
+    if lacks.is_empty() {
+        return Readiness::Ready;
     }
+    Readiness::Degraded { reason: lacks.join("; "), remedy: "none on this kernel".to_owned() }
+}
+
+/// What families lack whose programs take stacks only where the kernel runs long loops for them.
+fn lacks_stacks(host: &HostFacts) -> Option<&'static str> {
+    let runs_loops = host.btf.as_ref().is_some_and(|btf| btf.enumerator("bpf_func_id", "BPF_FUNC_loop").is_some());
+    (!runs_loops).then_some("this kernel has no helper for loops (5.17 has): in which code is unknown")
 }
 
 /// The family of this name.

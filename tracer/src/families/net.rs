@@ -56,7 +56,7 @@ impl Family for Net {
     }
 
     fn can_run(&self, host: &HostFacts) -> Readiness {
-        memory_readiness(host, STATE, "use a kernel with IPv4 from 4.16 on", offsets::missing_for_net)
+        memory_readiness(host, PROGRAMS, STATE, "use a kernel with IPv4 from 4.16 on", offsets::missing_for_net)
     }
 
     fn configure(&self, _host: &HostFacts, _settings: Settings, _config: &mut Config) {}

@@ -44,7 +44,7 @@ impl Family for Oom {
 
     fn can_run(&self, host: &HostFacts) -> Readiness {
         let from = "use a kernel from 6.10 on";
-        let readiness = memory_readiness(host, "mark_victim", from, |_| Vec::new());
+        let readiness = memory_readiness(host, PROGRAMS, "mark_victim", from, |_| Vec::new());
         // Before 6.10 the tracepoint hands over a number, not the task (include/trace/events/oom.h).
         match host.btf.as_ref().and_then(|btf| btf.tracepoint_args("mark_victim")) {
             Some(args) if args < 2 && readiness == Readiness::Ready => Readiness::Unavailable {

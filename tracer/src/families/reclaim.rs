@@ -58,7 +58,13 @@ impl Family for Reclaim {
     }
 
     fn can_run(&self, host: &HostFacts) -> Readiness {
-        memory_readiness(host, "mm_vmscan_memcg_reclaim_begin", "use a kernel built with CONFIG_MEMCG", |_| Vec::new())
+        memory_readiness(
+            host,
+            PROGRAMS,
+            "mm_vmscan_memcg_reclaim_begin",
+            "use a kernel built with CONFIG_MEMCG",
+            |_| Vec::new(),
+        )
     }
 
     fn configure(&self, _host: &HostFacts, _settings: Settings, config: &mut Config) {

@@ -134,19 +134,14 @@ impl Family for Sched {
             }
             Some(arch) => lacks.extend(offsets::missing(&offsets::resolve(btf, arch)).into_iter().map(str::to_owned)),
         }
-        if !tells_registers(btf) {
+        let without_helper = host.known_arch().and_then(|arch| offsets::registers_in_stack(btf, arch));
+        if !tells_registers(btf) && without_helper.is_none() {
             lacks.push(
                 "this kernel has no helper for a task's registers (5.15 has): what threads wait for is unknown"
                     .to_owned(),
             );
         }
-        for program in PROGRAMS {
-            if let Hook::TpBtf { name } = program.hook
-                && btf.tracepoint_args(name).is_none()
-            {
-                lacks.push(format!("this kernel has no tracepoint {name}: lost is {}", program.purpose));
-            }
-        }
+        lacks.extend(PROGRAMS.iter().filter_map(|program| program.without_tracepoint(btf)));
         if lacks.is_empty() {
             return Readiness::Ready;
         }
@@ -164,9 +159,14 @@ impl Family for Sched {
         (config.poll_syscall, config.ppoll_syscall) = (number("poll"), number("ppoll"));
         let Some(btf) = &host.btf else { return };
         config.offsets = offsets::resolve(btf, arch);
-        config.typed_loads = 1;
         config.switch_has_state = u32::from(btf.tracepoint_args("sched_switch").is_some_and(|args| args >= 4));
         config.has_task_pt_regs = u32::from(tells_registers(btf));
+        if config.has_task_pt_regs == 1 {
+            config.typed_loads = 1;
+        } else {
+            // What is found without the helper is an address to the verifier, which no load can follow.
+            config.regs_in_stack = offsets::registers_in_stack(btf, arch).unwrap_or(0);
+        }
         if config.offsets.task_preempt_count == ABSENT {
             if let Some(distance) = offsets::preempt_count_from_rq(btf) {
                 config.preempt_count_from_rq = distance;

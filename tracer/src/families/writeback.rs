@@ -57,7 +57,7 @@ impl Family for Writeback {
     }
 
     fn can_run(&self, host: &HostFacts) -> Readiness {
-        memory_readiness(host, PAUSE, "use a kernel with this tracepoint", offsets::missing_for_cache)
+        memory_readiness(host, PROGRAMS, PAUSE, "use a kernel with this tracepoint", offsets::missing_for_cache)
     }
 
     fn configure(&self, host: &HostFacts, _settings: Settings, config: &mut Config) {

@@ -113,6 +113,15 @@ pub fn family(
             reasons.push(format!("{} is switched off", program.name));
             continue;
         }
+        if let Some(lost) = plan.host.btf.as_ref().and_then(|btf| program.without_tracepoint(btf))
+            && !program.required
+            && program.fallback.is_none()
+        {
+            if !reasons.iter().any(|reason| reason.contains(&lost)) {
+                reasons.push(lost);
+            }
+            continue;
+        }
         let mut outcome = programs.attach(program.name, program.hook, config, &mut reasons);
         let mut name = program.name;
         if let (Err(_), Some(fallback)) = (&outcome, program.fallback) {

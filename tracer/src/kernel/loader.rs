@@ -223,17 +223,21 @@ fn config_for(plan: &Plan, families: &[&'static dyn Family], slots: u32) -> Conf
     config
 }
 
+/// A family that the kernel refused, and what it said.
+type Refusal = (String, String);
+
 /// The families of the plan that can run here, in the order of their numbers, and what became of the others. Those that were asked
 /// for by name must be able to, and one at least.
-fn able(plan: &Plan) -> Result<(Vec<&'static dyn Family>, Vec<FamilyRecord>), LoadError> {
+fn able(plan: &Plan, refused: &[Refusal]) -> Result<(Vec<&'static dyn Family>, Vec<FamilyRecord>), LoadError> {
     let mut able: Vec<&'static dyn Family> = Vec::new();
     let mut unable: Vec<FamilyRecord> = Vec::new();
     let mut chosen = plan.families.clone();
     chosen.sort_by_key(|family| family.id());
     for family in chosen {
         let lacks = |id: &&FamilyId| !able.iter().any(|other| other.id() == **id);
-        let reason = match family.can_run(plan.host) {
-            Readiness::Unavailable { reason, .. } => Some(reason),
+        let refusal = refused.iter().find(|(name, _)| name == family.name()).map(|(_, reason)| reason.clone());
+        let reason = match (refusal, family.can_run(plan.host)) {
+            (Some(reason), _) | (None, Readiness::Unavailable { reason, .. }) => Some(reason),
             _ => family.builds_on().iter().find(lacks).map(|id| {
                 let name = FAMILIES.iter().find(|other| other.id() == *id).map_or("?", |other| other.name());
                 format!("it builds on family {name}, which does not run: choose both or neither")
@@ -268,24 +272,31 @@ pub fn load(plan: &Plan) -> Result<Loaded, LoadError> {
     }
     check_version(OBJECT)?;
     plan.host.may_trace().map_err(LoadError::NotAllowed)?;
-    let (able, unable) = able(plan)?;
     raise_memlock();
     let slots = plan.host.pid_max.next_power_of_two().min(MOST_SLOTS);
-    let mut config = config_for(plan, &able, slots);
-    let takes_stacks = able.iter().any(|family| family.ring() == Ring::Stacks);
-    let sizes = RingSizes::divide(plan.ring_bytes, plan.host.cpus_possible, takes_stacks, config.database != 0);
-    config.shard_mask = sizes.shards - 1;
     let aya_btf = if plan.host.has_btf { aya::Btf::from_sys_fs().ok() } else { None };
-    // Typed loads are one instruction; where a verifier will not have them, the helper reads the same bytes.
-    let (mut ebpf, step_links, running, mut families) = match attempt(plan, &able, &config, aya_btf.as_ref(), sizes) {
-        Err(first) if config.typed_loads == 1 => {
-            tracing::debug!("typed loads refused ({first}), using the probe-read helper");
-            config.typed_loads = 0;
-            attempt(plan, &able, &config, aya_btf.as_ref(), sizes)?
+    let mut refused: Vec<Refusal> = Vec::new();
+    // A family that the kernel refuses is left out, unless it was asked for by name: what it would have seen is not worth the rest. The
+    // others are loaded anew, since what programs do depends on which families there are.
+    let (attached, config, sizes) = loop {
+        let (able, unable) = able(plan, &refused)?;
+        let takes_stacks = able.iter().any(|family| family.ring() == Ring::Stacks);
+        let mut config = config_for(plan, &able, slots);
+        let sizes = RingSizes::divide(plan.ring_bytes, plan.host.cpus_possible, takes_stacks, config.database != 0);
+        config.shard_mask = sizes.shards - 1;
+        match attempt_both(plan, &able, &mut config, aya_btf.as_ref(), sizes) {
+            Ok(mut attached) => {
+                attached.3.extend(unable);
+                break (attached, config, sizes);
+            }
+            Err(LoadError::Unavailable { family, reason }) if refused.iter().all(|(other, _)| *other != family) => {
+                tracing::warn!("family {family} is left out: {reason}");
+                refused.push((family, reason));
+            }
+            Err(error) => return Err(error),
         }
-        other => other?,
     };
-    families.extend(unable);
+    let (mut ebpf, step_links, running, families) = attached;
     drop(aya_btf);
     let mut rings = vec![ring(&mut ebpf, "RING_RARE")?];
     for name in &SHARD_NAMES[..sizes.shards as usize] {
@@ -367,6 +378,24 @@ pub(super) fn map_error(name: &'static str, error: &dyn std::error::Error) -> Lo
 }
 
 type Attached = (Ebpf, Vec<OwnedFd>, Vec<Running>, Vec<FamilyRecord>);
+
+/// Typed loads are one instruction; where a verifier will not have them, the helper reads the same bytes.
+fn attempt_both(
+    plan: &Plan,
+    able: &[&'static dyn Family],
+    config: &mut Config,
+    btf: Option<&aya::Btf>,
+    sizes: RingSizes,
+) -> Result<Attached, LoadError> {
+    match attempt(plan, able, config, btf, sizes) {
+        Err(first) if config.typed_loads == 1 => {
+            tracing::debug!("typed loads refused ({first}), using the probe-read helper");
+            config.typed_loads = 0;
+            attempt(plan, able, config, btf, sizes)
+        }
+        other => other,
+    }
+}
 
 fn attempt(
     plan: &Plan,
@@ -517,6 +546,44 @@ mod tests {
             .collect();
         names.sort();
         names
+    }
+
+    /// A host without type information, which can run what needs none.
+    fn plain_host() -> HostFacts {
+        HostFacts {
+            initial_pid_namespace: true,
+            capabilities: vec!["CAP_SYS_ADMIN".to_owned()],
+            tracefs: Some("/sys/kernel/tracing".into()),
+            ..HostFacts::gather(crate::kernel::host::Pretend { no_btf: true, no_tracefs: true })
+        }
+    }
+
+    #[test]
+    fn a_family_that_the_kernel_refused_is_left_out_with_its_reason_unless_it_was_asked_for_by_name() {
+        let host = plain_host();
+        let mut plan = Plan {
+            families: FAMILIES.to_vec(),
+            insisted: Vec::new(),
+            without: Vec::new(),
+            filter: Filter::default(),
+            ring_bytes: 0,
+            sample_hz: 99,
+            steps: None,
+            host: &host,
+        };
+        let names = |able: &[&'static dyn Family]| able.iter().map(|family| family.name()).collect::<Vec<_>>();
+        let refused = |family: &str| vec![(family.to_owned(), "too complex".to_owned())];
+        let before = names(&able(&plan, &[]).expect("some can run").0);
+        assert!(before.starts_with(&["sched", "cpu"]), "{before:?}");
+        let (after, unable) = able(&plan, &refused("cpu")).expect("sched can run alone");
+        assert_eq!(names(&after), before.iter().copied().filter(|name| *name != "cpu").collect::<Vec<_>>());
+        let record = unable.iter().find(|record| record.family == "cpu").expect("it is told of");
+        assert_eq!((record.status.as_str(), record.reason.as_deref()), ("unavailable", Some("too complex")));
+        let nothing = able(&plan, &refused("sched")).err().map(|error| error.to_string()).unwrap_or_default();
+        assert_eq!(nothing, "family sched cannot run here: too complex", "all others build on it");
+        plan.insisted = vec!["cpu"];
+        let error = able(&plan, &refused("cpu")).err().map(|error| error.to_string()).unwrap_or_default();
+        assert_eq!(error, "family cpu cannot run here: too complex");
     }
 
     #[test]

@@ -6,6 +6,7 @@
 use tracer_common::{
     block::BlockOffsets,
     config::{ABSENT, Offsets},
+    memory::rss,
     syscall::Arch,
 };
 
@@ -26,6 +27,7 @@ pub fn resolve(btf: &Btf, arch: Arch) -> Offsets {
         found => found,
     };
     offsets.task_comm = field(task, "comm");
+    offsets.task_stack = field(task, "stack");
     offsets.task_files = field(task, "files");
     offsets.task_exit_code = field(task, "exit_code");
     offsets.task_thread_pid = field(task, "thread_pid");
@@ -137,14 +139,16 @@ fn memory(btf: &Btf, offsets: &mut Offsets) {
     offsets.task_maj_flt = field(task, "maj_flt");
     offsets.task_pagefault_disabled = field(task, "pagefault_disabled");
     // Counters that each CPU has a part of, from 6.2 on; before that plain ones.
-    let rss = field(find("mm_struct", &["start_stack"]), "rss_stat");
+    let counters = field(find("mm_struct", &["start_stack"]), "rss_stat");
     let plain = find("mm_rss_stat", &["count"]);
     let counter = find("percpu_counter", &["count", "counters"]);
-    (offsets.mm_rss, offsets.mm_rss_stride) = match (rss, plain, counter) {
+    (offsets.mm_rss, offsets.mm_rss_stride) = match (counters, plain, counter) {
         (ABSENT, ..) | (_, None, None) => (ABSENT, ABSENT),
-        (rss, Some(plain), _) => (rss + field(Some(plain), "count"), 8),
-        (rss, None, Some(counter)) => (rss + field(Some(counter), "count"), counter.size_bytes),
+        (at, Some(plain), _) => (at + field(Some(plain), "count"), rss::PLAIN_BYTES),
+        (at, None, Some(counter)) => (at + field(Some(counter), "count"), counter.size_bytes),
     };
+    offsets.task_rss_events = field(task, "rss_stat.events");
+    offsets.task_rss_counts = field(task, "rss_stat.count");
     let space = find("mm_struct", &["start_stack"]);
     offsets.mm_brk = field(space, "brk");
     offsets.mm_start_brk = field(space, "start_brk");
@@ -189,7 +193,11 @@ pub fn block(btf: &Btf) -> BlockOffsets {
         bio_vecs: field(bio, "bi_io_vec"),
         bio_end_io: field(bio, "bi_end_io"),
         bio_private: field(bio, "bi_private"),
-        page_head: field(find("page", &["flags", "_refcount"]), "compound_head"),
+        // From 7.1 on, where it may be a mask instead of an address, it has another name.
+        page_head: match field(find("page", &["flags", "_refcount"]), "compound_head") {
+            ABSENT => field(find("page", &["flags", "_refcount"]), "compound_info"),
+            found => found,
+        },
         dio_iocb: field(find("iomap_dio", &["iocb"]), "iocb"),
         iocb_file: field(find("kiocb", &["ki_filp"]), "ki_filp"),
         writeback_bdi: field(find("bdi_writeback", &["bdi"]), "bdi"),
@@ -270,6 +278,11 @@ pub fn missing_for_faults(offsets: &Offsets) -> Vec<&'static str> {
     if offsets.mapping_host == ABSENT || offsets.inode_ino == ABSENT {
         lacks.push("struct address_space is not described: the file that a page fault waits for is unknown");
     }
+    if offsets.task_rss_counts != ABSENT {
+        lacks.push(
+            "threads of this kernel count their memory themselves (until 6.2): the code in which it is first touched is unknown",
+        );
+    }
     lacks
 }
 
@@ -313,6 +326,16 @@ pub const fn stack_pointer_word(arch: Arch) -> u32 {
     match arch {
         Arch::X86_64 => 19,
         Arch::Aarch64 => 31,
+    }
+}
+
+/// How far above the start of its kernel stack a task's user registers are, for kernels before 5.15; `None`: not known. They are at the top of the
+/// stack, whose size is four pages (THREAD_SIZE in arch/x86/include/asm/page_64_types.h, without KASAN; the top has no padding there).
+pub fn registers_in_stack(btf: &Btf, arch: Arch) -> Option<u32> {
+    const STACK_BYTES: u32 = 4 * 4096;
+    match arch {
+        Arch::X86_64 => STACK_BYTES.checked_sub(btf.find_struct("pt_regs", &["orig_ax", "ss"])?.size_bytes),
+        Arch::Aarch64 => None,
     }
 }
 
@@ -403,6 +426,59 @@ mod tests {
         assert_eq!(offsets.regs_sp, stack_pointer_word(Arch::Aarch64) * 8, "as in the context of a program on a clock");
         assert_eq!(offsets.regs_bytes, 272);
         assert_eq!(resolve(&btf, Arch::X86_64).regs_syscall, ABSENT, "these are not x86's registers");
+    }
+
+    /// Up to 7.0 a part of a large page has its head's address, from 7.1 on that or a mask, under another name.
+    #[test]
+    fn what_a_page_says_of_its_head_is_found_under_both_names() {
+        for (name, expected) in [("compound_head", 8), ("compound_info", 8), ("something_else", ABSENT)] {
+            let mut builder = crate::kernel::btf::testing::Builder::default();
+            let long = builder.int("unsigned long", 8);
+            let int = builder.int("int", 4);
+            let tail = builder.record("", false, 8, &[(name, long, 0)]);
+            let union = builder.record("", true, 40, &[("lru", long, 0), ("", tail, 0)]);
+            builder.record("page", false, 64, &[("flags", long, 0), ("", union, 8), ("_refcount", int, 52)]);
+            let btf = Btf::parse(&builder.finish()).expect("a well-formed blob");
+            assert_eq!(block(&btf).page_head, expected, "{name}");
+        }
+    }
+
+    /// Up to 6.1 an array of plain counters in the address space, and counters of each thread; then a structure for each counter.
+    #[test]
+    fn counters_of_resident_memory_are_found_as_both_kinds_of_kernels_have_them() {
+        let of = |old: bool| {
+            let mut builder = crate::kernel::btf::testing::Builder::default();
+            let long = builder.int("long", 8);
+            let int = builder.int("int", 4);
+            let (counters, own) = if old {
+                let array = builder.array(long, int, 4);
+                let own = builder.array(int, int, 4);
+                let own = builder.record("task_rss_stat", false, 20, &[("events", int, 0), ("count", own, 4)]);
+                (builder.record("mm_rss_stat", false, 32, &[("count", array, 0)]), Some(own))
+            } else {
+                let one = [("lock", int, 0), ("count", long, 8), ("counters", long, 32)];
+                let one = builder.record("percpu_counter", false, 40, &one);
+                (builder.array(one, int, 4), None)
+            };
+            builder.record("mm_struct", false, 900, &[("start_stack", long, 300), ("rss_stat", counters, 640)]);
+            let mut task = vec![("pid", int, 100), ("tgid", int, 104), ("comm", long, 200)];
+            task.extend(own.map(|own| ("rss_stat", own, 500)));
+            builder.record("task_struct", false, 600, &task);
+            let offsets = resolve(&Btf::parse(&builder.finish()).expect("a well-formed blob"), Arch::X86_64);
+            (offsets.mm_rss, offsets.mm_rss_stride, offsets.task_rss_events, offsets.task_rss_counts)
+        };
+        assert_eq!(of(true), (640, rss::PLAIN_BYTES, 500, 504));
+        assert_eq!(of(false), (648, 40, ABSENT, ABSENT));
+    }
+
+    #[test]
+    fn user_registers_lie_at_the_top_of_the_kernel_stack() {
+        let mut builder = crate::kernel::btf::testing::Builder::default();
+        let long = builder.int("unsigned long", 8);
+        builder.record("pt_regs", false, 168, &[("orig_ax", long, 120), ("ss", long, 160)]);
+        let btf = Btf::parse(&builder.finish()).expect("a well-formed blob");
+        assert_eq!(registers_in_stack(&btf, Arch::X86_64), Some(16384 - 168));
+        assert_eq!(registers_in_stack(&btf, Arch::Aarch64), None, "its kernel stacks differ in size");
     }
 
     #[test]

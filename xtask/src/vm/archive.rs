@@ -70,22 +70,33 @@ impl Archive {
 
     /// A suite, with its index fetched unless it is there and not to be looked at again.
     pub fn suite(&self, name: &str, refresh: bool) -> Result<Suite> {
-        let folder = self.folder.join(name);
-        let suite = Suite { configuration: folder.join("apt.conf") };
+        self.suites(&[name], refresh)
+    }
+
+    /// Several suites that complete each other: packages are taken from the last one that has them. Such a choice has an index of its own.
+    pub fn suites(&self, names: &[&str], refresh: bool) -> Result<Suite> {
+        let name = names.join("+");
+        let folder = self.folder.join(&name);
+        let last = names.last().context("one suite at least")?;
+        let suite = Suite { configuration: folder.join("apt.conf"), preferred: (*last).to_owned() };
         let fetched = folder.join("fetched");
         if fetched.exists() && !refresh {
             return Ok(suite);
         }
-        let source = self.source_of(name)?;
         for part in ["lists/partial", "cache/archives/partial", "state", "sources.list.d"] {
             fs::create_dir_all(folder.join(part)).with_context(|| format!("cannot create {}", folder.display()))?;
         }
-        let keyring = source.signed_by.as_deref().unwrap_or(KEYRING);
         let write = |file: &str, text: &str| {
             fs::write(folder.join(file), text).with_context(|| format!("cannot write {}", folder.join(file).display()))
         };
         write("state/status", "")?;
-        write("sources.list", &format!("deb [arch=amd64 signed-by={keyring}] {} {name} main\n", source.uri))?;
+        let mut lines = String::new();
+        for name in names {
+            let source = self.source_of(name)?;
+            let keyring = source.signed_by.as_deref().unwrap_or(KEYRING);
+            lines.push_str(&format!("deb [arch=amd64 signed-by={keyring}] {} {name} main\n", source.uri));
+        }
+        write("sources.list", &lines)?;
         write("apt.conf", &configuration(&utf8(&folder)?))?;
         suite.apt("apt-get").args(["--quiet=2", "update"]).quiet().run().with_context(|| {
             format!("the index of {name} cannot be had from the machine's package archive: is there a network?")
@@ -104,9 +115,10 @@ impl Archive {
     }
 }
 
-/// One suite of the archive.
+/// One suite of the archive, or several that are used together.
 pub struct Suite {
     configuration: PathBuf,
+    preferred: String,
 }
 
 impl Suite {
@@ -138,7 +150,7 @@ impl Suite {
     /// Fetches a package with all that it depends on, as if nothing were installed.
     pub fn download_closure(&self, package: &str) -> Result<Vec<PathBuf>> {
         let options = ["--quiet=2", "install", "--yes", "--download-only", "--no-install-recommends"];
-        self.apt("apt-get").args(options).arg(package).quiet().run()?;
+        self.apt("apt-get").args(options).args(["--target-release", &self.preferred, package]).quiet().run()?;
         let folder = self.configuration.parent().context("a suite has a folder")?;
         debs(&folder.join("cache/archives"))
     }

@@ -101,12 +101,7 @@ fn live() -> Command {
 fn with_variables(mut command: Command) -> Command {
     let file = |name: &str| Path::new(FOLDER).join(name);
     command.env("TRACER_BIN", file("tracer")).env("WORKLOAD_BIN", file("workload"));
-    command
-        .env("PATH", "/usr/bin:/bin")
-        .env("HOME", "/tmp")
-        .env("RUST_BACKTRACE", "0")
-        .env("LIVE_EMULATED", "1")
-        .current_dir("/tmp");
+    command.env("PATH", "/usr/bin:/bin").env("HOME", "/tmp").env("RUST_BACKTRACE", "0").current_dir("/tmp");
     command
 }
 
