@@ -57,7 +57,7 @@ fn by_stacks(report: &Report) -> Outcome {
         );
     }
     let lost = lost(report, |_| false, |phase, _| phase == DATABASE);
-    if lost.s < REPORTED_SHARE * report.window.duration_s {
+    if lost.s <= 0.0 || lost.s < REPORTED_SHARE * report.window.duration_s {
         return Outcome::Silent(
             "the run hardly computed in a database's client; --db tells of each statement, waits included".to_owned(),
         );
@@ -116,7 +116,7 @@ fn by_statement(facts: &Facts<'_>, database: &Database) -> Outcome {
         return Outcome::Silent("no statement was run".to_owned());
     };
     let all_s: f64 = cases.iter().map(Case::lost_s).sum::<f64>().min(wall_s);
-    if all_s < REPORTED_SHARE * wall_s {
+    if all_s <= 0.0 || all_s < REPORTED_SHARE * wall_s {
         let on_path = if report.critical_path.is_some() { " on the critical path" } else { "" };
         return Outcome::Silent(format!(
             "all statements together took {}{on_path}, {} of the run",
