@@ -64,7 +64,9 @@ fn begins<const STACKS: bool>(ctx: &BtfTracePointContext, error: u8, from_kernel
     let task = task::current();
     let counters = faults::own_counters(task);
     faults::settle(state, sums, task, &counters);
-    sums.counters = counters;
+    if faults::has_own_counters() {
+        sums.counters = counters;
+    }
     if sums.pending == 0 {
         // SAFETY: no arguments.
         sums.since_ts_ns = unsafe { bpf_ktime_get_ns() };

@@ -141,6 +141,13 @@ impl Family for Sched {
                     .to_owned(),
             );
         }
+        let in_task = host.known_arch().is_some_and(|arch| offsets::resolve(btf, arch).task_preempt_count != ABSENT);
+        if !in_task && offsets::preempt_count_from_rq(btf).is_none() {
+            lacks.push(
+                "this kernel does not describe its per-CPU variables: whether a thread or an interrupt ended a wait is unknown"
+                    .to_owned(),
+            );
+        }
         lacks.extend(PROGRAMS.iter().filter_map(|program| program.without_tracepoint(btf)));
         if lacks.is_empty() {
             return Readiness::Ready;

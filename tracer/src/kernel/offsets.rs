@@ -111,8 +111,9 @@ pub fn resolve(btf: &Btf, arch: Arch) -> Offsets {
     offsets.mm_start_stack = field(find("mm_struct", &["start_stack"]), "start_stack");
 
     offsets.mm_mmap_lock = field(find("mm_struct", &["mmap_lock"]), "mmap_lock");
-    offsets.rwsem_owner = field(find("rw_semaphore", &["owner", "wait_list"]), "owner");
-    offsets.mutex_owner = field(find("mutex", &["owner", "wait_list"]), "owner");
+    // Not by the list of who waits, which has another name from 7.3 on.
+    offsets.rwsem_owner = field(find("rw_semaphore", &["owner", "wait_lock"]), "owner");
+    offsets.mutex_owner = field(find("mutex", &["owner", "wait_lock"]), "owner");
     offsets.rtmutex_owner = match field(find("rt_mutex_base", &["owner"]), "owner") {
         ABSENT => field(find("rt_mutex", &["owner", "waiters"]), "owner"),
         found => found,
