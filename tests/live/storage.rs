@@ -67,6 +67,20 @@ fn small_random_reads_are_counted_exactly_and_named() {
 }
 
 #[test]
+fn what_is_read_by_io_uring_is_the_submitters_and_the_files() {
+    let traced = traced(&format!("reads --uring --mib 64 --folder {}", disk()));
+    let (truth, report) = (traced.truth(), traced.report());
+    let row = file(&report, text(&truth, "path"));
+    let reads = &row["reads"];
+    let unfinished = report.0["io"]["requests_unfinished"].as_f64().unwrap_or(0.0);
+    close("bytes read", number(reads, "bytes"), number(&truth, "disk_read_bytes"), 0.005, unfinished * 4096.0);
+    assert_eq!(number(reads, "requests"), number(reads, "bytes") / 4096.0, "each read is a request: {row}");
+    assert_eq!((&row["pid"], &row["tid"]), (&truth["pid"], &truth["reader_tid"]), "{row}");
+    assert!(row["direct_requests"].as_u64() > Some(0), "{row}");
+    report.assert_silent(&["slow-storage", "dirty-throttling", "page-cache-thrash"]);
+}
+
+#[test]
 fn requests_that_wait_in_the_queue_are_told_from_those_with_the_device() {
     let traced = traced(&format!("reads --mib 32 --in-order --direct --folder {}", disk()));
     let (truth, report) = (traced.truth(), traced.report());

@@ -124,7 +124,9 @@ fn by_statement(facts: &Facts<'_>, database: &Database) -> Outcome {
             percent(all_s / wall_s)
         ));
     }
-    if !first.is_reported() && cases.len() > 1 {
+    // Of one database, so that it can be said of which.
+    let alike = cases.iter().all(|case| case.statement.client == first.statement.client);
+    if !first.is_reported() && cases.len() > 1 && alike {
         // None by itself: all of them, of which the first is named.
         let executions = cases.iter().map(|case| case.statement.executions).sum();
         let all = Case { all: Some((cases.len() as u64, executions, all_s)), ..*first };

@@ -140,7 +140,7 @@ fn kvm(accel: Accel) -> Result<bool> {
     }
 }
 
-/// Of QEMU 7.2, which bookworm has, guests with two processors panicked now and then ("Oops: int3", once in some five whole runs of a guest of these tests): where the
+/// Of QEMU 7.2, which bookworm has, guests with two processors panicked now and then ("Oops: int3", seen once in some five runs): where the
 /// kernel changes its own code, as it does when a tracepoint is switched on, one processor ran a breakpoint that another had removed already.
 /// That is the emulator's: code was translated without a lock on its page until 8.1 ("accel/tcg: Always lock pages before translation"). So the
 /// suite's backports are asked first, where they have it.

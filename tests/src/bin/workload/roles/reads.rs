@@ -1,8 +1,8 @@
-//! `reads`: a thread reads the samples of a file that is not in memory, small ones at random, each by a call of its own. Healthy: the same
-//! bytes in order in large pieces, or from the page cache.
+//! `reads`: a thread reads the samples of a file that is not in memory, small ones at random, each by a call of its own, or by io_uring.
+//! Healthy: the same bytes in order in large pieces, or from the page cache.
 
 use std::fs::File;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -29,6 +29,9 @@ pub struct Options {
     /// Reads past the page cache.
     #[arg(long)]
     direct: bool,
+    /// By io_uring, 16 at a time, past the page cache.
+    #[arg(long)]
+    uring: bool,
     /// In large pieces, one after the other.
     #[arg(long)]
     in_order: bool,
@@ -45,6 +48,8 @@ pub struct Options {
 
 const SAMPLE_BYTES: usize = 4 << 10;
 const PIECE_BYTES: usize = 1 << 20;
+/// Reads of a ring under way at a time.
+const DEPTH: usize = 16;
 
 /// Reads these pieces, each of the size of the buffer.
 #[inline(never)]
@@ -70,6 +75,36 @@ fn read_plainly(file: &File, buffer: &mut [u8], pieces: &[usize]) -> std::io::Re
     pieces.iter().try_for_each(|piece| file.read_exact_at(buffer, (piece * buffer.len()) as u64))
 }
 
+/// Reads them by io_uring. The buffer has room for as many as are under way.
+#[inline(never)]
+fn read_by_ring(file: &File, buffer: &mut [u8], pieces: &[usize]) -> std::io::Result<()> {
+    let mut ring = io_uring::IoUring::new(DEPTH as u32)?;
+    let size = buffer.len() / DEPTH;
+    let (mut next, mut free, mut under_way) = (pieces.iter(), (0..DEPTH).collect::<Vec<usize>>(), 0);
+    loop {
+        while let Some(slot) = free.pop() {
+            let Some(piece) = next.next() else { break };
+            let (fd, room) = (io_uring::types::Fd(file.as_raw_fd()), &mut buffer[slot * size..][..size]);
+            let read = io_uring::opcode::Read::new(fd, room.as_mut_ptr(), size as u32);
+            let entry = read.offset((piece * size) as u64).build().user_data(slot as u64);
+            // SAFETY: file and buffer live until the ring is gone, and no slot is used twice at a time.
+            unsafe { ring.submission().push(&entry) }.map_err(|error| std::io::Error::other(error.to_string()))?;
+            under_way += 1;
+        }
+        if under_way == 0 {
+            return Ok(());
+        }
+        ring.submit_and_wait(1)?;
+        for done in ring.completion() {
+            if done.result() != size as i32 {
+                return Err(std::io::Error::other(format!("a read gave {}", done.result())));
+            }
+            free.push(done.user_data() as usize);
+            under_way -= 1;
+        }
+    }
+}
+
 impl roles::Options for Options {
     fn run(&self, run: &mut Run) -> anyhow::Result<()> {
         let path = self.folder.join(format!("samples-{}-{}", std::process::id(), fastrand::u32(..)));
@@ -91,7 +126,7 @@ impl Options {
         if !self.warm {
             sys::evict(made.as_fd()).context("cannot evict it")?;
         }
-        let flags = if self.direct { libc::O_DIRECT } else { 0 };
+        let flags = if self.direct || self.uring { libc::O_DIRECT } else { 0 };
         let file = File::options().read(true).custom_flags(flags).open(path).context("cannot open it again")?;
         if let Some(cgroup) = &self.cgroup {
             roles::enter_cgroup(cgroup)?;
@@ -109,10 +144,14 @@ impl Options {
             let (file, pieces) = (&file, &pieces);
             let reader = reader.spawn_scoped(scope, move || -> std::io::Result<_> {
                 // Aligned to pages, as direct reads want it.
-                let mut memory = sys::Mapping::new(size, true)?;
+                let mut memory = sys::Mapping::new(if self.uring { DEPTH * size } else { size }, true)?;
                 let (before, started) = (sys::disk_read_bytes()?, Instant::now());
                 let mut waited = sys::Waited::default();
                 for _ in 0..self.passes {
+                    if self.uring {
+                        read_by_ring(file, memory.bytes_mut(), pieces)?;
+                        continue;
+                    }
                     if self.plain {
                         read_plainly(file, memory.bytes_mut(), pieces)?;
                         continue;
