@@ -74,7 +74,9 @@ fn what_is_read_by_io_uring_is_the_submitters_and_the_files() {
     let reads = &row["reads"];
     let unfinished = report.0["io"]["requests_unfinished"].as_f64().unwrap_or(0.0);
     close("bytes read", number(reads, "bytes"), number(&truth, "disk_read_bytes"), 0.005, unfinished * 4096.0);
-    assert_eq!(number(reads, "requests"), number(reads, "bytes") / 4096.0, "each read is a request: {row}");
+    // Of 16 that are handed over together some lie side by side, and become one.
+    let most = number(reads, "bytes") / 4096.0;
+    assert!((0.98 * most..=most).contains(&number(reads, "requests")), "each read is a request, but for few: {row}");
     assert_eq!((&row["pid"], &row["tid"]), (&truth["pid"], &truth["reader_tid"]), "{row}");
     assert!(row["direct_requests"].as_u64() > Some(0), "{row}");
     report.assert_silent(&["slow-storage", "dirty-throttling", "page-cache-thrash"]);
