@@ -98,6 +98,9 @@ pub struct Stacks {
     pub modules: HashMap<u64, Value>,
 }
 
+/// Reading the clock, its first look-up by the dynamic linker included, takes less.
+const EDGE_NS: u64 = 1_000_000;
+
 impl Stacks {
     /// Of a run with the family `cpu`.
     pub fn of(traced: &Traced) -> Self {
@@ -118,11 +121,12 @@ impl Stacks {
         Stacks { samples, modules }
     }
 
-    /// Those of a thread within a time, as a program tells of itself: `tid`, `from_ns`, `to_ns`. Without those taken while the thread
-    /// had no user stack any more.
+    /// Those of a thread within a time, as a program tells of itself: `tid`, `from_ns`, `to_ns`. Without those at its edges, where the
+    /// thread reads the clock and is not in the chain.
     pub fn within<'a>(&'a self, spell: &Value) -> Vec<&'a Sample> {
         let (tid, from, to) = (whole(spell, "tid"), whole(spell, "from_ns"), whole(spell, "to_ns"));
-        let fits = |sample: &&Sample| sample.tid == tid && (from..=to).contains(&sample.ts_ns);
+        let inside = from + EDGE_NS..=to.saturating_sub(EDGE_NS);
+        let fits = |sample: &&Sample| sample.tid == tid && inside.contains(&sample.ts_ns);
         self.samples.iter().filter(fits).collect()
     }
 }
