@@ -27,6 +27,8 @@ const MAX_CLAIMS: usize = 3;
 const SHOWN_CHARACTERS: usize = 100;
 /// From this part of its time on, this is what a statement does.
 const MOST: f64 = 0.5;
+/// Under this share of the calls seen nothing is said to take little.
+const LEAST_SEEN: f64 = 0.9;
 /// Executions that are many.
 const MANY: u64 = 100;
 /// Shorter ones cost by their number.
@@ -115,8 +117,17 @@ fn by_statement(facts: &Facts<'_>, database: &Database) -> Outcome {
     let Some(first) = cases.first() else {
         return Outcome::Silent("no statement was run".to_owned());
     };
+    let seen = family_share(report, "database");
     let all_s: f64 = cases.iter().map(Case::lost_s).sum::<f64>().min(wall_s);
-    if all_s <= 0.0 || all_s < REPORTED_SHARE * wall_s {
+    let is_little = all_s <= 0.0 || all_s < REPORTED_SHARE * wall_s;
+    if is_little && let Some(seen) = seen.filter(|seen| *seen < LEAST_SEEN) {
+        return Outcome::CouldNotRun(format!(
+            "{} of the calls are missing, what was seen took {}: use larger rings (--ring-size)",
+            percent(1.0 - seen),
+            duration(all_s)
+        ));
+    }
+    if is_little {
         let on_path = if report.critical_path.is_some() { " on the critical path" } else { "" };
         return Outcome::Silent(format!(
             "all statements together took {}{on_path}, {} of the run",

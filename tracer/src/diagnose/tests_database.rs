@@ -131,6 +131,15 @@ fn quick_statements_and_waits_between_them_are_silent() {
 }
 
 #[test]
+fn little_time_is_no_answer_where_most_calls_are_missing() {
+    let calls = in_each_round(function::PQ_EXEC, 1, 9_300, 100);
+    let report = report(&Shape { waits: at_socket(), calls, share: 0.02 });
+    let rule = report.rules.iter().find(|rule| rule.class == "database-latency").expect("it looked");
+    assert_eq!(rule.status, RuleStatus::CouldNotRun, "{rule:?}");
+    assert!(rule.reason.contains("98 % of the calls are missing"), "{rule:?}");
+}
+
+#[test]
 fn many_statements_none_of_which_is_much_are_told_together() {
     let mut calls = in_each_round(function::PQ_EXEC, 1, 500, 4_200);
     calls.extend(in_each_round(function::PQ_EXEC, 2, 4_800, 4_100));

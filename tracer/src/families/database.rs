@@ -13,21 +13,16 @@ use crate::kernel::host::HostFacts;
 /// See the module.
 pub struct Database;
 
-/// Names of the programs.
-pub const ENTER: &str = "database_enter";
-/// See there.
-pub const LEAVE: &str = "database_leave";
-
 const PROGRAMS: &[Program] = &[
     Program {
-        name: LEAVE,
+        name: "database_leave",
         hook: Hook::CallReturn,
         required: true,
         purpose: "when a statement's calls end",
         fallback: None,
     },
     Program {
-        name: ENTER,
+        name: "database_enter",
         hook: Hook::CallEntry,
         required: true,
         purpose: "when a statement's calls begin, and its text",

@@ -28,7 +28,7 @@ use super::{
     step_points::Points,
 };
 use crate::{
-    families::{FAMILIES, Family, Hook, Program, Readiness, Ring, Settings, database},
+    families::{FAMILIES, Family, Hook, Readiness, Ring, Settings},
     model::meta::FamilyRecord,
 };
 
@@ -338,10 +338,17 @@ pub fn load(plan: &Plan) -> Result<Loaded, LoadError> {
     })
 }
 
-/// What attaches the programs of the family that sees databases, if they run.
+/// What attaches the programs that see calls of databases' clients, if they run.
 fn attacher(running: &[Running]) -> Option<Attacher> {
-    let program = |name: &str| running.iter().find(|program| program.name == name)?.fd.try_clone().ok();
-    Some(Attacher::new(program(database::ENTER)?, program(database::LEAVE)?))
+    let at = |hook: Hook| running_at(running, |other| other == hook)?.fd.try_clone().ok();
+    Some(Attacher::new(at(Hook::CallEntry)?, at(Hook::CallReturn)?))
+}
+
+/// The program that runs at such a hook.
+fn running_at(running: &[Running], is_it: impl Fn(Hook) -> bool) -> Option<&Running> {
+    let all = FAMILIES.iter().flat_map(|family| family.programs());
+    let names: Vec<&str> = all.filter(|program| is_it(program.hook)).map(|program| program.name).collect();
+    running.iter().find(|running| names.contains(&running.name))
 }
 
 /// Refuses an object that was built with another version of the interface: its configuration's default says which.
@@ -467,24 +474,13 @@ impl Loaded {
 
     /// The program to be run where a Python function is watched, if that was asked for.
     pub fn step_watch(&self) -> Option<aya::programs::ProgramFd> {
-        let is_for_it = |program: &&Program| program.hook == Hook::StepWatch;
-        let names: Vec<&str> = FAMILIES
-            .iter()
-            .flat_map(|family| family.programs())
-            .filter(is_for_it)
-            .map(|program| program.name)
-            .collect();
-        self.running.iter().find(|running| names.contains(&running.name))?.fd.try_clone().ok()
+        running_at(&self.running, |hook| hook == Hook::StepWatch)?.fd.try_clone().ok()
     }
 
     /// Opens the iterator over the kernel's objects of this kind for reading; `None`: none runs.
     pub fn iterate(&mut self, kind: &str) -> Result<Option<File>, String> {
-        let goes_over_it = |program: &&Program| matches!(program.hook, Hook::Iterator { over } if over == kind);
-        let programs = FAMILIES.iter().flat_map(|family| family.programs()).filter(goes_over_it);
-        let names: Vec<&str> = programs.map(|program| program.name).collect();
-        let Some(name) = self.running.iter().map(|running| running.name).find(|name| names.contains(name)) else {
-            return Ok(None);
-        };
+        let goes_over_it = |hook| matches!(hook, Hook::Iterator { over } if over == kind);
+        let Some(name) = running_at(&self.running, goes_over_it).map(|running| running.name) else { return Ok(None) };
         let Some(program) = self.ebpf.as_mut().and_then(|ebpf| ebpf.program_mut(name)) else { return Ok(None) };
         let program: &mut Iter = program.try_into().map_err(|error| chain(&error))?;
         let link = program.attach().and_then(|link| program.take_link(link)).map_err(|error| chain(&error))?;
@@ -528,79 +524,4 @@ impl Loaded {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Names of the programs in the object: functions in sections other than .text.
-    fn programs_in(bytes: &[u8]) -> Vec<String> {
-        use object::{Object, ObjectSection, ObjectSymbol, SymbolKind};
-        let file = object::File::parse(bytes).expect("the object is ELF");
-        let mut names: Vec<String> = file
-            .symbols()
-            .filter(|symbol| symbol.kind() == SymbolKind::Text)
-            .filter(|symbol| {
-                let section = symbol.section_index().and_then(|index| file.section_by_index(index).ok());
-                section.is_some_and(|section| section.name().is_ok_and(|name| name != ".text"))
-            })
-            .filter_map(|symbol| symbol.name().ok().map(str::to_owned))
-            .collect();
-        names.sort();
-        names
-    }
-
-    /// A host without type information, which can run what needs none.
-    fn plain_host() -> HostFacts {
-        HostFacts {
-            initial_pid_namespace: true,
-            capabilities: vec!["CAP_SYS_ADMIN".to_owned()],
-            tracefs: Some("/sys/kernel/tracing".into()),
-            ..HostFacts::gather(crate::kernel::host::Pretend { no_btf: true, no_tracefs: true })
-        }
-    }
-
-    #[test]
-    fn a_family_that_the_kernel_refused_is_left_out_with_its_reason_unless_it_was_asked_for_by_name() {
-        let host = plain_host();
-        let mut plan = Plan {
-            families: FAMILIES.to_vec(),
-            insisted: Vec::new(),
-            without: Vec::new(),
-            filter: Filter::default(),
-            ring_bytes: 0,
-            sample_hz: 99,
-            steps: None,
-            host: &host,
-        };
-        let names = |able: &[&'static dyn Family]| able.iter().map(|family| family.name()).collect::<Vec<_>>();
-        let refused = |family: &str| vec![(family.to_owned(), "too complex".to_owned())];
-        let before = names(&able(&plan, &[]).expect("some can run").0);
-        assert!(before.starts_with(&["sched", "cpu"]), "{before:?}");
-        let (after, unable) = able(&plan, &refused("cpu")).expect("sched can run alone");
-        assert_eq!(names(&after), before.iter().copied().filter(|name| *name != "cpu").collect::<Vec<_>>());
-        let record = unable.iter().find(|record| record.family == "cpu").expect("it is told of");
-        assert_eq!((record.status.as_str(), record.reason.as_deref()), ("unavailable", Some("too complex")));
-        let nothing = able(&plan, &refused("sched")).err().map(|error| error.to_string()).unwrap_or_default();
-        assert_eq!(nothing, "family sched cannot run here: too complex", "all others build on it");
-        plan.insisted = vec!["cpu"];
-        let error = able(&plan, &refused("cpu")).err().map(|error| error.to_string()).unwrap_or_default();
-        assert_eq!(error, "family cpu cannot run here: too complex");
-    }
-
-    #[test]
-    fn the_object_has_the_listed_programs_and_no_others() {
-        if OBJECT.is_empty() {
-            eprintln!("not run: built without an eBPF toolchain");
-            return;
-        }
-        check_version(OBJECT).expect("the object of this build");
-        let mut listed: Vec<String> = FAMILIES
-            .iter()
-            .flat_map(|family| family.programs())
-            .flat_map(|program| [Some(program.name), program.fallback.map(|other| other.name)])
-            .flatten()
-            .map(str::to_owned)
-            .collect();
-        listed.sort();
-        assert_eq!(programs_in(OBJECT), listed);
-    }
-}
+mod tests;
