@@ -424,9 +424,20 @@ fn a_writer_with_room_does_not_reclaim() {
 #[test]
 fn a_process_that_is_killed_for_want_of_memory_is_told_with_what_it_held() {
     let Some(cgroup) = MemoryCgroup::new(64 * MIB) else { return };
-    let arguments = format!("touch --mib 256 --cgroup {}", cgroup.folder().display());
-    let killed = Tracer::run(workload(&arguments)).options(&FAMILIES).go().expect_code(137);
-    let report = killed.report();
+    // It lives for some readings of its sizes, and then for some ms only.
+    for (compute, wanted) in
+        [("700ms", &["limit of the cgroup", "at its last reading"][..]), ("0ms", &["limit of the cgroup"][..])]
+    {
+        let arguments = format!("touch --mib 256 --compute {compute} --cgroup {}", cgroup.folder().display());
+        let killed = Tracer::run(workload(&arguments)).options(&FAMILIES).go().expect_code(137);
+        assert_killed(&killed.report(), &cgroup, wanted);
+    }
+    let others = traced("cpu --duration 200ms");
+    assert!(list(&others.report().0["paging"], "kills").is_empty(), "nobody else is killed");
+}
+
+/// Its one process was killed, and the finding says all these of it.
+fn assert_killed(report: &Report, cgroup: &MemoryCgroup, wanted: &[&str]) {
     let kills = list(&report.0["paging"], "kills");
     let [kill] = kills else { panic!("one kill: {kills:?}") };
     assert_eq!(kill["pid"], report.0["target"]["pids"][0], "{kill}");
@@ -436,10 +447,8 @@ fn a_process_that_is_killed_for_want_of_memory_is_told_with_what_it_held() {
     assert_eq!(report.0["verdict"], "bottleneck", "{}", report.0["verdict_reason"]);
     close("what it held", number(kill, "anonymous_bytes"), 64.0 * MIB as f64, 0.10, 0.0);
     let metrics: Vec<&str> = list(finding, "evidence").iter().map(|evidence| text(evidence, "metric")).collect();
-    for wanted in ["limit of the cgroup", "at its last reading"] {
+    for wanted in wanted {
         let limit = wanted.starts_with("limit") && cgroup.is_unified();
         assert!(limit || metrics.iter().any(|metric| metric.contains(wanted)), "{wanted}: {finding}");
     }
-    let others = traced("cpu --duration 200ms");
-    assert!(list(&others.report().0["paging"], "kills").is_empty(), "nobody else is killed");
 }

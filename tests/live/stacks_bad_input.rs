@@ -114,9 +114,10 @@ fn ten_thousand_distinct_stacks_have_names_within_three_seconds() {
 }
 
 #[test]
-fn a_damaged_map_of_a_jit_gives_no_wrong_names() {
+fn a_map_of_a_jit_gives_names_also_when_it_is_damaged_or_comes_late_and_no_wrong_ones() {
     let program = build("jit.c");
-    for (kind, expected) in [("right", Some("jit_loop")), ("damaged", None), ("mixed", Some("jit_loop"))] {
+    let named = Some("jit_loop");
+    for (kind, expected) in [("right", named), ("damaged", None), ("mixed", named), ("late", named)] {
         let (traced, stacks) = trace(line(&program, &format!("{kind} 2")));
         let truth = traced.truth();
         let _ = std::fs::remove_file(format!("/tmp/perf-{}.map", whole(&truth, "pid")));

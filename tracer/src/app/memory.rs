@@ -124,13 +124,28 @@ impl Memory {
         last
     }
 
-    /// A process may be in another cgroup now: that is looked at next.
+    /// A process may be in another cgroup now: that is looked at next. The cgroup itself is known by the move, so that its limit is read
+    /// also where the process is gone by then.
     fn moved(&mut self, record: &[u8]) {
-        if let Ok(Event::CgroupMove(event)) = decode(record)
-            && let Some(process) = self.processes.get_mut(&event.tgid)
-        {
+        let Ok(Event::CgroupMove(event)) = decode(record) else { return };
+        if let Some(process) = self.processes.get_mut(&event.tgid) {
             process.readings = 0;
             self.next_ns = 0;
+        }
+        let path = event.path.split(|byte| *byte == 0).next().unwrap_or_default();
+        let is_whole = path.len() + 1 < event.path.len();
+        if is_whole && self.controller.as_ref().is_some_and(|controller| controller.is_hierarchy(event.hierarchy)) {
+            self.watch_cgroup(&String::from_utf8_lossy(path));
+        }
+    }
+
+    /// A cgroup, and all above it, are read from now on.
+    fn watch_cgroup(&mut self, path: &str) {
+        for cgroup in with_ancestors(path) {
+            if self.cgroups.len() < MOST_CGROUPS && self.cgroups.insert(cgroup) {
+                // A new one is read at once.
+                (self.readings, self.next_ns) = (0, 0);
+            }
         }
     }
 
@@ -201,13 +216,8 @@ impl Memory {
         if process.cgroup.as_ref() == Some(&path) {
             return None;
         }
-        for cgroup in with_ancestors(&path) {
-            if self.cgroups.len() < MOST_CGROUPS && self.cgroups.insert(cgroup) {
-                // A new one is read at once.
-                self.readings = 0;
-            }
-        }
         process.cgroup = Some(path.clone());
+        self.watch_cgroup(&path);
         Some(path)
     }
 }

@@ -98,13 +98,21 @@ pub struct Controller {
     /// The cgroup that the mount shows as its root.
     root: String,
     unified: bool,
+    /// The hierarchy's number; 0: the unified one. None: not known.
+    hierarchy: Option<u32>,
 }
 
 impl Controller {
     /// The one of this host; none where it is not mounted.
     pub fn find() -> Option<Self> {
         let (folder, root, unified) = super::cpu_limits::mount_of("memory")?;
-        Some(Controller { folder, root, unified })
+        let hierarchy = if unified { Some(0) } else { proc::hierarchy_with("memory") };
+        Some(Controller { folder, root, unified, hierarchy })
+    }
+
+    /// Whether a move within this hierarchy, by its number, is one between cgroups of memory.
+    pub fn is_hierarchy(&self, number: u32) -> bool {
+        self.hierarchy == Some(number)
     }
 
     /// The path of a process's cgroup in this hierarchy.

@@ -192,6 +192,16 @@ pub fn cgroup_of(tid: u32) -> Option<(u32, String)> {
     cgroup(&String::from_utf8_lossy(&read(&format!("/proc/{tid}/cgroup"))?))
 }
 
+/// The number of the hierarchy that a controller of version 1 is in.
+pub fn hierarchy_with(controller: &str) -> Option<u32> {
+    let text = read("/proc/self/cgroup")?;
+    String::from_utf8_lossy(&text).lines().find_map(|line| {
+        let mut parts = line.splitn(3, ':');
+        let (number, names) = (parts.next()?.parse().ok()?, parts.next()?);
+        names.split(',').any(|name| name == controller).then_some(number)
+    })
+}
+
 /// Every cgroup path of a thread, whatever the hierarchy.
 pub fn cgroup_paths(tid: u32) -> Vec<String> {
     let text = read(&format!("/proc/{tid}/cgroup")).unwrap_or_default();

@@ -2,6 +2,7 @@
 
 mod attached;
 pub mod intern;
+mod jit;
 mod kernel_sides;
 mod processes;
 pub mod raw;

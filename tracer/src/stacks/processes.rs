@@ -10,12 +10,12 @@ use std::collections::HashMap;
 
 use aya::maps::{HashMap as BpfMap, MapData};
 
+use super::jit::Jit;
 use crate::kernel::clock;
 use crate::kernel::loader::PythonProcessValue;
 use crate::model::meta::PythonRecord;
 use crate::process::{AddressSpace, Backing, Modules};
 use crate::python::{Codes, Detected, Detector, Interpreter, ProcessMemory, ReadMemory};
-use crate::symbol::perf_map::PerfMap;
 
 /// Most processes known at once.
 const MAX_PROCESSES: usize = 2048;
@@ -53,8 +53,8 @@ pub struct Process {
     pub space: Option<AddressSpace>,
     /// Its Python interpreter, if it runs one.
     pub python: Python,
-    /// What its JIT wrote down, and when that was read.
-    pub perf_map: Option<(PerfMap, u64)>,
+    /// Names of the code that it makes at run time; none: it makes none.
+    pub jit: Option<Jit>,
     /// It is a kernel thread.
     pub kernel_thread: bool,
     /// Number of its address space when it was read; 0: not known.
@@ -176,11 +176,14 @@ impl Processes {
         let python = self.python(pid, &space);
         self.tell_programs(pid, &python);
         self.tell_of(pid, same_program, &python);
-        let perf_map = if has_anonymous_code(&space) { self.perf_map(pid, same_program, now_ns) } else { None };
+        let jit = has_anonymous_code(&space).then(|| {
+            let known = self.known.get_mut(&pid).filter(|_| same_program).and_then(|process| process.jit.take());
+            known.unwrap_or_default()
+        });
         let process = Process {
             space: Some(space),
             python,
-            perf_map,
+            jit,
             kernel_thread: false,
             address_space,
             read_ns: now_ns,
@@ -190,24 +193,22 @@ impl Processes {
         self.known.insert(pid, process);
     }
 
-    /// What its JIT wrote down. It may be large, so it is read less often than mappings may be.
-    fn perf_map(&mut self, pid: u32, same_program: bool, now_ns: u64) -> Option<(PerfMap, u64)> {
-        let known = self.known.get_mut(&pid).and_then(|process| process.perf_map.take());
-        if let Some((map, read_ns)) =
-            known.filter(|(_, read_ns)| same_program && now_ns.saturating_sub(*read_ns) < FRESH_NS)
-        {
-            return Some((map, read_ns));
+    /// A stack has code of this process that it made at run time: its JIT may have written a name down since the last look.
+    pub fn name_jit(&mut self, pid: u32, address: u64) {
+        let now_ns = clock::monotonic_ns();
+        let Some(jit) = self.known.get_mut(&pid).and_then(|process| process.jit.as_mut()) else { return };
+        if !jit.look(pid, address, now_ns) {
+            return;
         }
-        let map = PerfMap::read(pid, ns_pid(pid)).ok().flatten()?;
-        let others = self.known.values().filter_map(|process| process.perf_map.as_ref());
-        let others_bytes: usize = others.map(|(map, _)| map.byte_len()).sum();
-        if others_bytes + map.byte_len() > MAX_PERF_MAP_BYTES {
+        let all = self.known.values().filter_map(|process| process.jit.as_ref());
+        if all.map(Jit::byte_len).sum::<usize>() > MAX_PERF_MAP_BYTES {
             tracing::info!(
                 "process {pid}: code made at run time has no names: the maps of all processes are too large"
             );
-            return None;
+            if let Some(jit) = self.known.get_mut(&pid).and_then(|process| process.jit.as_mut()) {
+                jit.drop_names();
+            }
         }
-        Some((map, now_ns))
     }
 
     fn python(&mut self, pid: u32, space: &AddressSpace) -> Python {
@@ -311,7 +312,7 @@ impl Process {
         Process {
             space: None,
             python: Python::No,
-            perf_map: None,
+            jit: None,
             kernel_thread: false,
             address_space: 0,
             read_ns: clock::monotonic_ns(),
@@ -342,13 +343,6 @@ fn is_kernel_thread(pid: u32) -> bool {
     // Behind the name, which may hold anything: state, ppid, pgrp, session, tty, tpgid, flags.
     let flags = stat.rsplit_once(") ").and_then(|(_, rest)| rest.split(' ').nth(6)).and_then(|word| word.parse().ok());
     flags.is_some_and(|flags: u64| flags & KERNEL_THREAD != 0)
-}
-
-/// The process's id as it sees it itself.
-fn ns_pid(pid: u32) -> u32 {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
-    line.and_then(|ids| ids.split_whitespace().last()).and_then(|id| id.parse().ok()).unwrap_or(pid)
 }
 
 #[cfg(test)]

@@ -278,6 +278,9 @@ impl Worker {
         let mut user =
             User { end: outcome.end, at_module: outcome.at_module, rescued: outcome.rescued, ..User::default() };
         let now_ns = clock::monotonic_ns();
+        for frame in self.native.iter().filter(|frame| frame.module.is_none()) {
+            self.processes.name_jit(pid, frame.address);
+        }
         let Some((process, codes)) = self.processes.with_codes(pid) else { return user };
         let python = raw.python();
         if matches!(process.python, Python::Yes(..)) {
@@ -389,7 +392,7 @@ fn native(pid: u32, process: &Process, frame: &UserFrame) -> FrameKey {
         process.space.as_ref().and_then(|space| space.find(frame.address)).filter(|mapping| mapping.executable);
     match mapping {
         Some(mapping) => {
-            let name = process.perf_map.as_ref().and_then(|(map, _)| map.find(frame.address)).map(str::to_owned);
+            let name = process.jit.as_ref().and_then(|jit| jit.find(frame.address)).map(str::to_owned);
             let place = if name.is_some() { (0, 0) } else { (pid, mapping.start) };
             FrameKey::Jit { name, mapping: place }
         }

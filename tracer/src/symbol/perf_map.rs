@@ -5,8 +5,8 @@
 
 use std::{
     collections::BTreeMap,
-    fs::File,
-    io::{self, BufRead, BufReader, Read},
+    fs::{File, Metadata},
+    io::{self, BufRead, BufReader, Read, Seek, SeekFrom},
     os::{
         fd::AsFd,
         unix::fs::{MetadataExt, OpenOptionsExt},
@@ -57,7 +57,13 @@ pub struct PerfMap {
     entries: BTreeMap<u64, Entry>,
     names: String,
     bad_lines: u64,
+    /// The last line has no end: it may still be written.
+    unfinished: bool,
     cut: bool,
+    /// Whole lines read.
+    read_bytes: u64,
+    /// The file read: its device, inode and size then.
+    file: (u64, u64, u64),
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -70,59 +76,64 @@ struct Entry {
 impl PerfMap {
     /// The map of a process that lives; `ns_pid` is its number in its own pid namespace. None: it has no map.
     pub fn read(pid: u32, ns_pid: u32) -> Result<Option<Self>, PerfMapError> {
+        let mut map = Self::default();
+        map.follow(pid, ns_pid)?;
+        Ok((map.file != Self::default().file).then_some(map))
+    }
+
+    /// Reads what was written since the last time; all, if it is another file or a shorter one now. True: there was something.
+    pub fn follow(&mut self, pid: u32, ns_pid: u32) -> Result<bool, PerfMapError> {
+        let Some((mut file, metadata)) = open(pid, ns_pid)? else { return Ok(false) };
+        let now = (metadata.dev(), metadata.ino(), metadata.len());
+        if now == self.file {
+            return Ok(false);
+        }
+        if (now.0, now.1) != (self.file.0, self.file.1) || now.2 < self.file.2 {
+            *self = Self::default();
+        }
+        self.file = now;
         let failed = |error| PerfMapError::Io { pid, error };
-        let root = File::options().read(true).custom_flags(libc::O_PATH).open(format!("/proc/{pid}/root"));
-        let root = root.map_err(failed)?;
-        // Links are followed as the process would follow them: an absolute one must not lead out of its root.
-        let how = OpenHow::new()
-            .flags(OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC)
-            .mode(Mode::empty())
-            .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS);
-        let file = match openat2(root.as_fd(), format!("tmp/perf-{ns_pid}.map").as_str(), how) {
-            Ok(file) => File::from(file),
-            Err(nix::errno::Errno::ENOENT) => return Ok(None),
-            Err(error) => return Err(failed(error.into())),
-        };
-        let metadata = file.metadata().map_err(failed)?;
-        let process = std::fs::metadata(format!("/proc/{pid}")).map_err(failed)?;
-        if !metadata.is_file() {
-            return Err(PerfMapError::NotTrusted { pid, why: "it is not a regular file" });
-        }
-        if metadata.uid() != process.uid() && metadata.uid() != 0 {
-            return Err(PerfMapError::NotTrusted { pid, why: "it belongs to another user" });
-        }
-        Self::parse(BufReader::with_capacity(1 << 16, file)).map(Some).map_err(failed)
+        file.seek(SeekFrom::Start(self.read_bytes)).map_err(failed)?;
+        self.go_on(BufReader::with_capacity(1 << 16, file)).map_err(failed)?;
+        Ok(true)
     }
 
     /// Of text; at most 64 MiB and half a million functions of it.
     pub fn parse(text: impl BufRead) -> io::Result<Self> {
-        let mut text = text.take(MAX_BYTES);
         let mut map = Self::default();
+        map.go_on(text)?;
+        Ok(map)
+    }
+
+    /// Adds what follows the lines read so far.
+    fn go_on(&mut self, text: impl BufRead) -> io::Result<()> {
+        let mut text = text.take(MAX_BYTES.saturating_sub(self.read_bytes));
         let mut line = Vec::new();
-        loop {
-            line.clear();
-            let read = (&mut text).take(MAX_LINE_BYTES as u64).read_until(b'\n', &mut line)?;
-            if read == 0 {
+        self.unfinished = false;
+        while !self.cut {
+            let (mut line_bytes, mut parts) = (0, 0);
+            let ended = loop {
+                line.clear();
+                let read = (&mut text).take(MAX_LINE_BYTES as u64).read_until(b'\n', &mut line)?;
+                (line_bytes, parts) = (line_bytes + read as u64, parts + 1);
+                if read < MAX_LINE_BYTES || line.last() == Some(&b'\n') {
+                    break line.last() == Some(&b'\n');
+                }
+            };
+            // Without its end it may be cut, and a cut size or name is a wrong one: it is read again when there is more.
+            if !ended {
+                self.unfinished = line_bytes > 0;
                 break;
             }
-            let ended = line.last() == Some(&b'\n');
-            // Without its end it may be cut, and a cut size or name is a wrong one: also the last line of a map being written.
-            if !ended {
-                map.bad_lines += 1;
-                text.skip_until(b'\n')?;
-                continue;
+            match parse_line(&line).filter(|_| parts == 1) {
+                Some(_) if self.entries.len() == MAX_ENTRIES => self.cut = true,
+                Some((start, end, name)) => self.insert(start, end, name),
+                None => self.bad_lines += 1,
             }
-            match parse_line(&line) {
-                Some(_) if map.entries.len() == MAX_ENTRIES => {
-                    map.cut = true;
-                    break;
-                }
-                Some((start, end, name)) => map.insert(start, end, name),
-                None => map.bad_lines += 1,
-            }
+            self.read_bytes += line_bytes;
         }
-        map.cut |= text.limit() == 0;
-        Ok(map)
+        self.cut |= text.limit() == 0;
+        Ok(())
     }
 
     /// Name of the function at an address.
@@ -149,7 +160,7 @@ impl PerfMap {
 
     /// Lines that are not entries.
     pub fn bad_lines(&self) -> u64 {
-        self.bad_lines
+        self.bad_lines + u64::from(self.unfinished)
     }
 
     /// It was longer than what is read.
@@ -169,6 +180,32 @@ impl PerfMap {
             self.entries.insert(start, Entry { end, name_at, name_bytes });
         }
     }
+}
+
+/// The file, if there is one and it can be trusted.
+fn open(pid: u32, ns_pid: u32) -> Result<Option<(File, Metadata)>, PerfMapError> {
+    let failed = |error| PerfMapError::Io { pid, error };
+    let root = File::options().read(true).custom_flags(libc::O_PATH).open(format!("/proc/{pid}/root"));
+    let root = root.map_err(failed)?;
+    // Links are followed as the process would follow them: an absolute one must not lead out of its root.
+    let how = OpenHow::new()
+        .flags(OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC)
+        .mode(Mode::empty())
+        .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS);
+    let file = match openat2(root.as_fd(), format!("tmp/perf-{ns_pid}.map").as_str(), how) {
+        Ok(file) => File::from(file),
+        Err(nix::errno::Errno::ENOENT) => return Ok(None),
+        Err(error) => return Err(failed(error.into())),
+    };
+    let metadata = file.metadata().map_err(failed)?;
+    let process = std::fs::metadata(format!("/proc/{pid}")).map_err(failed)?;
+    if !metadata.is_file() {
+        return Err(PerfMapError::NotTrusted { pid, why: "it is not a regular file" });
+    }
+    if metadata.uid() != process.uid() && metadata.uid() != 0 {
+        return Err(PerfMapError::NotTrusted { pid, why: "it belongs to another user" });
+    }
+    Ok(Some((file, metadata)))
 }
 
 fn parse_line(line: &[u8]) -> Option<(u64, u64, &str)> {

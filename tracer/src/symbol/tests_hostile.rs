@@ -97,11 +97,41 @@ fn the_perf_map_of_a_process_is_found_and_one_that_is_no_file_is_refused() {
     fs::remove_file(&path).expect("removes it");
     let map = read.expect("it can be read").expect("it is there");
     assert_eq!(map.find(0x100f), Some("compiled"));
+    assert_a_growing_map_is_followed(&path);
     fs::create_dir(&path).expect("a folder in its place");
     let refused = PerfMap::read(pid, pid);
     fs::remove_dir(&path).expect("removes it");
     assert!(refused.as_ref().is_err_and(|error| error.to_string().contains("regular file")), "{refused:?}");
     assert!(PerfMap::read(u32::MAX, 1).is_err(), "no such process");
+}
+
+/// A JIT writes on while it is looked at.
+fn assert_a_growing_map_is_followed(path: &str) {
+    let pid = std::process::id();
+    let mut map = PerfMap::default();
+    assert!(matches!(map.follow(pid, pid), Ok(false)), "there is none");
+    let long = "x".repeat(20_000);
+    let mut text = String::new();
+    // Each part, and what is found then at 1000, 2000 and 3000.
+    let parts = [
+        ("1000 10 first\n2000 1", [Some("first"), None, None]),
+        ("0 sec", [Some("first"), None, None]),
+        ("ond\n", [Some("first"), Some("second"), None]),
+        (&long, [Some("first"), Some("second"), None]),
+        ("\n3000 10 third\n", [Some("first"), Some("second"), Some("third")]),
+        ("1008 20 newer\n", [None, Some("second"), Some("third")]),
+    ];
+    for (part, wanted) in parts {
+        text.push_str(part);
+        fs::write(path, &text).expect("writes a map");
+        assert!(map.follow(pid, pid).expect("it can be read"), "it has grown");
+        assert!(!map.follow(pid, pid).expect("it can be read"), "it has not");
+        assert_eq!([0x1000, 0x2000, 0x3000].map(|address| map.find(address)), wanted, "after {part:.20}");
+    }
+    fs::write(path, "2000 10 other\n").expect("writes a map");
+    assert!(map.follow(pid, pid).expect("it can be read"), "it is shorter");
+    fs::remove_file(path).expect("removes it");
+    assert_eq!((map.find(0x2000), map.find(0x3000)), (Some("other"), None));
 }
 
 #[test]
