@@ -187,6 +187,7 @@ fn what_grew_is_told_by_mapping_and_sums_up_to_the_growth_by_kind() {
     let growth = &own.unwrap_or_else(|| panic!("it is told: {processes:?}"))["growth"];
     let grew = |row: &Value| number(row, "last_bytes") - number(row, "first_bytes");
     let rows = list(growth, "by");
+    println!("{}", serde_json::to_string_pretty(growth).unwrap_or_default());
     let of = |class: &str, kind: &str| -> f64 {
         let ours = |row: &&Value| row["class"] == class && row["kind"] == kind;
         rows.iter().filter(ours).filter(|row| class != "file" || row["path"] == truth["path"]).map(grew).sum()

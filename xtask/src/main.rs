@@ -1,6 +1,7 @@
 //! `cargo xtask`: sets up, builds, runs, tests and measures tracer. One file per verb; here are only the arguments and which
 //! verb they name.
 
+mod again;
 mod bless;
 mod build;
 mod ci;

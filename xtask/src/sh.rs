@@ -172,6 +172,14 @@ impl Cmd {
         command.spawn().with_context(|| self.not_started())
     }
 
+    /// Starts it with its output in a pipe, for who reads it while it runs; messages are let through.
+    pub fn start_reading(&self) -> Result<Child> {
+        self.show();
+        let mut command = self.command();
+        command.stdin(Stdio::null()).stdout(Stdio::piped());
+        command.spawn().with_context(|| self.not_started())
+    }
+
     /// What it prints to standard output, messages thrown away; `None` when it cannot be run or fails. For asking around.
     pub fn ask(&self) -> Option<String> {
         let output = self.command().stdin(Stdio::null()).stderr(Stdio::null()).output().ok()?;

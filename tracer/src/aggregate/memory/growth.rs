@@ -28,6 +28,11 @@ fn resident(reading: &ProcessMappings) -> u64 {
 }
 
 impl Growth {
+    #[cfg(test)]
+    pub(super) fn readings(&self) -> u64 {
+        self.readings
+    }
+
     pub(super) fn reading(&mut self, reading: &ProcessMappings) {
         self.readings += 1;
         self.took_ns = self.took_ns.saturating_add(reading.took_ns);

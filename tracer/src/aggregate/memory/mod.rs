@@ -25,6 +25,9 @@ const MAX_PROCESSES: usize = 1_024;
 const MAX_CGROUPS: usize = 128;
 /// Points kept of each.
 const MAX_POINTS: usize = 256;
+/// The kernel adds its counters of pages up exactly only when it is asked, and not when it writes a peak down: one may be less than the
+/// one read before by what the CPUs have not added yet.
+const INEXACT_BYTES: u64 = 1 << 20;
 /// So many readings in a row may be of a process that ends.
 const MAX_FALLEN: u32 = 2;
 /// Forecasts kept of each cgroup, and of the host.
@@ -207,13 +210,14 @@ impl Memory {
             self.processes_over += 1;
             return;
         }
-        let now = (t_ns, ProcessMemory { cgroup: None, ..sizes.clone() });
+        let mut now = (t_ns, ProcessMemory { cgroup: None, ..sizes.clone() });
         let known = self.processes.entry(sizes.pid).or_insert_with(|| Process {
             first: now.clone(),
             most: now.clone(),
             ..Process::default()
         });
-        if sizes.peak < known.last.1.peak {
+        let before = known.last.1.peak;
+        if sizes.peak.saturating_add(INEXACT_BYTES.max(before / 16)) < before {
             known.fallen += 1;
             // It falls while a process ends, which says nothing of what it had.
             if !known.anew && known.fallen <= MAX_FALLEN {
@@ -228,6 +232,7 @@ impl Memory {
                 ..Process::default()
             };
         }
+        now.1.peak = now.1.peak.max(known.last.1.peak);
         (known.anew, known.fallen) = (false, 0);
         known.mount_namespace = sizes.mount_namespace.or(known.mount_namespace);
         if let Some(cgroup) = &sizes.cgroup {
@@ -267,6 +272,7 @@ impl Memory {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::meta::ProcessMappings;
 
     #[test]
     fn a_long_series_is_thinned_out_and_keeps_its_ends() {
@@ -322,7 +328,7 @@ mod tests {
         let span = Span { start_ns: 0, now_ns: 0, gaps: Default::default() };
         let mut memory = Memory::default();
         let read = |memory: &mut Memory, at_ns: u64, bytes: u64| {
-            let process = ProcessMemory { pid: 10, anonymous: bytes, peak: bytes, ..ProcessMemory::default() };
+            let process = ProcessMemory { pid: 10, anonymous: bytes, peak: bytes << 20, ..ProcessMemory::default() };
             memory.record(&MemoryRecord { at_ns, processes: vec![process], ..MemoryRecord::default() }, &span);
             memory.processes.get(&10).map(|process| (process.first.1.anonymous, process.most.1.anonymous))
         };
@@ -334,5 +340,20 @@ mod tests {
         read(&mut memory, 5, 50);
         let seen: Vec<_> = (6..9).map(|at_ns| read(&mut memory, at_ns, 3)).collect();
         assert_eq!(seen, [Some((5, 50)), Some((5, 50)), Some((3, 3))], "nobody told that it is another one, but it is");
+    }
+
+    #[test]
+    fn a_peak_that_falls_by_what_the_kernel_had_not_added_up_is_no_other_program() {
+        let span = Span { start_ns: 0, now_ns: 0, gaps: Default::default() };
+        let mut memory = Memory::default();
+        // Of a real process: it took a MiB and gave it back.
+        for (at_ns, anonymous, peak) in [(1, 1_699_840, 5_504_000), (2, 647_168, 5_234_688), (3, 647_168, 5_234_688)] {
+            let processes = vec![ProcessMemory { pid: 10, anonymous, peak, ..ProcessMemory::default() }];
+            let mappings = vec![ProcessMappings { pid: 10, at_ns, anonymous, ..ProcessMappings::default() }];
+            memory.record(&MemoryRecord { at_ns, processes, mappings, ..MemoryRecord::default() }, &span);
+        }
+        let process = memory.processes.get(&10).expect("it is read");
+        assert_eq!((process.first.1.anonymous, process.last.1.anonymous), (1_699_840, 647_168));
+        assert_eq!(process.growth.readings(), 3, "nothing is forgotten");
     }
 }

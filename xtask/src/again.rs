@@ -1,0 +1,107 @@
+//! A live test that fails in CI is run a second time, by itself: the machine is shared, and what a test measures may be another's doing.
+//! One that passes then is called flaky, aloud and with what it printed when it failed; it is a defect to be looked into, of the test or
+//! of what it tests. More than [`MOST`] at once are no chance, and nothing is run again.
+
+use std::{
+    io::{BufRead, BufReader, Write},
+    process::ExitStatus,
+};
+
+use anyhow::{Context, Result, bail};
+
+use crate::sh::{self, Cmd};
+
+/// So many tests may fail at first.
+const MOST: usize = 3;
+
+/// Runs the tests; `command` has no filter yet. Anything but success, at first or then, is an error.
+pub fn run(command: &Cmd, filters: &[String]) -> Result<()> {
+    let all = command.clone().arg("--test-threads=1").args(filters).privileged();
+    let (status, failed) = watch(&all)?;
+    if status.success() {
+        return Ok(());
+    }
+    if failed.is_empty() || failed.len() > MOST {
+        bail!("`{all}` {}", sh::how_it_ended(status));
+    }
+    let mut still = Vec::new();
+    for test in &failed {
+        let again = command.clone().args(["--exact", test, "--test-threads=1"]).privileged();
+        if !again.status()?.success() {
+            still.push(test.as_str());
+        }
+    }
+    if !still.is_empty() {
+        bail!("{} failed twice", still.join(", "));
+    }
+    for test in &failed {
+        eprintln!("FLAKY: {test} failed (see above), and passed when it was run again by itself");
+    }
+    Ok(())
+}
+
+/// Lets its output through, and finds the names of tests that failed in it.
+fn watch(command: &Cmd) -> Result<(ExitStatus, Vec<String>)> {
+    let mut child = command.start_reading()?;
+    let output = child.stdout.take().context("its output is a pipe")?;
+    let mut failed = Vec::new();
+    let mut shown = std::io::stdout().lock();
+    for line in BufReader::new(output).split(b'\n') {
+        let line = line.with_context(|| format!("cannot read what `{command}` prints"))?;
+        shown.write_all(&line).and_then(|()| shown.write_all(b"\n")).context("cannot print")?;
+        failed.extend(failed_in(&String::from_utf8_lossy(&line)));
+    }
+    let status = child.wait().with_context(|| format!("cannot wait for `{command}`"))?;
+    Ok((status, failed))
+}
+
+/// The test that a line of libtest says has failed.
+fn failed_in(line: &str) -> Option<String> {
+    let name = line.strip_prefix("test ")?.strip_suffix(" ... FAILED")?;
+    (!name.contains(' ')).then(|| name.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A program that says of each test what libtest would: `one` passes, `two` passes the second time, `three` never.
+    fn fake(folder: &std::path::Path, tests: &str) -> Cmd {
+        let script = r#"
+            folder=$1; tests=$2; shift 2
+            if [ "$1" = --exact ]; then tests=$2; fi
+            status=0
+            for test in $tests; do
+                case $test in
+                    two) if [ -e "$folder/seen" ]; then end=ok; else end=FAILED; fi; touch "$folder/seen" ;;
+                    one) end=ok ;;
+                    *) end=FAILED ;;
+                esac
+                echo "test $test ... $end"
+                [ $end = ok ] || status=101
+            done
+            exit $status"#;
+        Cmd::new("sh").args(["-c", script, "sh"]).arg(folder).arg(tests).quiet()
+    }
+
+    #[test]
+    fn a_test_that_passes_the_second_time_is_no_failure_and_one_that_does_not_is() {
+        let said = |tests: &str| {
+            let folder = tempfile::tempdir().expect("a folder");
+            run(&fake(folder.path(), tests), &[]).map_err(|error| error.to_string())
+        };
+        assert_eq!(said("one one"), Ok(()));
+        assert_eq!(said("one two"), Ok(()));
+        assert_eq!(said("two three one"), Err("three failed twice".to_owned()));
+        let many = said("a b c d").expect_err("so many are no chance");
+        assert!(many.contains("ended with status 101"), "{many}");
+    }
+
+    #[test]
+    fn failed_tests_are_found_in_libtests_lines() {
+        assert_eq!(failed_in("test paging::a_kill ... FAILED"), Some("paging::a_kill".to_owned()));
+        for other in ["test paging::a_kill ... ok", "test result: FAILED. 1 passed", "a test x ... FAILED", ""] {
+            assert_eq!(failed_in(other), None, "{other}");
+        }
+    }
+}
