@@ -5,6 +5,7 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, VecDeque};
 
+use super::polls::{Poll, Polls};
 use super::trail::{Block, Interval, Trail, Tries};
 use crate::aggregate::classify::State;
 use crate::aggregate::hash::FastMap;
@@ -163,6 +164,7 @@ pub struct Reader<'a> {
     earlier: Vec<Interval>,
     /// Threads of which a walk tells when it led through them.
     watched: BTreeSet<u32>,
+    polls: Polls,
 }
 
 /// Makes all futexes of an interpreter lock one, and a try at another one of them after a timeout the retry that it is.
@@ -191,7 +193,14 @@ struct Cursor {
 impl<'a> Reader<'a> {
     /// A reader of everything.
     pub fn new(history: &'a History, pythons: &'a Pythons) -> Self {
-        Reader { history, pythons, cursors: FastMap::default(), earlier: Vec::new(), watched: BTreeSet::new() }
+        Reader {
+            history,
+            pythons,
+            cursors: FastMap::default(),
+            earlier: Vec::new(),
+            watched: BTreeSet::new(),
+            polls: Polls::default(),
+        }
     }
 
     /// Has walks tell when they lead through these threads.
@@ -241,6 +250,11 @@ impl<'a> Reader<'a> {
                 one_interpreter_lock(&mut cursor.intervals, tgid, self.pythons, &mut tries);
             }
         }
+    }
+
+    /// If the thread slept again and again, for the last time up to then, until another one had ended: see [`Poll`].
+    pub fn poll_ending(&mut self, serial: u32, end_ns: u64) -> Option<Poll> {
+        self.polls.ending(self.history, self.pythons, serial, end_ns)
     }
 
     /// What is known of a thread.

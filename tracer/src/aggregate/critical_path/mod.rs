@@ -9,6 +9,7 @@ mod holders;
 mod knots;
 pub mod opinions;
 mod phases;
+mod polls;
 pub mod report;
 mod row;
 mod step_causes;

@@ -172,6 +172,62 @@ fn a_sleep_again_and_again_is_a_sleep() {
     assert!(!path.parts.keys().any(|key| key.serial == 2), "a busy thread is no sleeper's waker: {path:?}");
 }
 
+/// Sleeps of 10 ms with 100 us between them.
+fn polls(made: Made, times: u64) -> Made {
+    (0..times).fold(made, |made, _| made.waits(10 * MS, State::Timer, 0, TIMER).queues(20_000).runs(80_000))
+}
+
+#[test]
+fn who_sleeps_and_looks_again_until_another_has_ended_waits_for_that_one() {
+    // 2 reads, computes and ends at 95 ms; 1 sees it at 101 ms. 3 goes on.
+    let sleeper = polls(Made::new(1, 0), 10).runs(20 * MS);
+    let device = Ending::Woken(WakeContext::Device, Waker::None);
+    let worker = Made::new(2, 0).by(1).waits(60 * MS, State::File, 7, device).runs(35 * MS);
+    let path = path_of(vec![sleeper, worker, Made::new(3, 0).runs(200 * MS)]);
+    let told = told(&path);
+    assert_eq!((told[&(2, "file")], told[&(2, "on_cpu")]), (60, 35), "{path:?}");
+    assert_eq!((told[&(1, "on_cpu")], told[&(1, "timer")]), (20, 5), "it looks too late by 5.9 ms");
+    let own: Vec<(State, u64, bool)> = path.own.iter().map(|(key, own)| (key.state, own.ns / MS, key.by_end)).collect();
+    assert_eq!(own, [(State::Timer, 95, true)], "it is a wait of its own");
+}
+
+#[test]
+fn who_sleeps_and_nobody_has_ended_or_only_one_that_came_late_waits_for_nobody() {
+    let busy = || Made::new(2, 0).runs(200 * MS);
+    let alone = path_of(vec![polls(Made::new(1, 0), 10).runs(20 * MS), busy()]);
+    assert_eq!(told(&alone)[&(1, "timer")], 100);
+    // 3 was there for 15 of the 100 ms.
+    let short = Made::new(3, 80 * MS).runs(15 * MS);
+    let path = path_of(vec![polls(Made::new(1, 0), 10).runs(20 * MS), busy(), short]);
+    assert_eq!(told(&path)[&(1, "timer")], 100, "{path:?}");
+    // Two sleeps are no loop, nor are sleeps between which it works.
+    let worker = || Made::new(2, 0).runs(17 * MS);
+    assert_eq!(told(&path_of(vec![polls(Made::new(1, 0), 2), worker()]))[&(1, "timer")], 20);
+    let paced = |made, _| polls(made, 1).runs(5 * MS);
+    let path = path_of(vec![(0..8).fold(Made::new(1, 0), paced), Made::new(2, 0).runs(110 * MS)]);
+    assert_eq!(told(&path)[&(1, "timer")], 80, "{path:?}");
+}
+
+#[test]
+fn of_several_that_end_the_last_one_is_waited_for_and_of_a_process_its_main_thread() {
+    let own = |mut made: Made, tgid: u32, tid: u32| {
+        (made.life.tgid, made.life.tid) = (tgid, tid);
+        made
+    };
+    // 3 leads a process of its own and ends before its other thread; 2 ended in the sleep as well, but first.
+    let sleeper = polls(Made::new(1, 0), 10).runs(20 * MS);
+    let first = Made::new(2, 0).runs(92 * MS);
+    let leader = own(Made::new(3, 0).runs(94 * MS), 300, 300);
+    let other = own(Made::new(4, 0).waits(95 * MS, State::Futex, 4, Ending::Open), 300, 301);
+    let path = path_of(vec![sleeper, first, leader, other]);
+    assert_eq!(told(&path).get(&(3, "on_cpu")), Some(&94), "{path:?}");
+    // It goes on sleeping for a moment, for a helper; not for long.
+    let sleeping = |times| path_of(vec![polls(Made::new(1, 0), times), Made::new(2, 0).runs(75 * MS)]);
+    let (two, more) = (sleeping(10), sleeping(11));
+    assert_eq!(told(&two)[&(2, "on_cpu")], 75, "{two:?}");
+    assert!(!told(&more).contains_key(&(2, "on_cpu")), "{more:?}");
+}
+
 #[test]
 fn what_is_not_traced_or_not_kept_is_a_part_itself() {
     let stranger = Ending::Woken(WakeContext::Task, Waker::Stranger(77));

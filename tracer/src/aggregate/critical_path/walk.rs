@@ -3,12 +3,13 @@
 //!
 //! A wait that a traced thread ended is explained by what that thread did from the wait's start to its end; a thread that did not
 //! exist yet is explained by its creator. Everything else (timers, devices, threads that are not traced, waits that never ended)
-//! is a part itself. A lock or a queue that is tried with a timeout over and over counts as one wait, ended by what ended the last; so
+//! is a part itself. A thread that sleeps and looks again until another one has ended waits for that one (`polls`). A lock or a queue that is tried with a timeout over and over counts as one wait, ended by what ended the last; so
 //! do joins of several threads one after the other, whatever the order: the thread that ended last is what they were for.
 
 use tracer_common::sched::WakeContext;
 
 use super::history::Reader;
+use super::polls::Poll;
 use super::timeline::Timeline;
 use super::trail::{Ending, Interval, Wait, Waker};
 use crate::aggregate::classify::{Detail, State};
@@ -340,8 +341,27 @@ impl Walk<'_, '_> {
             }
             cause = Cause::Mutual;
         }
+        if interval.state == State::Timer
+            && at_ns == interval.end_ns
+            && self.only_children()
+            && let Some(poll) = self.polled(level, at_ns)
+        {
+            // It looked too late by this.
+            self.emit(level.serial, interval.state, cause, Some(wait), (poll.ended_ns, at_ns));
+            self.follow(level, wait, poll.serial, (poll.from_ns, poll.ended_ns));
+            return poll.ended_ns;
+        }
         self.emit(level.serial, interval.state, cause, Some(wait), (from_ns, at_ns));
         from_ns
+    }
+
+    /// The thread whose end this one waited for by sleeping and looking again, as far as that one can explain it.
+    fn polled(&mut self, level: Level, at_ns: u64) -> Option<Poll> {
+        let poll = self.reader.poll_ending(level.serial, at_ns)?;
+        let born_ns = self.reader.life(poll.serial)?.start_ns;
+        let from_ns = poll.from_ns.max(born_ns).max(level.from_ns);
+        let goes_on = !self.is_waiting_above(poll.serial) && self.levels.len() < MAX_DEPTH;
+        (goes_on && from_ns < poll.ended_ns).then_some(Poll { from_ns, ..poll })
     }
 
     /// Where the first of a row of retries, or of joins, begins, of which the last begins at `start_ns`.
