@@ -59,6 +59,43 @@ fn of_a_slow_consumer_the_producer_is_not_on_the_path() {
     assert!(own >= 0.7 * total, "the consumer itself is {own} of {total} s: {}", report.0["critical_path"]);
 }
 
+/// A launcher with its workers: what it says itself, and the report.
+fn launcher(how: &str) -> (Value, harness::Report) {
+    let workload = harness::workload("");
+    let workload = workload.first().and_then(|path| path.to_str()).expect("a path in UTF-8");
+    let traced = with_stacks(python("launcher.py", &format!("{how} {workload}")));
+    traced.report().assert_path();
+    (traced.truth(), traced.report())
+}
+
+#[test]
+fn who_sleeps_and_looks_until_a_worker_has_ended_waits_for_what_the_worker_does() {
+    for how in ["agent", "timeout"] {
+        let (truth, report) = launcher(how);
+        let of_worker = |part: &Value| part["pid"] == truth["worker"] && part["within"]["state"] == "timer";
+        let (by_worker, total) = report.on_path(of_worker);
+        assert!(
+            by_worker >= 0.7 * total,
+            "{how}: the worker is {by_worker} of {total} s: {}",
+            report.0["critical_path"]
+        );
+        let own_waits = list(&report.0["critical_path"], "own_waits");
+        let polls = own_waits.iter().find(|wait| wait["state"] == "timer" && wait["of"]["pid"] == truth["pid"]);
+        let polls = polls.unwrap_or_else(|| panic!("{how}: it is told as its wait: {own_waits:?}"));
+        assert_eq!((&polls["by_end"], &polls["ended_by"][0]["pid"]), (&Value::from(true), &truth["worker"]), "{polls}");
+    }
+}
+
+#[test]
+fn who_sleeps_at_a_pace_of_its_own_waits_for_nobody() {
+    let (truth, report) = launcher("paced");
+    let slept = |part: &Value| part["pid"] == truth["pid"] && part["state"] == "timer";
+    let (slept, total) = report.on_path(slept);
+    assert!(slept >= 0.7 * total, "it slept for {slept} of {total} s: {}", report.0["critical_path"]);
+    let (by_worker, _) = report.on_path(|part| part["pid"] == truth["worker"]);
+    assert!(by_worker <= 0.1 * total, "{by_worker} of {total} s: {}", report.0["critical_path"]);
+}
+
 #[test]
 fn input_and_output_under_a_lock_is_what_the_others_wait_for() {
     let folder = harness::workspace().join("target");

@@ -34,7 +34,8 @@ pub struct CriticalPath {
     /// What processes that lived no longer than 250 ms did on the path, by the process that started them; at most 8.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub short_lived: Vec<PathShortLived>,
-    /// Waits of the path's own thread that other traced threads ended, most time first; at most 16. Where that thread only waits for a
+    /// Waits of the path's own thread that other traced threads ended, most time first; at most 16. Sleeps in a row in which it looked
+    /// whether another thread has ended are such a wait, of state `timer`: that one's end. Where that thread only waits for a
     /// child process, as a script does, also those of the child's main thread.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub own_waits: Vec<OwnWait>,

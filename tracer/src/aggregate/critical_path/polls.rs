@@ -67,11 +67,11 @@ fn all_ends(history: &History) -> Vec<(u64, u32)> {
     ends
 }
 
-/// What a thread slept for, if it was a sleep.
+/// What a thread slept for, if it was a sleep that no thread ended.
 fn slept(interval: &Interval) -> Option<(i16, u32)> {
     let Wait { reason, place, ending, .. } = interval.wait?;
-    let timed_out = matches!(ending, Ending::Woken(WakeContext::Timer, _));
-    (reason.state == State::Timer && timed_out).then_some((reason.syscall, place))
+    let by_itself = matches!(ending, Ending::Woken(context, _) if context != WakeContext::Task);
+    (reason.state == State::Timer && by_itself).then_some((reason.syscall, place))
 }
 
 fn find(history: &History, pythons: &Pythons, serial: u32, ends: &[(u64, u32)]) -> FastMap<u64, Poll> {
@@ -100,6 +100,8 @@ fn find(history: &History, pythons: &Pythons, serial: u32, ends: &[(u64, u32)]) 
                 let new = Row { what, from_ns, last_ns, sleeps: 1, look_ns: LOOK_NS.max(ns / 4), looked_ns: 0 };
                 close(row.replace(new));
             }
+            // Who waits for a CPU does not look.
+            (None, Some(_)) if matches!(interval.state, State::Runnable | State::Throttled) => {}
             (None, Some(open)) => {
                 open.looked_ns = open.looked_ns.saturating_add(ns);
                 if open.looked_ns > open.look_ns {

@@ -221,6 +221,11 @@ fn of_several_that_end_the_last_one_is_waited_for_and_of_a_process_its_main_thre
     let other = own(Made::new(4, 0).waits(95 * MS, State::Futex, 4, Ending::Open), 300, 301);
     let path = path_of(vec![sleeper, first, leader, other]);
     assert_eq!(told(&path).get(&(3, "on_cpu")), Some(&94), "{path:?}");
+    // Of one sleep it is not known what ended it, and the CPUs are busy.
+    let unknown = Ending::Woken(WakeContext::Unknown, Waker::None);
+    let sleeper = polls(Made::new(1, 0), 4).waits(10 * MS, State::Timer, 0, unknown).queues(30 * MS);
+    let path = path_of(vec![polls(sleeper, 4), Made::new(2, 0).runs(115 * MS)]);
+    assert_eq!(told(&path).get(&(2, "on_cpu")), Some(&115), "{path:?}");
     // It goes on sleeping for a moment, for a helper; not for long.
     let sleeping = |times| path_of(vec![polls(Made::new(1, 0), times), Made::new(2, 0).runs(75 * MS)]);
     let (two, more) = (sleeping(10), sleeping(11));

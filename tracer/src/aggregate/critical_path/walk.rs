@@ -328,7 +328,9 @@ impl Walk<'_, '_> {
             Ending::Woken(WakeContext::Task, Waker::Stranger(tid)) => Cause::Stranger(tid),
             Ending::Woken(context, _) => Cause::Context(context),
         };
+        // Sleeps in a row are not one wait, whatever ended the last.
         if (wait.is_retry || wait.joins_on)
+            && (interval.state != State::Timer || cause == Cause::Context(WakeContext::Task))
             && !matches!(cause, Cause::Context(WakeContext::Timer) | Cause::Open | Cause::Asleep)
         {
             from_ns = self.first_try(level, interval.start_ns).max(level.from_ns);
