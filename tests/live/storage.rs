@@ -6,7 +6,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use crate::harness::storage::{IoCgroup, LoopMount};
-use crate::harness::{self, Report, Traced, Tracer, close, list, number, text, whole, workload};
+use crate::harness::{self, Report, Traced, Tracer, close, list, number, python, text, whole, workload};
 
 const MIB: u64 = 1 << 20;
 
@@ -101,6 +101,50 @@ fn the_same_bytes_in_order_or_from_memory_are_nobodys_fault() {
             traced.report().assert_silent(&CLASSES);
         }
     }
+}
+
+/// Whether cutting and deleting files there makes the device discard what they had.
+fn discards(folder: &str) -> bool {
+    let mounts = std::fs::read_to_string("/proc/self/mounts").expect("/proc is mounted");
+    let fields: Vec<Vec<&str>> = mounts.lines().map(|line| line.split(' ').collect()).collect();
+    let holding = fields.iter().filter(|fields| fields.len() > 3 && Path::new(folder).starts_with(fields[1]));
+    let nearest = holding.max_by_key(|fields| fields[1].len());
+    nearest.is_some_and(|fields| fields[3].split(',').any(|option| option == "discard"))
+}
+
+#[test]
+fn files_that_are_cut_before_they_are_written_again_wait_for_discards_and_not_for_fsync() {
+    if !discards(&disk()) {
+        eprintln!("not tested: the file system of {} is not mounted with discard", disk());
+        return;
+    }
+    let run = |how: &str| {
+        let command = python("rewrite.py", &format!("{how} {} 300", disk()));
+        let traced = Tracer::run(command).options(&FAMILIES).go().expect_code(0);
+        (traced.truth(), traced.report())
+    };
+    let (truth, report) = run("truncate");
+    let row = list(&report.0["io"], "processes").iter().find(|row| row["pid"] == truth["pid"]).expect("it wrote");
+    let opening_s = number(&truth, "opening_s");
+    if number(row, "discards") < 20.0 || opening_s < 0.1 {
+        eprintln!("not tested: here the kernel discards later, in threads of its own: {row}");
+        return;
+    }
+    let finding = report.finding("slow-storage");
+    assert!(text(finding, "summary").starts_with("openat, called by open_checkpoint"), "{finding}");
+    assert_eq!(finding["culprit"]["pid"], truth["pid"], "{finding}");
+    // The deleting at the end is of the same kind.
+    let waited: f64 = list(finding, "evidence")
+        .iter()
+        .filter(|evidence| text(evidence, "metric").starts_with("waiting "))
+        .map(|evidence| number(evidence, "value"))
+        .sum();
+    assert!((0.6..1.5).contains(&(waited / opening_s)), "{waited} of {opening_s} s: {finding}");
+    // What syncing takes is said of fsync alone.
+    let syncs = report.finding("fsync-stall");
+    assert!(text(syncs, "summary").contains("in fsync of"), "{syncs}");
+    let (_, healthy) = run("in-place");
+    assert!(healthy.findings("slow-storage").is_empty(), "written over in place");
 }
 
 #[test]

@@ -9,6 +9,7 @@ mod cpu_quota;
 mod database_latency;
 mod deadlock;
 mod dirty_throttling;
+mod discards;
 mod fork_copy_on_write;
 mod fsync_stall;
 mod functions;

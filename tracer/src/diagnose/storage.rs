@@ -1,7 +1,9 @@
 //! `small-random-reads` and `slow-storage`: a run waits in calls that read files, and the requests of the block devices say why. Small and
 //! scattered ones: each costs a round trip, however quick the device is. Slow: the device takes long for what it is asked, or the threads
-//! wait far longer than it takes, so that something above it holds them back. Pages of mapped files are `cold-file-mapping`'s.
+//! wait far longer than it takes, so that something above it holds them back; or it has to discard what files had (`discards.rs`). Pages of
+//! mapped files are `cold-file-mapping`'s.
 
+use super::discards;
 use super::lost::{Lost, Waiting, lost, lost_by_a_thread};
 use super::lost_claim::{self, Words};
 use super::page_cache::{self, reads};
@@ -276,15 +278,18 @@ impl Rule for SlowStorage {
         let Some(io) = io(report) else {
             return Outcome::CouldNotRun("the family block did not run, which sees requests of devices".to_owned());
         };
+        let mut claims: Vec<Claim> = discards::claim(report, io).into_iter().collect();
         let slow = Case::of(report, io, |file| file.reads.as_ref().is_some_and(is_slow)).filter(Case::is_worth_a_word);
-        if let Some(case) = slow {
-            return Outcome::Claims(vec![slow_claim(&case)]);
-        }
         let held = |file: &IoFile| is_held_back(file) && !file.reads.as_ref().is_some_and(is_slow);
-        if let Some(case) = Case::of(report, io, held).filter(Case::is_worth_a_word) {
-            return Outcome::Claims(vec![held_back_claim(&case)]);
+        if let Some(case) = slow {
+            claims.push(slow_claim(&case));
+        } else if let Some(case) = Case::of(report, io, held).filter(Case::is_worth_a_word) {
+            claims.push(held_back_claim(&case));
         }
-        Outcome::Silent("devices were quick for what threads waited for".to_owned())
+        if claims.is_empty() {
+            return Outcome::Silent("devices were quick for what threads waited for".to_owned());
+        }
+        Outcome::Claims(claims)
     }
 }
 

@@ -116,6 +116,36 @@ fn a_device_that_takes_long_is_slow_whatever_it_is_asked() {
     }
 }
 
+/// openat, fsync of x86-64, and REQ_OP_DISCARD.
+const OPENAT: i16 = 257;
+const FSYNC: i16 = 74;
+const DISCARD: u32 = 3;
+
+/// The main thread waits for half of its time in this call, and at each wait's end a discard of its own has ended.
+fn discarding(call: i16, device_ns: u64) -> Report {
+    waiting(call, |round, end_ns| {
+        let base = block_done(end_ns);
+        let file = FileKey { inode: 0, device: 0, reserved: 0 };
+        let (flags, bytes, sector) = (DISCARD, 32 << 20, round << 16);
+        let request = Request { sector, bytes, flags, notes: notes::TRACED, file, ..base.request };
+        vec![Event::BlockDone(Box::new(BlockDone { queued_ns: 1_000, device_ns, request, ..base }))]
+    })
+}
+
+#[test]
+fn who_cuts_files_waits_for_the_discards_and_says_so_of_the_call() {
+    let report = discarding(OPENAT, 4 * MS);
+    only(&report, Some("slow-storage"));
+    let finding = of_class(&report, "slow-storage").expect("it waited for them");
+    assert!(finding.summary.starts_with("openat waited 1.00 s"), "{}", finding.summary);
+    assert!(finding.summary.contains("until vda had discarded"), "{}", finding.summary);
+    assert_eq!(finding.culprit.as_ref().and_then(|culprit| culprit.tid), Some(10));
+    assert_evidence_resolves(&report);
+    // Opening waits for something else, or what discards is a sync.
+    only(&discarding(OPENAT, MS), None);
+    only(&discarding(FSYNC, 4 * MS), None);
+}
+
 #[test]
 fn threads_that_wait_far_longer_than_their_requests_take_are_held_back_above_the_device() {
     let report = reading(Requests { device_ns: MS / 10, ..SMALL });

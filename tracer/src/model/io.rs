@@ -37,6 +37,11 @@ fn is_zero(number: &u64) -> bool {
     *number == 0
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "what serde asks for")]
+fn is_no_time(seconds: &f64) -> bool {
+    *seconds == 0.0
+}
+
 /// Times.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
@@ -197,6 +202,15 @@ pub struct IoProcess {
     pub background_bytes: Option<u64>,
     /// Flushes that its threads asked for.
     pub flushes: u64,
+    /// Discards that its threads made by cutting or deleting files.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub discards: u64,
+    /// Their bytes.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub discard_bytes: u64,
+    /// How long devices had them.
+    #[serde(skip_serializing_if = "is_no_time")]
+    pub discard_device_s: f64,
 }
 
 /// A thread that was paused because it dirtied pages while too many were dirty.

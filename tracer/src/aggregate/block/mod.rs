@@ -65,6 +65,8 @@ pub(super) struct ProcessSums {
     bytes: [u64; 2],
     device_ns: [u64; 2],
     flushes: u64,
+    /// Discards: how many, of how many bytes, for how long the device had them.
+    discards: (u64, u64, u64),
 }
 
 /// A thread's pauses.
@@ -266,7 +268,14 @@ impl ProcessSums {
                 self.flushes += 1;
                 return;
             }
-            BlockOp::Discard | BlockOp::Other => return,
+            BlockOp::Discard => {
+                let (count, bytes, ns) = &mut self.discards;
+                *count += 1;
+                *bytes = bytes.saturating_add(event.request.bytes.into());
+                *ns = ns.saturating_add(timed_ns(event).unwrap_or(0));
+                return;
+            }
+            BlockOp::Other => return,
         };
         self.requests[at] += 1;
         self.bytes[at] = self.bytes[at].saturating_add(event.request.bytes.into());

@@ -189,6 +189,9 @@ impl Aggregate {
                 write_bytes: sums.bytes[1],
                 write_device_s: seconds(sums.device_ns[1]),
                 flushes: sums.flushes,
+                discards: sums.discards.0,
+                discard_bytes: sums.discards.1,
+                discard_device_s: seconds(sums.discards.2),
                 ..IoProcess::default()
             };
             rows.insert(*pid, row);
