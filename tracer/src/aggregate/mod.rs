@@ -246,7 +246,7 @@ impl Aggregate {
             Event::Mapped(event) => self.mapped.record(event, &self.span),
             Event::CachedFile(event) if header.kind == cache::FILE => self.paging.cache.file(event),
             Event::CachedFile(event) => self.blocks.file(event),
-            Event::BlockDone(event) => self.blocks.done(event, &self.span),
+            Event::BlockDone(event) => self.block_done(event),
             Event::DirtyPause(event) => self.pausing(event),
             Event::Call(event) => self.called(event),
             Event::Victim(event) => self.paging.victim(event, &self.span),

@@ -292,6 +292,9 @@ impl Aggregate {
                 self.end_queue(index, switch.header.cpu, ts_ns);
             }
             (Phase::Waiting, woken_ns) => {
+                if let Some((inode, asked_ns)) = thread.asked.take() {
+                    self.blocks.answered(inode, ts_ns.saturating_sub(asked_ns));
+                }
                 let wake = self.wake(switch, index);
                 self.end_wait(index, woken_ns.unwrap_or(ts_ns).min(ts_ns), Some(wake));
                 self.end_queue(index, switch.header.cpu, ts_ns);

@@ -239,6 +239,8 @@ pub struct Thread {
     pub slot: Option<u32>,
     /// While it waits for a lock.
     pub holder: Holder,
+    /// A request of its own, which it waits for, is done: for which file, and when it was made.
+    pub asked: Option<(u64, u64)>,
     /// The wait that comes next is a pause.
     pub pausing: Option<super::block::Pausing>,
     /// Its priority and the CPUs that it may run on, when it was last pushed off one.
@@ -295,6 +297,7 @@ impl Thread {
             creator: 0,
             slot: None,
             holder: Holder::None,
+            asked: None,
             pausing: None,
             facts: QueueFacts::default(),
             throttles: (0, 0),

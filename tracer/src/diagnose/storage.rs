@@ -179,6 +179,11 @@ impl<'a> Case<'a> {
             let longest = Some(("of 99 in 100 at most", waits.p99_s));
             list.push(evidence("time that threads waited, half at most", waits.p50_s, "s", at("waits/p50_s"), longest));
         }
+        if let Some(answers) = &file.answers {
+            let longest = Some(("of 99 in 100 at most", answers.p99_s));
+            let metric = "from a request until its thread ran again, half at most";
+            list.push(evidence(metric, answers.p50_s, "s", at("answers/p50_s"), longest));
+        }
         if let Some((index, device)) = self.device() {
             let window = Some(("the whole run", self.report.window.duration_s));
             list.push(evidence(

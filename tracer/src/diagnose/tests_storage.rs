@@ -53,8 +53,11 @@ fn waiting(call: i16, mut after: impl FnMut(u64, u64) -> Vec<Event>) -> Report {
         let more = after(round, at(10));
         let (before, behind): (Vec<Event>, Vec<Event>) =
             more.into_iter().partition(|event| event.header().ts_ns <= at(5));
+        let (meanwhile, behind): (Vec<Event>, Vec<Event>) =
+            behind.into_iter().partition(|event| event.header().ts_ns < at(10));
         events.extend(before);
         events.push(Event::Switch(leaves));
+        events.extend(meanwhile);
         events.push(Event::Switch(switch(at(10), 0, 0, 10, Leave::Preempted)));
         events.extend(behind);
     }
@@ -65,9 +68,10 @@ fn waiting(call: i16, mut after: impl FnMut(u64, u64) -> Vec<Event>) -> Report {
 fn reading(what: Requests) -> Report {
     waiting(PREAD, |round, end_ns| {
         let step = if what.scattered { 1_000_003 * (round * 7 % 97 + 1) } else { u64::from(what.bytes) / 512 };
-        let base = block_done(end_ns);
+        let base = block_done(end_ns - 1_000);
         let request = Request {
             sector: 2_048 + round * step,
+            tid: 10,
             bytes: what.bytes,
             notes: what.notes,
             file: FileKey { inode: FILE, device: DISK, reserved: 0 },
@@ -97,6 +101,11 @@ fn small_scattered_reads_are_named_with_file_thread_and_seconds() {
     let culprit = finding.culprit.as_ref().expect("a culprit");
     assert_eq!((culprit.path.as_deref(), culprit.tid), (Some("shard"), Some(10)));
     assert_evidence_resolves(&report);
+    // Each request ends when its thread runs again: what it takes is what the thread sees.
+    let file = report.io.as_ref().and_then(|io| io.files.first()).expect("the file");
+    let answers = file.answers.as_ref().expect("answers");
+    assert_eq!(Some(answers.count), file.reads.as_ref().map(|reads| reads.requests));
+    assert!((answers.mean_s - 0.004_002).abs() < 1e-6, "4 ms with the device, 1 us before and behind: {answers:?}");
 }
 
 #[test]

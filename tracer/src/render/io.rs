@@ -54,6 +54,13 @@ fn files(page: &mut Page, io: &Io, device: &IoDevice, least_s: f64) {
                 duration(waits.p99_s)
             );
         }
+        if let Some(answers) = &file.answers {
+            text += &format!(
+                "; from a request until its thread ran again {} ({} in 99 of 100)",
+                duration(answers.p50_s),
+                duration(answers.p99_s)
+            );
+        }
         page.paragraph("    ", &text);
     }
 }

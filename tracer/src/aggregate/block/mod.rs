@@ -12,7 +12,7 @@ use tracer_common::memory::{CachedFile, FILE_NAME_BYTES};
 use self::sums::{Busy, Ops, Streams};
 use super::Aggregate;
 use super::hash::FastMap;
-use super::thread::Span;
+use super::thread::{Phase, Span};
 use super::times::Times;
 use crate::model::meta::{DirtiedRow, DiskRow, FamilyRecord, SumsRecord};
 
@@ -112,6 +112,8 @@ pub struct Blocks {
     disks: BTreeMap<u32, DiskRow>,
     /// How long threads waited for files, by inode.
     waits: FastMap<u64, Times>,
+    /// How long it took from a request that a thread waited for until it ran again, likewise.
+    answers: FastMap<u64, Times>,
     /// Requests without room.
     over: u64,
     /// Requests that did not end, as far as was seen.
@@ -202,6 +204,13 @@ impl Blocks {
         }
     }
 
+    /// A thread goes on that waited for a request of its own for a file.
+    pub fn answered(&mut self, inode: u64, ns: u64) {
+        if self.answers.len() < MAX_FILES || self.answers.contains_key(&inode) {
+            self.answers.entry(inode).or_default().add(ns);
+        }
+    }
+
     /// A pause is over.
     fn paused(&mut self, key: (u32, u32), pausing: Pausing, waited_ns: u64) {
         if pausing.ticks > 0 && waited_ns > 0 {
@@ -283,7 +292,29 @@ impl ProcessSums {
     }
 }
 
+/// Between its request and its wait a thread does no more than this for both: what asked before that asked ahead.
+const ASKING_NS: u64 = 100_000;
+
 impl Aggregate {
+    /// A request is done. If its thread waits for that file, it has its answer.
+    pub(super) fn block_done(&mut self, event: &BlockDone) {
+        self.blocks.done(event, &self.span);
+        let request = &event.request;
+        let is_own_read = BlockOp::of(request.flags, request.bytes) == BlockOp::Read
+            && request.notes & notes::TRACED != 0
+            && request.file.inode != 0;
+        let Some(device_ns) = timed_ns(event).filter(|_| is_own_read) else { return };
+        let Some(thread) = self.threads.find(request.tid).and_then(|index| self.threads.get_mut(index)) else { return };
+        if thread.phase != Phase::Waiting || thread.object != request.file.inode {
+            return;
+        }
+        let made_ns = event.header.ts_ns.saturating_sub(device_ns).saturating_sub(event.queued_ns);
+        let made_ns = made_ns.max(thread.since_ns.saturating_sub(ASKING_NS));
+        let first_ns =
+            thread.asked.filter(|(inode, _)| *inode == thread.object).map_or(made_ns, |(_, first_ns)| first_ns);
+        thread.asked = Some((thread.object, first_ns.min(made_ns)));
+    }
+
     /// A thread is about to be paused: the wait that it begins next is that.
     pub(super) fn pausing(&mut self, event: &DirtyPause) {
         if let Some(index) = self.threads.find(event.tid)

@@ -125,10 +125,10 @@ impl Aggregate {
         })
     }
 
-    /// How long threads waited for a file; none where two files have its number.
-    fn waits_for(&self, key: (u32, u64)) -> Option<Latency> {
+    /// How long threads waited for a file, and until they were answered; none where two files have its number.
+    fn waits_for(&self, key: (u32, u64)) -> [Option<Latency>; 2] {
         let same = self.blocks.files.keys().filter(|(_, inode)| *inode == key.1).count();
-        self.blocks.waits.get(&key.1).filter(|_| same == 1).map(latency)
+        [&self.blocks.waits, &self.blocks.answers].map(|times| times.get(&key.1).filter(|_| same == 1).map(latency))
     }
 
     fn io_file(&self, key: (u32, u64), file: &FileSums, dirtied: &Dirtied<'_>, who: &Who<'_>) -> IoFile {
@@ -142,6 +142,7 @@ impl Aggregate {
         let mut processes: Vec<u32> = by.into_iter().map(|(tgid, _)| tgid).collect();
         processes.extend(file.threads.keys().map(|(tgid, _)| *tgid));
         processes.extend(dirtied_rows.iter().flat_map(|(rows, _)| rows.iter().map(|row| row.tgid)));
+        let [waits, answers] = self.waits_for(key);
         IoFile {
             path: self.io_path(key, &processes),
             inode: key.1,
@@ -152,7 +153,8 @@ impl Aggregate {
             reads: of(&file.ops, BlockOp::Read),
             writes: of(&file.ops, BlockOp::Write),
             reading_s: file.ops.of(BlockOp::Read).map(|_| seconds(file.reading.total_ns())),
-            waits: self.waits_for(key),
+            waits,
+            answers,
             direct_requests: file.direct,
             background_bytes: file.background_bytes,
             dirtied_bytes: self
