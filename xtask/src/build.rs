@@ -31,7 +31,7 @@ pub enum Ebpf {
     /// As it is shipped
     #[default]
     Release,
-    /// As a development build: with assertions, so the verifier has more code before it
+    /// As a development build: other code for the same programs
     Dev,
 }
 
