@@ -167,7 +167,9 @@ fn threads_that_share_cpus_wait_in_the_run_queue() {
     for own in list(&truth, "threads") {
         let row = report.thread(whole(own, "tid"));
         close("time on CPU", state(row, "on_cpu"), number(own, "on_cpu_ns") / 1e9, 0.02, 0.02 + traced.stolen_s);
-        close("run queue", state(row, "runnable"), number(own, "run_delay_ns") / 1e9, 0.03, 0.02);
+        // A thread may wait for a CPU once more after it has read its own account: long where the machine is an emulated one on a busy host.
+        let once_more_s = row["queued"]["max_s"].as_f64().unwrap_or(0.0);
+        close("run queue", state(row, "runnable"), number(own, "run_delay_ns") / 1e9, 0.03, 0.02 + once_more_s);
     }
     report.assert_states();
 }

@@ -21,9 +21,12 @@ pub fn repeat<const HELPER: bool, S: Step>(most: u32, state: &mut S) {
         unsafe { bpf_loop(most, step as *mut _, (&raw mut *state).cast(), 0) };
     } else {
         let mut turn = 0;
-        // Volatile: the compiler would count something else, from below zero, and the verifier refuses that where it becomes an address.
-        while turn < u64::from(most) && !state.step(seen(&turn)) {
-            turn += 1;
+        // Volatile, so that the count lies in memory and nowhere else. The compiler would count from below zero, which the verifier refuses where
+        // it becomes an address; or keep the next turn's number in a register as well, with which Linux 5.10 took minutes to load the program.
+        while seen(&turn) < u64::from(most) && !state.step(seen(&turn)) {
+            let next = seen(&turn) + 1;
+            // SAFETY: a local variable.
+            unsafe { core::ptr::write_volatile(&raw mut turn, next) };
         }
     }
 }

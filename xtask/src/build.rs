@@ -4,6 +4,7 @@
 use std::{fs, path::Path, process::ExitCode};
 
 use anyhow::{Context, Result, bail};
+use clap::ValueEnum;
 use object::{Object, ObjectSection};
 
 use crate::{
@@ -18,20 +19,49 @@ pub struct Arguments {
     /// Build the tracer optimised; the eBPF object always is
     #[arg(long)]
     release: bool,
+    /// How the eBPF object is built
+    #[arg(long, value_enum, default_value_t)]
+    ebpf: Ebpf,
+}
+
+/// How the eBPF object is built: optimised either way, since verifiers refuse other code, and with debug information, of which the
+/// types of maps and programs are made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, ValueEnum)]
+pub enum Ebpf {
+    /// As it is shipped
+    #[default]
+    Release,
+    /// As a development build: other code for the same programs
+    Dev,
+}
+
+impl Ebpf {
+    /// Cargo's profile, which is a folder's name too.
+    fn profile(self) -> &'static str {
+        match self {
+            Ebpf::Release => "release",
+            Ebpf::Dev => "ebpf-dev",
+        }
+    }
 }
 
 const TARGET: &str = "bpfel-unknown-none";
 
 /// The verb.
 pub fn main(arguments: Arguments) -> Result<ExitCode> {
-    let binaries = everything(arguments.release)?;
+    let binaries = everything_with(arguments.release, arguments.ebpf)?;
     eprintln!("built {} and {}", binaries.tracer.display(), binaries.workload.display());
     Ok(ExitCode::SUCCESS)
 }
 
 /// Everything, the toolchain included where it is missing.
 pub fn everything(release: bool) -> Result<Binaries> {
-    ebpf()?;
+    everything_with(release, Ebpf::Release)
+}
+
+/// The same with the object built in some way. It stays the one that is embedded until the next build.
+pub fn everything_with(release: bool, how: Ebpf) -> Result<Binaries> {
+    ebpf(how)?;
     host(release)
 }
 
@@ -47,16 +77,26 @@ pub fn host(release: bool) -> Result<Binaries> {
     Ok(Binaries::of(release))
 }
 
-fn ebpf() -> Result<()> {
+fn ebpf(how: Ebpf) -> Result<()> {
     let toolchain = setup::toolchain()?;
     let dir = workspace::ebpf_target_dir();
     toolchain
         .cargo()
-        .args(["build", "-p", "tracer-ebpf", "--release", "-Zbuild-std=core", "--target", TARGET, "--target-dir"])
+        .args([
+            "build",
+            "-p",
+            "tracer-ebpf",
+            "--profile",
+            how.profile(),
+            "-Zbuild-std=core",
+            "--target",
+            TARGET,
+            "--target-dir",
+        ])
         .arg(&dir)
         .run()
         .with_context(|| format!("the eBPF object was not built; the toolchain is {toolchain}"))?;
-    let built = dir.join(TARGET).join("release/tracer-ebpf");
+    let built = dir.join(TARGET).join(how.profile()).join("tracer-ebpf");
     let bytes = fs::read(&built).with_context(|| format!("cannot read {}", built.display()))?;
     check(&bytes).with_context(|| format!("{} cannot be used", built.display()))?;
     let object = workspace::ebpf_object();

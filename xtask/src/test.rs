@@ -7,7 +7,8 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::ValueEnum;
 
 use crate::{
-    again, build,
+    again,
+    build::{self, Ebpf},
     needs::{self, Needs},
     setup, sh,
     sh::Cmd,
@@ -147,7 +148,12 @@ pub struct Live {
 impl Live {
     /// Builds as the user who runs xtask, so that only the tests themselves run as root.
     pub fn build() -> Result<Self> {
-        let binaries = build::everything(false)?;
+        Self::build_with(Ebpf::Release)
+    }
+
+    /// The same with the eBPF object built in some way.
+    pub fn build_with(how: Ebpf) -> Result<Self> {
+        let binaries = build::everything_with(false, how)?;
         let build = Cmd::cargo()
             .args(["test", "-p", "tests", "--test", "live", "--no-run", "--message-format=json-render-diagnostics"])
             .read()?;

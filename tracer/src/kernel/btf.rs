@@ -151,7 +151,8 @@ impl Btf {
         let mut offset = 0;
         for name in path.split('.') {
             let (inner, at) = self.member(id, name, 0)?;
-            offset += at;
+            // A sum that no struct has is a malformed blob's.
+            offset = at.checked_add(offset)?;
             id = inner;
         }
         Some(offset)
@@ -169,7 +170,7 @@ impl Btf {
             let bits = if found.bitfields() { position & 0x00ff_ffff } else { position };
             if member_name == 0 || self.name_is(member_name, "") {
                 if let Some((inner, inner_at)) = self.member(member_type, name, depth + 1) {
-                    return Some((inner, bits / 8 + inner_at));
+                    return Some((inner, inner_at.checked_add(bits / 8)?));
                 }
             } else if self.name_is(member_name, name) {
                 return (bits % 8 == 0).then_some((member_type, bits / 8));

@@ -8,6 +8,8 @@ pub mod clock;
 pub mod cpu_limits;
 pub mod disks;
 pub mod file_map;
+#[cfg(test)]
+mod fixtures;
 pub mod hooks;
 pub mod host;
 pub mod ksyms;

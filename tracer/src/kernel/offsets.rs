@@ -145,8 +145,8 @@ fn memory(btf: &Btf, offsets: &mut Offsets) {
     let counter = find("percpu_counter", &["count", "counters"]);
     (offsets.mm_rss, offsets.mm_rss_stride) = match (counters, plain, counter) {
         (ABSENT, ..) | (_, None, None) => (ABSENT, ABSENT),
-        (at, Some(plain), _) => (at + field(Some(plain), "count"), rss::PLAIN_BYTES),
-        (at, None, Some(counter)) => (at + field(Some(counter), "count"), counter.size_bytes),
+        (at, Some(plain), _) => (at.saturating_add(field(Some(plain), "count")), rss::PLAIN_BYTES),
+        (at, None, Some(counter)) => (at.saturating_add(field(Some(counter), "count")), counter.size_bytes),
     };
     offsets.task_rss_events = field(task, "rss_stat.events");
     offsets.task_rss_counts = field(task, "rss_stat.count");
@@ -170,7 +170,11 @@ fn memory(btf: &Btf, offsets: &mut Offsets) {
     offsets.inode_dentry = field(inode, "i_dentry");
     offsets.sb_dev = field(find("super_block", &["s_dev"]), "s_dev");
     let dentry = find("dentry", &["d_name", "d_parent"]);
-    offsets.dentry_alias = field(dentry, "d_u.d_alias");
+    // In a union that has no name any more in 7.3.
+    offsets.dentry_alias = match field(dentry, "d_u.d_alias") {
+        ABSENT => field(dentry, "d_alias"),
+        found => found,
+    };
     offsets.dentry_name = field(dentry, "d_name.name");
 }
 

@@ -12,6 +12,7 @@ use serde_json::json;
 
 use super::cpio::Archive;
 use crate::{
+    build::Ebpf,
     sh::Cmd,
     test,
     workspace::{self, utf8},
@@ -37,8 +38,8 @@ pub struct Binaries {
 const NAMES: [&str; 4] = ["vm-init", "tracer", "workload", "live"];
 
 /// Builds them: the very binaries that run here, so where these tests have just run there is nothing to do. Their copies go to `folder`.
-pub fn build(folder: &Path) -> Result<Binaries> {
-    let live = test::Live::build()?;
+pub fn build(folder: &Path, ebpf: Ebpf) -> Result<Binaries> {
+    let live = test::Live::build_with(ebpf)?;
     let built = &live.binaries;
     let init = built.tracer.with_file_name("vm-init");
     fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;

@@ -36,6 +36,16 @@ pub struct Kernel {
     pub image: PathBuf,
 }
 
+impl Kernel {
+    /// What its package is: version, name and checksum.
+    pub fn package(&self) -> Result<[String; 3]> {
+        let file = self.image.with_file_name("version");
+        let text = fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
+        let lines: Vec<String> = text.lines().map(str::to_owned).collect();
+        lines.try_into().ok().with_context(|| format!("{} has not three lines: remove it", file.display()))
+    }
+}
+
 /// All lines.
 pub fn lines() -> Vec<String> {
     LINES.iter().map(|(line, _)| (*line).to_owned()).collect()

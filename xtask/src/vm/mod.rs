@@ -1,10 +1,11 @@
 //! `cargo xtask vm`: the live tests on other kernels, each in an emulated machine. Here are the arguments, the order of things and the
 //! exit status; `kernels` and `archive` get kernels, `qemu` runs a guest, `guest` and `cpio` make what is in it, `console` reads what
-//! it says, `matrix` shows it. The other side of the console is `tests/src/bin/vm-init`.
+//! it says, `matrix` shows it, `fixtures` takes from kernels what unit tests need. The other side of the console is `tests/src/bin/vm-init`.
 
 mod archive;
 mod console;
 mod cpio;
+mod fixtures;
 mod guest;
 mod kernels;
 mod matrix;
@@ -19,7 +20,7 @@ use std::{
 
 use anyhow::{Context, Result};
 
-use crate::workspace;
+use crate::{build::Ebpf, workspace};
 use archive::Archive;
 use kernels::Kernel;
 use matrix::{Fate, Ran};
@@ -33,6 +34,9 @@ Examples:
   cargo xtask vm 6.12                      the newest 6.12 of the archive
   cargo xtask vm --all                     all lines that are tested
   cargo xtask vm 7.x --test run_queue      tests with this in their names, on the newest kernel
+  cargo xtask vm --all --ebpf dev --test all_families
+                                           whether verifiers take the eBPF side as a development build has it
+  cargo xtask vm --fixtures                all lines' type information for the unit tests; boots nothing
 
 Exit status: 0 all passed, 1 something failed, 77 something was skipped (no network and not cached) and nothing failed.")]
 pub struct Arguments {
@@ -48,6 +52,12 @@ pub struct Arguments {
     /// What runs the guest's code
     #[arg(long, value_enum, default_value_t = Accel::Auto)]
     accel: Accel,
+    /// How the eBPF object is built
+    #[arg(long, value_enum, default_value_t)]
+    ebpf: Ebpf,
+    /// Boot nothing: write what the unit tests need of these kernels' type information (all lines if none is named)
+    #[arg(long, conflicts_with_all = ["test", "accel", "memory", "cpus", "limit", "test_limit", "ebpf"])]
+    fixtures: bool,
     /// Look for newer kernels than those that are cached
     #[arg(long)]
     refresh: bool,
@@ -81,6 +91,12 @@ pub fn main(arguments: Arguments) -> Result<ExitCode> {
     let folder = workspace::target_dir().join("vm");
     fs::create_dir_all(folder.join("logs")).with_context(|| format!("cannot create {}", folder.display()))?;
     let archive = Archive::of_machine(&folder.join("apt"));
+    let get = |line: &String| kernels::get(line, &folder.join("kernels"), &archive, arguments.refresh);
+    if arguments.fixtures {
+        let kernels = lines.iter().map(get).collect::<Result<Vec<Kernel>>>()?;
+        fixtures::write(&kernels)?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let qemu = match Qemu::find(&folder.join("qemu"), &archive, arguments.accel) {
         Ok(qemu) => qemu,
         // What was asked for and cannot be is an error; what cannot be had is no word on the tracer.
@@ -94,7 +110,7 @@ pub fn main(arguments: Arguments) -> Result<ExitCode> {
     let kernels: Vec<(String, Result<Kernel>)> = lines
         .into_iter()
         .map(|line| {
-            let kernel = kernels::get(&line, &folder.join("kernels"), &archive, arguments.refresh);
+            let kernel = get(&line);
             (line, kernel)
         })
         .collect();
@@ -111,6 +127,7 @@ pub fn main(arguments: Arguments) -> Result<ExitCode> {
 fn lines(arguments: &Arguments) -> Result<Vec<String>> {
     match (arguments.all, arguments.kernels.as_slice()) {
         (true, _) => Ok(kernels::lines()),
+        (false, []) if arguments.fixtures => Ok(kernels::lines()),
         (false, []) => Ok(BY_DEFAULT.map(str::to_owned).to_vec()),
         (false, asked) => asked.iter().map(|one| kernels::line_of(one)).collect(),
     }
@@ -122,7 +139,7 @@ fn run_all(
     qemu: &Qemu,
     kernels: Vec<(String, Result<Kernel>)>,
 ) -> Result<ExitCode> {
-    let binaries = guest::build(&folder.join("bin"))?;
+    let binaries = guest::build(&folder.join("bin"), arguments.ebpf)?;
     let plan = guest::plan(arguments.test.as_deref(), &binaries.tests()?)?;
     let initrd = folder.join("initramfs.cpio");
     fs::write(&initrd, binaries.initramfs(&plan, arguments.test_limit)?)

@@ -521,9 +521,9 @@ pub fn mount_tmpfs(folder: &std::path::Path, size_bytes: usize) -> io::Result<()
     check(unsafe { libc::mount(kind, folder.as_ptr(), kind, 0, options.as_ptr().cast()) }).map(drop)
 }
 
-/// Unmounts what is mounted on a folder.
+/// Unmounts what is mounted on a folder, though who looks at this process may have it open for a moment.
 pub fn unmount(folder: &std::path::Path) -> io::Result<()> {
     let folder = CString::new(folder.as_os_str().as_encoded_bytes())?;
     // SAFETY: the string ends with a zero.
-    check(unsafe { libc::umount(folder.as_ptr()) }).map(drop)
+    check(unsafe { libc::umount2(folder.as_ptr(), libc::MNT_DETACH) }).map(drop)
 }
