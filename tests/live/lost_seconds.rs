@@ -484,11 +484,11 @@ fn a_limit_on_io_bounds_what_lifting_it_saves() {
 
 #[test]
 fn pauses_of_a_writer_bound_what_room_for_dirty_pages_saves() {
-    let (Some(tight), Some(wide)) = (LoopMount::new(512), LoopMount::new(512)) else { return };
+    let (Some(tight), Some(wide)) = (LoopMount::new(2048), LoopMount::new(2048)) else { return };
     if !tight.limit_dirty(8 * MIB) {
         return;
     }
-    let run = |mount: &LoopMount| format!("dirty-writer --mib 384 --folder {}", mount.folder().display());
+    let run = |mount: &LoopMount| format!("dirty-writer --mib 1536 --folder {}", mount.folder().display());
     // The kernel's own threads write the file out.
     of_storage(Pair::of("dirty-throttling", &run(&tight), &run(&wide)).beside());
 }

@@ -119,7 +119,7 @@ fn files_that_are_cut_before_they_are_written_again_wait_for_discards_and_not_fo
         return;
     }
     let run = |how: &str| {
-        let command = python("rewrite.py", &format!("{how} {} 300", disk()));
+        let command = python("rewrite.py", &format!("{how} {} 500", disk()));
         let traced = Tracer::run(command).options(&FAMILIES).go().expect_code(0);
         (traced.truth(), traced.report())
     };
@@ -198,12 +198,13 @@ fn what_is_written_later_is_charged_to_whoever_dirtied_it() {
 
 #[test]
 fn a_writer_over_a_devices_dirty_limit_is_paused_and_named() {
-    let Some(mount) = LoopMount::new(512) else { return };
+    let Some(mount) = LoopMount::new(2048) else { return };
     if !mount.limit_dirty(8 * MIB) {
         return;
     }
     let pauses = Pauses::begin();
-    let traced = traced(&format!("dirty-writer --mib 384 --folder {}", mount.folder().display()));
+    // On a quick disk 384 MiB are 0.4 s of pauses, too few to be told.
+    let traced = traced(&format!("dirty-writer --mib 1536 --folder {}", mount.folder().display()));
     let (truth, report) = (traced.truth(), traced.report());
     let asked_s = pauses.end(whole(&truth, "pid"));
     let paused = &list(&report.0["io"], "paused")[0];

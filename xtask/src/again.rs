@@ -16,8 +16,12 @@ const MOST: usize = 3;
 
 /// Runs the tests; `command` has no filter yet. Anything but success, at first or then, is an error.
 pub fn run(command: &Cmd, filters: &[String]) -> Result<()> {
+    run_into(command, filters, &mut std::io::stdout().lock())
+}
+
+fn run_into(command: &Cmd, filters: &[String], shown: &mut impl Write) -> Result<()> {
     let all = command.clone().arg("--test-threads=1").args(filters).privileged();
-    let (status, failed) = watch(&all)?;
+    let (status, failed) = watch(&all, shown)?;
     if status.success() {
         return Ok(());
     }
@@ -27,7 +31,7 @@ pub fn run(command: &Cmd, filters: &[String]) -> Result<()> {
     let mut still = Vec::new();
     for test in &failed {
         let again = command.clone().args(["--exact", test, "--test-threads=1"]).privileged();
-        if !again.status()?.success() {
+        if !watch(&again, shown)?.0.success() {
             still.push(test.as_str());
         }
     }
@@ -41,11 +45,10 @@ pub fn run(command: &Cmd, filters: &[String]) -> Result<()> {
 }
 
 /// Lets its output through, and finds the names of tests that failed in it.
-fn watch(command: &Cmd) -> Result<(ExitStatus, Vec<String>)> {
+fn watch(command: &Cmd, shown: &mut impl Write) -> Result<(ExitStatus, Vec<String>)> {
     let mut child = command.start_reading()?;
     let output = child.stdout.take().context("its output is a pipe")?;
     let mut failed = Vec::new();
-    let mut shown = std::io::stdout().lock();
     for line in BufReader::new(output).split(b'\n') {
         let line = line.with_context(|| format!("cannot read what `{command}` prints"))?;
         shown.write_all(&line).and_then(|()| shown.write_all(b"\n")).context("cannot print")?;
@@ -88,7 +91,7 @@ mod tests {
     fn a_test_that_passes_the_second_time_is_no_failure_and_one_that_does_not_is() {
         let said = |tests: &str| {
             let folder = tempfile::tempdir().expect("a folder");
-            run(&fake(folder.path(), tests), &[]).map_err(|error| error.to_string())
+            run_into(&fake(folder.path(), tests), &[], &mut Vec::new()).map_err(|error| error.to_string())
         };
         assert_eq!(said("one one"), Ok(()));
         assert_eq!(said("one two"), Ok(()));
