@@ -72,17 +72,19 @@ fn launcher(how: &str) -> (Value, harness::Report) {
 fn who_sleeps_and_looks_until_a_worker_has_ended_waits_for_what_the_worker_does() {
     for how in ["agent", "timeout"] {
         let (truth, report) = launcher(how);
-        let of_worker = |part: &Value| part["pid"] == truth["worker"] && part["within"]["state"] == "timer";
-        let (by_worker, total) = report.on_path(of_worker);
+        // The first worker may be waited for by itself: rows of one name are one row.
+        let of_worker = |part: &Value| part["process"] == "workload" && part["within"]["state"] == "timer";
+        let (by_workers, total) = report.on_path(of_worker);
         assert!(
-            by_worker >= 0.7 * total,
-            "{how}: the worker is {by_worker} of {total} s: {}",
+            by_workers >= 0.7 * total,
+            "{how}: workers are {by_workers} of {total} s: {}",
             report.0["critical_path"]
         );
         let own_waits = list(&report.0["critical_path"], "own_waits");
         let polls = own_waits.iter().find(|wait| wait["state"] == "timer" && wait["of"]["pid"] == truth["pid"]);
         let polls = polls.unwrap_or_else(|| panic!("{how}: it is told as its wait: {own_waits:?}"));
-        assert_eq!((&polls["by_end"], &polls["ended_by"][0]["pid"]), (&Value::from(true), &truth["worker"]), "{polls}");
+        let ended = list(polls, "ended_by").iter().any(|by| by["pid"] == truth["worker"]);
+        assert!(ended && polls["by_end"] == true, "{how}: by the end of the one that mattered: {polls}");
     }
 }
 
