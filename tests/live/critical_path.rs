@@ -1,6 +1,7 @@
 //! The critical path: who is to blame for the wall time of CMD's main thread.
 
 use std::ffi::OsString;
+use std::path::PathBuf;
 
 use serde_json::Value;
 
@@ -90,17 +91,19 @@ fn who_sleeps_and_looks_until_a_worker_has_ended_waits_for_what_the_worker_does(
 
 #[test]
 fn who_sleeps_at_a_pace_of_its_own_waits_for_nobody() {
-    let (truth, report) = launcher("paced");
-    let slept = |part: &Value| part["pid"] == truth["pid"] && part["state"] == "timer";
-    let (slept, total) = report.on_path(slept);
-    assert!(slept >= 0.7 * total, "it slept for {slept} of {total} s: {}", report.0["critical_path"]);
-    let (by_worker, _) = report.on_path(|part| part["pid"] == truth["worker"]);
-    assert!(by_worker <= 0.1 * total, "{by_worker} of {total} s: {}", report.0["critical_path"]);
+    for _ in 0..crate::healthy::repeats() {
+        let (truth, report) = launcher("paced");
+        let slept = |part: &Value| part["pid"] == truth["pid"] && part["state"] == "timer";
+        let (slept, total) = report.on_path(slept);
+        assert!(slept >= 0.7 * total, "it slept for {slept} of {total} s: {}", report.0["critical_path"]);
+        let (by_worker, _) = report.on_path(|part| part["pid"] == truth["worker"]);
+        assert!(by_worker <= 0.1 * total, "{by_worker} of {total} s: {}", report.0["critical_path"]);
+    }
 }
 
 #[test]
 fn input_and_output_under_a_lock_is_what_the_others_wait_for() {
-    let folder = harness::workspace().join("target");
+    let folder = PathBuf::from(harness::storage::disk());
     let traced =
         with_stacks(harness::workload(&format!("mutex --threads 3 --duration 1s --sync-in {}", folder.display())));
     let (truth, report) = (traced.truth(), traced.report());

@@ -29,6 +29,7 @@ mod memory;
 mod namespaces;
 mod network;
 mod paging;
+mod pressure;
 mod python_runtime;
 mod record;
 mod replay;

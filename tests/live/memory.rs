@@ -132,7 +132,7 @@ fn a_program_that_warms_up_and_then_stays_is_not_foretold_to_end() {
 #[test]
 fn filling_the_page_cache_up_to_the_limit_is_no_growth() {
     let Some(cgroup) = MemoryCgroup::new(128 * MIB) else { return };
-    let disk = harness::workspace().join("target").display().to_string();
+    let disk = harness::storage::disk();
     let arguments = format!("dirty-writer --mib 1024 --folder {disk} --cgroup {}", cgroup.folder().display());
     let traced = Tracer::run(workload(&arguments)).options(&FAMILIES).go().expect_code(0);
     let report = traced.report();
@@ -177,7 +177,7 @@ fn the_history_of_a_killed_process_is_there_when_the_whole_host_is_traced() {
 
 #[test]
 fn what_grew_is_told_by_mapping_and_sums_up_to_the_growth_by_kind() {
-    let disk = harness::workspace().join("target").display().to_string();
+    let disk = harness::storage::disk();
     // The last reading is to see it at rest.
     let traced =
         Tracer::run(workload(&format!("kinds --settle 5s --folder {disk}"))).options(&FAMILIES).go().expect_code(0);

@@ -6,17 +6,13 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use crate::harness::memory::MemoryCgroup;
+use crate::harness::storage::disk;
 use crate::harness::{self, Report, Traced, Tracer, close, list, number, python, text, whole, workload};
 
 const MIB: u64 = 1 << 20;
 
 /// What these tests need beside the scheduler's switches.
 const FAMILIES: [&str; 2] = ["--family", "cpu,fault,reclaim,cache,oom,rss,block"];
-
-/// A folder on a disk.
-fn disk() -> String {
-    harness::workspace().join("target").display().to_string()
-}
 
 /// A workload with all families that see memory, and stacks.
 fn traced(arguments: &str) -> Traced {

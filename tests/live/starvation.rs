@@ -1,12 +1,14 @@
 //! Queues, and what files, pipes and sockets are: a main loop that others feed.
 
+use std::path::PathBuf;
+
 use serde_json::Value;
 
 use crate::harness::{self, Tracer, list, number, python, text, whole};
 
 /// A main loop, its producers, and the report of them.
 fn loader(arguments: &str) -> (Value, harness::Report) {
-    let folder = harness::workspace().join("target");
+    let folder = PathBuf::from(harness::storage::disk());
     let tracer = Tracer::run(python("loader.py", arguments)).options(&["--family", "cpu"]);
     let traced = tracer.env("LOADER_DIR", &folder.display().to_string()).go().expect_code(0);
     traced.report().assert_path();

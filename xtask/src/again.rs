@@ -1,4 +1,4 @@
-//! A live test that fails in CI is run a second time, by itself: the machine is shared, and what a test measures may be another's doing.
+//! A test that fails in CI is run a second time, by itself: the machine is shared, and what a test measures may be another's doing.
 //! One that passes then is called flaky, aloud and with what it printed when it failed; it is a defect to be looked into, of the test or
 //! of what it tests. More than [`MOST`] at once are no chance, and nothing is run again.
 
@@ -14,13 +14,14 @@ use crate::sh::{self, Cmd};
 /// So many tests may fail at first.
 const MOST: usize = 3;
 
-/// Runs the tests; `command` has no filter yet. Anything but success, at first or then, is an error.
-pub fn run(command: &Cmd, filters: &[String]) -> Result<()> {
-    run_into(command, filters, &mut std::io::stdout().lock())
+/// Runs the tests; to `command` nothing but arguments of libtest, those of the first run among them, is to be added. Anything but
+/// success, at first or then, is an error.
+pub fn run(command: &Cmd, arguments: &[String]) -> Result<()> {
+    run_into(command, arguments, &mut std::io::stdout().lock())
 }
 
-fn run_into(command: &Cmd, filters: &[String], shown: &mut impl Write) -> Result<()> {
-    let all = command.clone().arg("--test-threads=1").args(filters).privileged();
+fn run_into(command: &Cmd, arguments: &[String], shown: &mut impl Write) -> Result<()> {
+    let all = command.clone().args(arguments);
     let (status, failed) = watch(&all, shown)?;
     if status.success() {
         return Ok(());
@@ -30,7 +31,7 @@ fn run_into(command: &Cmd, filters: &[String], shown: &mut impl Write) -> Result
     }
     let mut still = Vec::new();
     for test in &failed {
-        let again = command.clone().args(["--exact", test, "--test-threads=1"]).privileged();
+        let again = command.clone().args(["--exact", test, "--test-threads=1"]);
         if !watch(&again, shown)?.0.success() {
             still.push(test.as_str());
         }

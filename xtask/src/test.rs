@@ -68,14 +68,21 @@ pub fn main(arguments: Arguments) -> Result<ExitCode> {
 /// The tests of every crate, then those over captures.
 pub fn offline(arguments: &[String]) -> Result<()> {
     let binaries = build::host(false)?;
-    let with_arguments = |command: Cmd| {
+    let run = |command: Cmd| {
         // Snapshots are written by `bless` alone.
         let command = command.env("INSTA_UPDATE", "no");
-        if arguments.is_empty() { command } else { command.arg("--").args(arguments) }
+        if in_ci() {
+            return again::run(&command.args(["--no-fail-fast", "--"]), arguments);
+        }
+        if arguments.is_empty() { command.run() } else { command.arg("--").args(arguments).run() }
     };
-    with_arguments(Cmd::cargo().args(["test", "-p", "tracer-common", "-p", "tracer", "-p", "xtask"])).run()?;
+    run(Cmd::cargo().args(["test", "-p", "tracer-common", "-p", "tracer", "-p", "xtask"]))?;
     let of_tests = ["test", "-p", "tests", "--lib", "--bins", "--test", "offline"];
-    with_arguments(Cmd::cargo().args(of_tests).envs(binaries.variables()?)).run()
+    run(Cmd::cargo().args(of_tests).envs(binaries.variables()?))
+}
+
+fn in_ci() -> bool {
+    std::env::var_os("CI").is_some()
 }
 
 /// The live tests, as root.
@@ -84,10 +91,9 @@ pub fn live(arguments: &[String]) -> Result<()> {
     setup::test_programs()?;
     let live = Live::build()?;
     ensure!(!live.list()?.is_empty(), "tests/live holds no test");
-    if std::env::var_os("CI").is_some() {
-        return again::run(&live.command()?, arguments);
-    }
-    live.command()?.arg("--test-threads=1").args(arguments).privileged().run()
+    let command = live.command()?.privileged();
+    let arguments = [&["--test-threads=1".to_owned()], arguments].concat();
+    if in_ci() { again::run(&command, &arguments) } else { command.args(arguments).run() }
 }
 
 /// Each listed test must fail; fails itself when one did not.

@@ -1,7 +1,60 @@
-//! File systems on loop devices, and cgroups with a limit on I/O, of a test's own.
+//! A folder on a disk, a disk to swap to, and file systems on loop devices and cgroups with a limit on I/O of a test's own.
 
+use std::ffi::CString;
+use std::io::{Seek, SeekFrom, Write};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+
+/// A folder on a disk; `TRACER_TEST_DISK` says where another one is to be used than that of the build.
+pub fn disk() -> String {
+    let given = std::env::var_os("TRACER_TEST_DISK").map(PathBuf::from);
+    given.unwrap_or_else(|| super::workspace().join("target")).display().to_string()
+}
+
+/// Swap, switched on while a test needs it.
+pub struct Swap {
+    device: CString,
+}
+
+impl Swap {
+    /// On the device that `TRACER_TEST_SWAP` names, WHICH IS WRITTEN OVER; none, with a word why, where it names none.
+    pub fn on() -> Option<Self> {
+        let Some(path) = std::env::var_os("TRACER_TEST_SWAP").map(PathBuf::from) else {
+            eprintln!("not tested: TRACER_TEST_SWAP names no device that may be written over (`cargo xtask vm` has one)");
+            return None;
+        };
+        let device = CString::new(path.as_os_str().as_bytes()).expect("a path");
+        write_header(&path).unwrap_or_else(|error| panic!("cannot prepare {}: {error}", path.display()));
+        // SAFETY: a string that ends in zero, and flags.
+        let failed = unsafe { libc::swapon(device.as_ptr(), 0) };
+        assert_eq!(failed, 0, "cannot swap to {}: {}", path.display(), std::io::Error::last_os_error());
+        Some(Swap { device })
+    }
+}
+
+impl Drop for Swap {
+    fn drop(&mut self) {
+        // SAFETY: a string that ends in zero.
+        if unsafe { libc::swapoff(self.device.as_ptr()) } != 0 {
+            eprintln!("cannot clean up: swapoff: {}", std::io::Error::last_os_error());
+        }
+    }
+}
+
+/// What mkswap writes: version, last page, number of bad pages, and the signature at the end of the first page.
+fn write_header(device: &Path) -> std::io::Result<()> {
+    const PAGE: usize = 4096;
+    let mut file = std::fs::File::options().write(true).open(device)?;
+    let pages = file.seek(SeekFrom::End(0))? / PAGE as u64;
+    let mut page = [0; PAGE];
+    page[1024..1028].copy_from_slice(&1u32.to_ne_bytes());
+    page[1028..1032].copy_from_slice(&(pages as u32 - 1).to_ne_bytes());
+    page[PAGE - 10..].copy_from_slice(b"SWAPSPACE2");
+    file.seek(SeekFrom::Start(0))?;
+    file.write_all(&page)?;
+    file.sync_all()
+}
 
 /// An ext4 file system on a loop device, which goes past the page cache to its image; unmounted and removed at the end.
 pub struct LoopMount {

@@ -163,6 +163,8 @@ impl Aggregate {
         };
         let Some(thread) = self.threads.get_mut(index) else { return };
         thread.enter(Phase::Waiting, &self.span);
+        // How the last wait ended may have been lost.
+        thread.asked = None;
         // The object that a call is about is not what a thread waits for in front of a kernel lock.
         let object = if matches!(reason.state, State::KernelLock | State::Memory) { 0 } else { object };
         (thread.reason, thread.object, thread.holder, thread.place) = (reason, object, holder, 0);

@@ -58,8 +58,12 @@ fn of(report: &Report, io: &Io, (row, process): (usize, &IoProcess), lost: &Lost
     let wall_s = report.window.duration_s;
     let whose = Whose { process: process.process.clone(), pid: Some(process.pid), ..Whose::default() };
     let culprit = lost_claim::culprit(report, lost, &whose, |wait| cuts(&wait.state, wait.detail.as_deref()));
-    let disk = io.devices.iter().flatten().find(|device| device.discards.is_some());
-    let disk = disk.map_or("its device", |disk| disk.shown());
+    let mut disks = io.devices.iter().flatten().filter(|device| device.discards.is_some());
+    // Of several it is not known which one had those of this process.
+    let disk = match (disks.next(), disks.next()) {
+        (Some(disk), None) => disk.shown(),
+        _ => "its device",
+    };
     let at = |field: &str| format!("/io/processes/{row}/{field}");
     let mut list = lost.evidence();
     list.push(evidence("discards that it asked for", process.discards as f64, "1", at("discards"), None));
@@ -67,7 +71,7 @@ fn of(report: &Report, io: &Io, (row, process): (usize, &IoProcess), lost: &Lost
     list.push(evidence("time that the device had them", process.discard_device_s, "s", at("discard_device_s"), None));
     let summary = format!(
         "{}{} waited {} ({} of {}) until {disk} had discarded what the files had before: {} of {} in all, {} with the device",
-        calls(report, process.pid),
+        call(report, process.pid),
         called(&culprit),
         duration(lost.s),
         percent(lost.s / wall_s.max(f64::MIN_POSITIVE)),
@@ -93,20 +97,11 @@ fn of(report: &Report, io: &Io, (row, process): (usize, &IoProcess), lost: &Lost
 }
 
 /// The call in which the process waited longest.
-fn calls(report: &Report, pid: u32) -> String {
-    let parts = report.critical_path.iter().flat_map(|path| &path.parts);
-    let parts = parts.filter(|part| part.pid == Some(pid)).map(|part| (part.s, &part.state, part.detail.as_deref()));
-    let rows =
-        super::threads(report).filter(|(_, thread)| thread.pid == Some(pid)).flat_map(|(_, thread)| &thread.waits);
-    let rows = rows.map(|wait| (wait.total_s, &wait.state, wait.detail.as_deref()));
-    let ours = |(_, state, detail): &(f64, &String, Option<&str>)| cuts(state, *detail);
-    let most = |all: Vec<(f64, &String, Option<&str>)>| {
-        all.into_iter()
-            .filter(ours)
-            .max_by(|a, b| a.0.total_cmp(&b.0))
-            .and_then(|(.., detail)| detail.map(str::to_owned))
-    };
-    most(parts.collect()).or_else(|| most(rows.collect())).unwrap_or_else(|| "a call".to_owned())
+fn call(report: &Report, pid: u32) -> String {
+    let own = super::threads(report).filter(|(_, thread)| thread.pid == Some(pid));
+    let waits = own.flat_map(|(_, thread)| &thread.waits).filter(|wait| cuts(&wait.state, wait.detail.as_deref()));
+    let longest = waits.max_by(|a, b| a.total_s.total_cmp(&b.total_s));
+    longest.and_then(|wait| wait.detail.clone()).unwrap_or_else(|| "a call".to_owned())
 }
 
 fn called(who: &Subject) -> String {

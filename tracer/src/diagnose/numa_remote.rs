@@ -28,10 +28,6 @@ impl Rule for NumaRemote {
         "numa-remote"
     }
 
-    fn is_proven(&self) -> bool {
-        false
-    }
-
     fn check(&self, facts: &Facts<'_>) -> Outcome {
         let report = facts.report;
         let Some(memory) = &report.memory else {

@@ -85,10 +85,6 @@ impl Rule for DirectReclaim {
         DIRECT.class
     }
 
-    fn is_proven(&self) -> bool {
-        false
-    }
-
     fn check(&self, facts: &Facts<'_>) -> Outcome {
         check(facts, &DIRECT)
     }
@@ -97,10 +93,6 @@ impl Rule for DirectReclaim {
 impl Rule for CompactionStall {
     fn class(&self) -> &'static str {
         COMPACTION.class
-    }
-
-    fn is_proven(&self) -> bool {
-        false
     }
 
     fn check(&self, facts: &Facts<'_>) -> Outcome {

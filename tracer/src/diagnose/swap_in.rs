@@ -56,10 +56,6 @@ impl Rule for SwapIn {
         "swap-in"
     }
 
-    fn is_proven(&self) -> bool {
-        false
-    }
-
     fn check(&self, facts: &Facts<'_>) -> Outcome {
         let report = facts.report;
         let Some(all) = report.paging.as_ref().and_then(|paging| paging.faults.as_ref()) else {

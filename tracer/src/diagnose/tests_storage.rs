@@ -109,6 +109,25 @@ fn small_scattered_reads_are_named_with_file_thread_and_seconds() {
 }
 
 #[test]
+fn a_request_whose_threads_return_was_lost_answers_no_later_wait() {
+    let at = |ms: u64| START + ms * MS;
+    let sleeps =
+        |ms| Event::Switch(switch(at(ms), 0, 10, 0, Leave::Sleep { syscall: PREAD, fd_kind: 1, object: FILE }));
+    let base = block_done(at(7));
+    let file = FileKey { inode: FILE, device: DISK, reserved: 0 };
+    let request = Request { tid: 10, file, notes: notes::TRACED, ..base.request };
+    let done = BlockDone { queued_ns: 1_000, device_ns: MS, request, ..base };
+    let mut events = computing(WORKING);
+    events.extend([family("block"), family("writeback"), sleeps(5), Event::BlockDone(Box::new(done))]);
+    // That it ran in between was not seen.
+    events.extend([sleeps(900), Event::Switch(switch(at(950), 0, 0, 10, Leave::Preempted))]);
+    events.extend(told());
+    let report = run(events, LONG_MS);
+    let file = report.io.as_ref().and_then(|io| io.files.first()).expect("the file");
+    assert!(file.waits.is_some() && file.answers.is_none(), "{file:?}");
+}
+
+#[test]
 fn large_requests_and_those_that_follow_each_other_are_not_small_and_scattered() {
     only(&reading(Requests { bytes: 1 << 20, ..SMALL }), None);
     only(&reading(Requests { scattered: false, ..SMALL }), None);

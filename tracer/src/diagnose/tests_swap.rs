@@ -116,8 +116,7 @@ fn pages_that_come_back_while_a_thread_waits_are_told_with_process_cgroup_and_se
         assert!(found.hypothesis.contains("swap device"), "{}", found.hypothesis);
         assert!(found.evidence.iter().any(|row| row.source == "/memory/host/swapped_in_bytes"), "{found:?}");
         assert_evidence_resolves(&report);
-        assert_eq!(status(&report, CLASS), RuleStatus::Unproven);
-        assert!(reason(&report).starts_with("fired: "), "{}", reason(&report));
+        assert_eq!(status(&report, CLASS), RuleStatus::Fired, "{}", reason(&report));
         assert!(of_class(&report, "cold-file-mapping").is_none() && of_class(&report, "page-fault-storm").is_none());
     }
 }

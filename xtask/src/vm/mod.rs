@@ -1,10 +1,11 @@
 //! `cargo xtask vm`: the live tests on other kernels, each in an emulated machine. Here are the arguments, the order of things and the
-//! exit status; `kernels` and `archive` get kernels, `qemu` runs a guest, `guest` and `cpio` make what is in it, `console` reads what
-//! it says, `matrix` shows it, `fixtures` takes from kernels what unit tests need. The other side of the console is `tests/src/bin/vm-init`.
+//! exit status; `kernels` and `archive` get kernels, `qemu` runs a guest, `guest`, `cpio` and `disks` make what is in it, `console` reads
+//! what it says, `matrix` shows it, `fixtures` takes from kernels what unit tests need. The other side of the console is `tests/src/bin/vm-init`.
 
 mod archive;
 mod console;
 mod cpio;
+mod disks;
 mod fixtures;
 mod guest;
 mod kernels;
@@ -22,6 +23,7 @@ use anyhow::{Context, Result};
 
 use crate::{build::Ebpf, workspace};
 use archive::Archive;
+use disks::Disks;
 use kernels::Kernel;
 use matrix::{Fate, Ran};
 use qemu::{Accel, Limits, Qemu, Size};
@@ -183,7 +185,8 @@ fn boot(
         silence: Duration::from_secs(arguments.test_limit + 30),
         whole: Duration::from_secs(arguments.limit),
     };
-    let command = qemu.command(&kernel.image, initrd, size)?;
+    let disks = Disks::new(folder)?;
+    let command = qemu.command(&kernel.image, initrd, size, disks.as_ref())?;
     let log: PathBuf = folder.join("logs").join(format!("{}.log", kernel.line));
     eprintln!("booting {} ({}, {} CPUs, {} MiB)", kernel.version, qemu.accel(), size.cpus, size.memory_mib);
     let start = Instant::now();

@@ -17,6 +17,7 @@ use clap::ValueEnum;
 use super::{
     archive::{self, Archive},
     console::{Console, Stop},
+    disks::Disks,
 };
 use crate::{sh, sh::Cmd, workspace::utf8};
 
@@ -92,7 +93,7 @@ impl Qemu {
     }
 
     /// The command that boots a kernel.
-    pub fn command(&self, kernel: &Path, initrd: &Path, size: Size) -> Result<Cmd> {
+    pub fn command(&self, kernel: &Path, initrd: &Path, size: Size, disks: Option<&Disks>) -> Result<Cmd> {
         // Others work on this machine too.
         let mut command = Cmd::new("nice").args(["-n", "10"]).arg(&self.program);
         if let Some(root) = &self.root {
@@ -110,6 +111,8 @@ impl Qemu {
             .args(["-accel", accel, "-cpu", processor, "-smp", &cpus, "-m", &memory])
             .args(["-nodefaults", "-no-user-config", "-display", "none", "-serial", "stdio", "-no-reboot"])
             .args(["-device", "isa-debug-exit,iobase=0x501,iosize=1"])
+            .args(numa(size))
+            .args(disks.map(Disks::arguments).transpose()?.unwrap_or_default())
             .arg("-kernel")
             .arg(kernel)
             .arg("-initrd")
@@ -117,6 +120,21 @@ impl Qemu {
             // Two: what kills the kernel is printed, and no less grave word of it may tear a line of the guest's.
             .args(["-append", "console=ttyS0 quiet loglevel=2 panic=-1"]))
     }
+}
+
+/// Two nodes, each with half of all, where there is a CPU for each.
+fn numa(size: Size) -> Vec<String> {
+    if size.cpus < 2 {
+        return Vec::new();
+    }
+    let (half_mib, half) = (size.memory_mib / 2, size.cpus / 2);
+    let nodes = [(half_mib, 0, half - 1), (size.memory_mib - half_mib, half, size.cpus - 1)];
+    let node = |(number, (mib, first, last)): (usize, (u32, u32, u32))| {
+        let memory = format!("memory-backend-ram,id=memory{number},size={mib}M");
+        let node = format!("node,nodeid={number},cpus={first}-{last},memdev=memory{number}");
+        ["-object".to_owned(), memory, "-numa".to_owned(), node]
+    };
+    nodes.into_iter().enumerate().flat_map(node).collect()
 }
 
 /// That /dev/kvm opens is not enough: a host that is a guest itself may offer one that runs no ordinary kernel.
@@ -247,6 +265,17 @@ mod tests {
     }
 
     const BOOT: &str = r#"echo '@vm boot {"kernel":"6.1","uptime_s":1}'"#;
+
+    #[test]
+    fn all_memory_and_all_cpus_are_on_one_of_two_nodes() {
+        let told = numa(Size { memory_mib: 2049, cpus: 3 }).join(" ");
+        let node = |number, mib, cpus| {
+            let memory = format!("-object memory-backend-ram,id=memory{number},size={mib}M");
+            format!("{memory} -numa node,nodeid={number},cpus={cpus},memdev=memory{number}")
+        };
+        assert_eq!(told, format!("{} {}", node(0, 1024, "0-0"), node(1, 1025, "1-2")));
+        assert!(numa(Size { memory_mib: 2048, cpus: 1 }).is_empty());
+    }
 
     #[test]
     fn a_guest_that_never_speaks_is_ended() {

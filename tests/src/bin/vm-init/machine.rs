@@ -1,6 +1,13 @@
 //! The guest as a machine: file systems, cgroup controllers, the loopback device, orphans, and switching it off.
 
-use std::{ffi::CString, fs, io::Write, path::Path, ptr};
+use std::{
+    ffi::CString,
+    fs,
+    io::Write,
+    path::Path,
+    ptr,
+    time::{Duration, Instant},
+};
 
 /// Where QEMU's debug-exit device listens (`xtask/src/vm/qemu.rs` puts it there).
 const EXIT_PORT: u16 = 0x501;
@@ -18,13 +25,23 @@ const MOUNTS: [(&str, &str, &str); 9] = [
     ("cgroup2", "/sys/fs/cgroup", ""),
 ];
 
+/// The disks, as `xtask/src/vm/disks.rs` has them: for swap, and with a file system, which is mounted here.
+pub const SWAP: &str = "/dev/nvme0n1";
+const FILES: &str = "/dev/nvme0n2";
+pub const DISK: &str = "/disk";
+/// The driver finds them while this runs already.
+const DISKS_LIMIT: Duration = Duration::from_secs(5);
+
 /// Makes a machine of it; gives what did not work.
 pub fn prepare() -> Vec<String> {
     let mut problems = Vec::new();
     for (kind, place, options) in MOUNTS {
-        if let Err(error) = mount(kind, place, options) {
+        if let Err(error) = mount(kind, kind, place, options) {
             problems.push(format!("cannot mount {kind} at {place}: {error}"));
         }
+    }
+    if let Err(error) = mount_disk() {
+        problems.push(format!("there is no disk: {error}"));
     }
     // One by one: a controller that this kernel lacks must not keep the others away.
     let controllers = fs::read_to_string("/sys/fs/cgroup/cgroup.controllers").unwrap_or_default();
@@ -33,17 +50,45 @@ pub fn prepare() -> Vec<String> {
             problems.push(format!("cgroup controller {controller}: {error}"));
         }
     }
+    if let Err(error) = keep_code_as_it_is() {
+        problems.push(format!("kernel.bpf_stats_enabled: {error}"));
+    }
     if let Err(error) = loopback_up() {
         problems.push(format!("the loopback device stays down: {error}"));
     }
     problems
 }
 
-fn mount(kind: &str, place: &str, options: &str) -> std::io::Result<()> {
+/// Nothing where this guest was given none.
+fn mount_disk() -> std::io::Result<()> {
+    if fs::read_dir("/sys/class/nvme").into_iter().flatten().count() == 0 {
+        return Ok(());
+    }
+    let start = Instant::now();
+    loop {
+        // It may be there before its size is known.
+        match mount(FILES, "ext4", DISK, "discard") {
+            Err(_) if start.elapsed() < DISKS_LIMIT => std::thread::sleep(Duration::from_millis(20)),
+            done => return done,
+        }
+    }
+}
+
+/// The tracer has the kernel measure programs now and then, which changes the kernel's code each time. Where one processor does that and
+/// another runs a program meanwhile, it may find a breakpoint there that is gone already ("Oops: int3", with QEMU 10.0 too): an emulated
+/// one only. So it is measured all the time.
+fn keep_code_as_it_is() -> std::io::Result<()> {
+    match fs::write("/proc/sys/kernel/bpf_stats_enabled", "1") {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        done => done,
+    }
+}
+
+fn mount(source: &str, kind: &str, place: &str, options: &str) -> std::io::Result<()> {
     fs::create_dir_all(place)?;
-    let [kind, place, options] = [kind, place, options].map(|text| CString::new(text).unwrap_or_default());
+    let [source, kind, place, options] = [source, kind, place, options].map(|text| CString::new(text).unwrap_or_default());
     // SAFETY: four strings that end in zero and live until the call returns.
-    let failed = unsafe { libc::mount(kind.as_ptr(), place.as_ptr(), kind.as_ptr(), 0, options.as_ptr().cast()) };
+    let failed = unsafe { libc::mount(source.as_ptr(), place.as_ptr(), kind.as_ptr(), 0, options.as_ptr().cast()) };
     if failed == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
 }
 

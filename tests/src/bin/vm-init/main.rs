@@ -101,6 +101,12 @@ fn live() -> Command {
 fn with_variables(mut command: Command) -> Command {
     let file = |name: &str| Path::new(FOLDER).join(name);
     command.env("TRACER_BIN", file("tracer")).env("WORKLOAD_BIN", file("workload"));
+    // Where tests may write, and what they may swap to (`tests/live/harness/storage.rs`).
+    for (variable, place) in [("TRACER_TEST_DISK", machine::DISK), ("TRACER_TEST_SWAP", machine::SWAP)] {
+        if Path::new(place).exists() {
+            command.env(variable, place);
+        }
+    }
     command.env("PATH", "/usr/bin:/bin").env("HOME", "/tmp").env("RUST_BACKTRACE", "0").current_dir("/tmp");
     command
 }

@@ -104,6 +104,14 @@ pub fn pin_to(cpus: &[usize]) -> bool {
     unsafe { libc::sched_setaffinity(0, size_of_val(&set), &set) == 0 }
 }
 
+/// What the calling thread touches from now on is to lie on one NUMA node.
+pub fn take_memory_of(node: u32) -> io::Result<()> {
+    let nodes: libc::c_ulong = 1 << node;
+    // SAFETY: a mask of the length given, in bits and one more, as the kernel counts it.
+    let failed = unsafe { libc::syscall(libc::SYS_set_mempolicy, libc::MPOL_BIND, &raw const nodes, 65) };
+    if failed == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
 /// Gives the calling thread a nice value. Returns whether the kernel agreed.
 pub fn nice(value: i32) -> bool {
     // SAFETY: takes three numbers; 0 names the calling thread.
@@ -407,6 +415,20 @@ impl Mapping {
         }
     }
 
+    /// Has the kernel bring one of so many parts of it in, in one call; page by page where it cannot (before 5.14).
+    pub fn populate(&self, part: usize, parts: usize) {
+        let each = (self.len_bytes / parts).next_multiple_of(4096);
+        let (from, to) = ((part * each).min(self.len_bytes), ((part + 1) * each).min(self.len_bytes));
+        // SAFETY: within memory that only this value knows; what lies in it stays as it is.
+        if unsafe { libc::madvise(self.address.byte_add(from), to - from, libc::MADV_POPULATE_WRITE) } == 0 {
+            return;
+        }
+        for at in (from..to).step_by(4096) {
+            // SAFETY: within the mapping, which is writable; each part is one thread's.
+            unsafe { self.address.cast::<u8>().add(at).write_volatile(1) };
+        }
+    }
+
     /// Writes a byte of each page from one offset to another. Apart from the one above, whose name tests look for.
     pub fn touch_between(&mut self, from: usize, to: usize) {
         for at in (from..to.min(self.len_bytes)).step_by(4096) {
@@ -436,6 +458,22 @@ impl Mapping {
     pub fn give_back(&mut self) -> io::Result<()> {
         // SAFETY: memory that only this value knows, and whose bytes nobody relies on.
         check(unsafe { libc::madvise(self.address, self.len_bytes, libc::MADV_DONTNEED) }).map(drop)
+    }
+
+    /// Gives every second page back.
+    pub fn keep_every_second_page(&mut self) -> io::Result<()> {
+        for at in (0..self.len_bytes).step_by(2 * 4096) {
+            // SAFETY: a page of memory that only this value knows, and whose bytes nobody relies on.
+            check(unsafe { libc::madvise(self.address.byte_add(at), 4096, libc::MADV_DONTNEED) })?;
+        }
+        Ok(())
+    }
+
+    /// Whether it is to be in huge pages.
+    pub fn want_huge_pages(&self, wanted: bool) -> io::Result<()> {
+        let advice = if wanted { libc::MADV_HUGEPAGE } else { libc::MADV_NOHUGEPAGE };
+        // SAFETY: advice on memory that only this value knows.
+        check(unsafe { libc::madvise(self.address, self.len_bytes, advice) }).map(drop)
     }
 
     /// Whether children that are forked do not have it.

@@ -300,7 +300,8 @@ impl Aggregate {
     pub(super) fn block_done(&mut self, event: &BlockDone) {
         self.blocks.done(event, &self.span);
         let request = &event.request;
-        let is_own_read = BlockOp::of(request.flags, request.bytes) == BlockOp::Read
+        let is_own_read = event.header.ts_ns >= self.span.start_ns
+            && BlockOp::of(request.flags, request.bytes) == BlockOp::Read
             && request.notes & notes::TRACED != 0
             && request.file.inode != 0;
         let Some(device_ns) = timed_ns(event).filter(|_| is_own_read) else { return };

@@ -2,7 +2,7 @@
 //! only the time tells whom they wait for: who ended during the last few of these sleeps, after it had been there for most of them. A
 //! thread that sleeps again and again and stops when nobody has ended waits for nobody, as far as can be told.
 
-use super::history::{History, Reader};
+use super::history::{History, Life, Reader};
 use super::trail::{Ending, Interval, Wait};
 use crate::aggregate::classify::State;
 use crate::aggregate::hash::FastMap;
@@ -123,18 +123,19 @@ fn waited_for(history: &History, serial: u32, ends: &[(u64, u32)], row: &Row) ->
     let own = history.life(serial)?;
     let (since_ns, end_ns) = (row.last_ns.last()?.0.saturating_sub(JUST_BEFORE_NS), row.last_ns.first()?.1);
     let first = ends.partition_point(|(ended_ns, _)| *ended_ns < since_ns);
-    let within = ends.iter().skip(first).take_while(|(ended_ns, _)| *ended_ns <= end_ns);
+    let within = || ends.iter().skip(first).take_while(|(ended_ns, _)| *ended_ns <= end_ns);
     let half_ns = end_ns.saturating_sub(row.from_ns) / 2;
-    let candidate = |(_, other): &(u64, u32)| {
-        let life = history.life(*other).filter(|_| *other != serial)?;
-        let leader = if life.tgid == own.tgid { None } else { history.leader(life.tgid) };
-        let leads = |leader: &u32| history.life(*leader).is_some_and(|life| (since_ns..=end_ns).contains(&life.end_ns));
-        let chosen = leader.filter(leads).unwrap_or(*other);
-        let life = history.life(chosen)?;
-        let there_ns = life.end_ns.saturating_sub(life.start_ns.max(row.from_ns));
-        (there_ns >= half_ns).then_some((life.end_ns, chosen))
+    // Those that were there for most of it, the last one to end last.
+    let lives = || {
+        let lives = within().filter_map(|(_, other)| Some((*other, history.life(*other)?)));
+        lives.filter(|(other, life)| {
+            *other != serial && life.end_ns.saturating_sub(life.start_ns.max(row.from_ns)) >= half_ns
+        })
     };
-    let (ended_ns, serial) = within.filter_map(candidate).max()?;
+    let (last, of_last) = lives().last()?;
+    let leads = |life: &Life| life.tgid != own.tgid && life.tgid == of_last.tgid && life.tid == life.tgid;
+    let leader = lives().filter(|(_, life)| leads(life)).last();
+    let (serial, ended_ns) = leader.map_or((last, of_last.end_ns), |(leader, life)| (leader, life.end_ns));
     let end_ns = row.last_ns.iter().map(|(_, end_ns)| *end_ns).filter(|end_ns| *end_ns >= ended_ns).min()?;
     Some((end_ns, Poll { from_ns: row.from_ns, serial, ended_ns }))
 }

@@ -226,6 +226,11 @@ fn of_several_that_end_the_last_one_is_waited_for_and_of_a_process_its_main_thre
     let sleeper = polls(Made::new(1, 0), 4).waits(10 * MS, State::Timer, 0, unknown).queues(30 * MS);
     let path = path_of(vec![polls(sleeper, 4), Made::new(2, 0).runs(115 * MS)]);
     assert_eq!(told(&path).get(&(2, "on_cpu")), Some(&115), "{path:?}");
+    // A leader that ended before the last sleeps does not stand for its process.
+    let leader = own(Made::new(3, 0).runs(20 * MS), 300, 300);
+    let other = own(Made::new(4, 0).runs(95 * MS), 300, 301);
+    let path = path_of(vec![polls(Made::new(1, 0), 10).runs(20 * MS), leader, other]);
+    assert_eq!(told(&path).get(&(4, "on_cpu")), Some(&95), "{path:?}");
     // It goes on sleeping for a moment, for a helper; not for long.
     let sleeping = |times| path_of(vec![polls(Made::new(1, 0), times), Made::new(2, 0).runs(75 * MS)]);
     let (two, more) = (sleeping(10), sleeping(11));

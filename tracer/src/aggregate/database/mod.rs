@@ -40,7 +40,7 @@ type Key = (u32, Client);
 /// See the file's head.
 #[derive(Default)]
 pub struct Databases {
-    libraries: Vec<String>,
+    clients: Vec<String>,
     texts: FastMap<u32, String>,
     sums: FastMap<Key, Sums>,
     /// Executions that have begun, by process and handle.
@@ -97,10 +97,10 @@ impl Databases {
 
     /// Takes what is told of libraries and texts.
     pub fn record(&mut self, record: &DatabaseRecord) {
-        if let Some(library) = record.library.as_ref().filter(|_| self.libraries.len() < MAX_LIBRARIES)
-            && !self.libraries.contains(library)
+        if let Some(library) = record.library.as_ref().filter(|_| self.clients.len() < MAX_LIBRARIES)
+            && !self.clients.contains(library)
         {
-            self.libraries.push(library.clone());
+            self.clients.push(library.clone());
         }
         if let Some(statement) = &record.statement
             && self.texts.len() < MAX_STATEMENTS

@@ -42,7 +42,7 @@ impl Aggregate {
             self.statement(key, sums, spent.get(key).unwrap_or(&nothing), on_path, stacks)
         };
         Some(Database {
-            libraries: databases.libraries.clone(),
+            libraries: databases.clients.clone(),
             statements: ranked.into_iter().map(row).collect(),
             others: (!left_out.is_empty()).then(|| OtherStatements {
                 statements: left_out.len() as u64,

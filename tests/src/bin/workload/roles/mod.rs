@@ -13,7 +13,9 @@ mod eviction;
 mod exec_thread;
 mod file_wait;
 mod fork_storm;
+mod fragments;
 mod grow;
+mod huge_pages;
 mod idle_pool;
 mod ipc;
 mod items;
@@ -25,6 +27,7 @@ mod mmap_lock;
 mod mutex;
 mod network;
 mod never_switch;
+mod numa;
 mod oversub;
 mod pin;
 mod pingpong;
@@ -185,6 +188,12 @@ roles! {
     SpawnStorm "spawn-storm" spawn_storm,
     /// A thread computes in a cgroup with a CPU quota. Healthy: it does not reach it.
     Quota "quota" quota,
+    /// A thread works on memory of another NUMA node. Healthy: of its own.
+    Numa "numa" numa,
+    /// Free memory is left in pieces. Healthy: as it was.
+    Fragments "fragments" fragments,
+    /// Threads ask for huge pages.
+    HugePages "huge-pages" huge_pages,
     /// A thread computes on one CPU, perhaps with low priority, beside whatever else runs there.
     Crowded "crowded" crowded,
 }

@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 
 use crate::truth::Run;
 use crate::{roles, sys};
@@ -26,6 +26,12 @@ pub struct Options {
     /// The kernel touches it, in a system call.
     #[arg(long)]
     by_kernel: bool,
+    /// The kernel brings all of it in, in one call of each of so many threads.
+    #[arg(long)]
+    populate: Option<usize>,
+    /// Before all others, the kernel's own threads among them.
+    #[arg(long)]
+    first: bool,
     /// The folder of a memory cgroup to go to.
     #[arg(long)]
     cgroup: Option<PathBuf>,
@@ -43,6 +49,20 @@ fn touch_pages(mapping: &mut sys::Mapping) {
     mapping.touch_pages();
 }
 
+/// Asks for all of them, in so many parts.
+fn populate(mapping: &sys::Mapping, threads: usize) {
+    std::thread::scope(|scope| {
+        for part in 0..threads {
+            scope.spawn(move || populate_pages(mapping, part, threads));
+        }
+    });
+}
+
+#[inline(never)]
+fn populate_pages(mapping: &sys::Mapping, part: usize, parts: usize) {
+    mapping.populate(part, parts);
+}
+
 impl roles::Options for Options {
     fn run(&self, run: &mut Run) -> anyhow::Result<()> {
         let len_bytes = self.mib << 20;
@@ -50,6 +70,7 @@ impl roles::Options for Options {
         if let Some(cgroup) = &self.cgroup {
             roles::enter_cgroup(cgroup)?;
         }
+        ensure!(!self.first || sys::nice(-20), "cannot go before others: be root");
         run.ready(&[]);
         let before = sys::page_faults();
         let started = Instant::now();
@@ -60,6 +81,8 @@ impl roles::Options for Options {
                 for _ in 0..len_bytes / KEPT_BYTES {
                     touch_pages(&mut kept);
                 }
+            } else if let Some(threads) = self.populate {
+                populate(&kept, threads);
             } else if self.by_kernel {
                 kept.fill_by_kernel().context("cannot read zeroes")?;
             } else if self.churn {

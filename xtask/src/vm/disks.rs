@@ -1,0 +1,69 @@
+//! The disks of a guest: one that tests may swap to, and one with a file system. Sparse files, made anew for each guest, so that no run
+//! finds what another has left. They are behind one NVMe controller, whose driver is built into the kernels; others are modules.
+
+use std::{
+    fs::{self, File},
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Result};
+
+use crate::{sh, sh::Cmd, workspace::utf8};
+
+/// Size of each in MiB; files of that much hold only what a guest has written.
+const SIZE_MIB: u64 = 4096;
+
+/// What the disk for swap writes in a second: not more than some cloud's disks, so that the kernel's own thread that frees memory does not
+/// keep up with those that want some. An emulated processor is too slow to outrun a quick disk.
+const SWAP_BYTES_PER_S: u64 = 24 << 20;
+
+/// The disks of one guest.
+pub struct Disks {
+    swap: PathBuf,
+    files: PathBuf,
+}
+
+impl Disks {
+    /// New ones; none, with a word why, where this machine cannot make a file system.
+    pub fn new(folder: &Path) -> Result<Option<Self>> {
+        const PROGRAM: &str = "mke2fs";
+        // Where users have no /sbin on PATH it lies there.
+        let sbin = Path::new("/sbin").join(PROGRAM);
+        let Some(program) = sh::which(PROGRAM).or_else(|| sbin.is_file().then_some(sbin)) else {
+            eprintln!("guests have no disks: there is no {PROGRAM} here (package e2fsprogs)");
+            return Ok(None);
+        };
+        let disks = Self { swap: folder.join("swap.img"), files: folder.join("files.img") };
+        for image in [&disks.swap, &disks.files] {
+            let _ = fs::remove_file(image);
+            let file = File::create_new(image).with_context(|| format!("cannot create {}", image.display()))?;
+            file.set_len(SIZE_MIB << 20).with_context(|| format!("cannot size {}", image.display()))?;
+        }
+        let options = ["-q", "-F", "-t", "ext4", "-E", "lazy_itable_init=0,lazy_journal_init=0"];
+        Cmd::new(utf8(&program)?).args(options).arg(&disks.files).quiet().run()?;
+        Ok(Some(disks))
+    }
+
+    /// Arguments of QEMU. The guest sees /dev/nvme0n1, for swap, and /dev/nvme0n2, with files (`tests/src/bin/vm-init/machine.rs`).
+    pub fn arguments(&self) -> Result<Vec<String>> {
+        let mut arguments = vec!["-device".to_owned(), "nvme,id=disks,serial=tests".to_owned()];
+        let limit = format!(",throttling.bps-write={SWAP_BYTES_PER_S}");
+        let disks = [("swap", &self.swap, limit.as_str()), ("files", &self.files, "")];
+        for (number, (name, image, limit)) in disks.into_iter().enumerate() {
+            // Nothing has to survive the guest.
+            let image = utf8(image)?.replace(',', ",,");
+            let drive = format!("if=none,id={name},file={image},format=raw,cache=unsafe,discard=unmap{limit}");
+            let space = format!("nvme-ns,drive={name},bus=disks,nsid={}", number + 1);
+            arguments.extend(["-drive".to_owned(), drive, "-device".to_owned(), space]);
+        }
+        Ok(arguments)
+    }
+}
+
+impl Drop for Disks {
+    fn drop(&mut self) {
+        for image in [&self.swap, &self.files] {
+            let _ = fs::remove_file(image);
+        }
+    }
+}
