@@ -1,4 +1,4 @@
-//! Statements of databases: SQLite and a PostgreSQL server on loopback, through Python's clients, with and without the index that they
+//! Statements of databases: SQLite, a PostgreSQL and a MariaDB server on loopback, through Python's clients, with and without the index that they
 //! miss. What a program measured of its own look-ups is held against what the report says of the statement.
 
 use std::ffi::OsString;
@@ -6,6 +6,7 @@ use std::process::Command;
 
 use serde_json::Value;
 
+use crate::harness::mariadb::MariaDb;
 use crate::harness::postgres::Postgres;
 use crate::harness::report::Report;
 use crate::harness::{Tracer, list, number, python, text};
@@ -132,6 +133,25 @@ fn a_statement_that_a_server_has_an_index_for_is_silent() {
     for _ in 0..crate::healthy::repeats() {
         let arguments = format!("postgres {}", server.port);
         let Some((truth, report)) = traced(&arguments, "psycopg2", &FAMILIES) else { return };
+        report.assert_silent(&["database-latency"]);
+        assert_eq!(statement(&report, LOOK_UP)["executions"], truth["lookups"]);
+    }
+}
+
+#[test]
+fn a_statement_that_mariadb_is_slow_with_is_named_and_with_its_index_silent() {
+    let Some(server) = MariaDb::start() else { return };
+    let arguments = format!("mysql {}", server.port);
+    prepare(&arguments, "MySQLdb");
+    let Some((truth, report)) = traced(&arguments, "MySQLdb", &FAMILIES) else { return };
+    assert_named(&truth, &report, "fetch");
+    let row = statement(&report, LOOK_UP);
+    assert_eq!(row["client"], "mysql", "{row}");
+    assert!(number(&row["spent"], "server_s") >= 0.8 * number(row, "total_s"), "the server's time: {row}");
+    assert_without_values(&report);
+    prepare(&format!("{arguments} --index"), "MySQLdb");
+    for _ in 0..crate::healthy::repeats() {
+        let Some((truth, report)) = traced(&arguments, "MySQLdb", &FAMILIES) else { return };
         report.assert_silent(&["database-latency"]);
         assert_eq!(statement(&report, LOOK_UP)["executions"], truth["lookups"]);
     }

@@ -4,7 +4,7 @@
 use crate::harness::{Tracer, workload};
 
 /// Every role that ends by itself, with little to do.
-const ROLES: [&str; 57] = [
+const ROLES: [&str; 56] = [
     "mutex --duration 600ms",
     "mutex --healthy --duration 400ms",
     "mutex --kind robust --duration 400ms",
@@ -56,7 +56,6 @@ const ROLES: [&str; 57] = [
     "spawn-storm --items 60",
     "numa --mib 32 --duration 400ms",
     "fragments",
-    "huge-pages",
     "pin --batches 5",
     "pin --batches 5 --reuse",
     "mappings --count 200",

@@ -2,6 +2,7 @@
 
 pub mod bpf;
 pub mod host;
+pub mod mariadb;
 pub mod memory;
 pub mod native;
 pub mod postgres;
@@ -188,12 +189,26 @@ impl Tracer {
         let stolen_before_s = host::stolen_s();
         let (background, folder) = self.start();
         let ended = background.end_within(limit);
+        keep(folder.path());
         Traced { ended, folder, stolen_s: host::stolen_s() - stolen_before_s }
     }
 
     /// Starts it.
     pub fn start(self) -> (Background, TempDir) {
         (Background::start(self.line()), self.folder)
+    }
+}
+
+/// Copies what a run wrote to where `TRACER_TEST_KEEP` says, if it does: a folder for each, named by the test.
+fn keep(folder: &Path) {
+    let Some(kept) = std::env::var_os("TRACER_TEST_KEEP").map(PathBuf::from) else { return };
+    let test = std::thread::current().name().unwrap_or("unnamed").replace("::", ".");
+    let free =
+        (1..).map(|run| kept.join(format!("{test}-{run}"))).find(|place| !place.exists()).expect("numbers go on");
+    std::fs::create_dir_all(&free).unwrap_or_else(|error| panic!("cannot make {}: {error}", free.display()));
+    for name in ["report.json", "capture.trc"] {
+        // Not every call of the tracer writes both.
+        let _ = std::fs::copy(folder.join(name), free.join(name));
     }
 }
 

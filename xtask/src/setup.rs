@@ -83,10 +83,12 @@ fn install_what_can_be(survey: &Survey) -> Result<()> {
 /// Programs that the live tests start, and Debian's package of each.
 const TEST_PROGRAMS: [(&str, &str); 3] = [("cc", "gcc"), ("c++", "g++"), ("python3", "python3")];
 /// The same of a database's server and of Python's clients: what the package brings to tell that it is there.
-const DATABASES: [(&str, &str); 3] = [
+const DATABASES: [(&str, &str); 5] = [
     ("/usr/lib/postgresql", "postgresql"),
     ("/usr/lib/python3/dist-packages/psycopg2", "python3-psycopg2"),
     ("/usr/lib/python3/dist-packages/psycopg", "python3-psycopg"),
+    ("/usr/sbin/mariadbd", "mariadb-server-core"),
+    ("/usr/lib/python3/dist-packages/MySQLdb", "python3-mysqldb"),
 ];
 
 /// Installs what the live tests need and this machine lacks. Where that cannot be, the tests that miss it say so themselves.

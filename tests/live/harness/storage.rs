@@ -21,7 +21,9 @@ impl Swap {
     /// On the device that `TRACER_TEST_SWAP` names, WHICH IS WRITTEN OVER; none, with a word why, where it names none.
     pub fn on() -> Option<Self> {
         let Some(path) = std::env::var_os("TRACER_TEST_SWAP").map(PathBuf::from) else {
-            eprintln!("not tested: TRACER_TEST_SWAP names no device that may be written over (`cargo xtask vm` has one)");
+            eprintln!(
+                "not tested: TRACER_TEST_SWAP names no device that may be written over (`cargo xtask vm` has one)"
+            );
             return None;
         };
         let device = CString::new(path.as_os_str().as_bytes()).expect("a path");

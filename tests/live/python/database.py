@@ -3,6 +3,7 @@
 database.py sqlite PATH [--prepare [--index]] [--lookups N]
 database.py postgres PORT [--prepare [--index]] [--lookups N] [--client psycopg2|psycopg]
 --prepare: make the items, and nothing else.
+database.py mysql PORT [--prepare [--index]] [--lookups N]
 database.py locked PATH: a writer that waits while another connection holds the database.
 """
 
@@ -98,6 +99,34 @@ def postgres(arguments):
     return took
 
 
+def mysql(arguments):
+    import MySQLdb
+
+    connection = MySQLdb.connect(host="127.0.0.1", port=int(arguments.where), user="root")
+    cursor = connection.cursor()
+    cursor.execute("CREATE DATABASE IF NOT EXISTS shop")
+    cursor.execute("USE shop")
+
+    def run_many():
+        numbered = [(number, *row) for number, row in enumerate(rows())]
+        cursor.executemany("INSERT INTO items (id, owner, name) VALUES (%s, %s, %s)", numbered)
+
+    if arguments.prepare:
+        prepare(cursor.execute, run_many, arguments.index)
+        return connection.commit()
+
+    def fetch(owner):
+        cursor.execute(STATEMENT.format("%s"), (owner,))
+        return cursor.fetchall()
+
+    def store(item, value):
+        cursor.execute("INSERT INTO results VALUES (%s, %s)", (item, value))
+
+    took = pipeline(fetch, store, arguments.lookups)
+    connection.commit()
+    return took
+
+
 def locked(arguments):
     """Another connection holds the database for 1.2 s; this one writes meanwhile, and waits."""
     import sqlite3
@@ -114,7 +143,7 @@ def locked(arguments):
 
 def main():
     parser = argparse.ArgumentParser()
-    parser.add_argument("kind", choices=["sqlite", "postgres", "locked"])
+    parser.add_argument("kind", choices=["sqlite", "postgres", "mysql", "locked"])
     parser.add_argument("where")
     parser.add_argument("--prepare", action="store_true")
     parser.add_argument("--index", action="store_true")

@@ -168,7 +168,9 @@ pub fn unpack(deb: &Path, patterns: &[&str], to: &Path) -> Result<()> {
     let tar = to.join("all.tar");
     let bytes = Cmd::new("dpkg-deb").arg("--fsys-tarfile").arg(deb).quiet().read_bytes()?;
     fs::write(&tar, bytes).with_context(|| format!("cannot write {}", tar.display()))?;
-    let mut command = Cmd::new("tar").arg("-xf").arg(&tar).arg("-C").arg(to).arg("--no-same-owner").quiet();
+    let command = Cmd::new("tar").arg("-xf").arg(&tar).arg("-C").arg(to).quiet();
+    // What is a link to a folder stays one where a package has the folder.
+    let mut command = command.args(["--no-same-owner", "--keep-directory-symlink"]);
     if !patterns.is_empty() {
         command = command.arg("--wildcards").args(patterns);
     }

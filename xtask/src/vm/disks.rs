@@ -24,8 +24,8 @@ pub struct Disks {
 }
 
 impl Disks {
-    /// New ones; none, with a word why, where this machine cannot make a file system.
-    pub fn new(folder: &Path) -> Result<Option<Self>> {
+    /// New ones, of which the second one holds what a folder has; none, with a word why, where this machine cannot make a file system.
+    pub fn new(folder: &Path, content: Option<&Path>) -> Result<Option<Self>> {
         const PROGRAM: &str = "mke2fs";
         // Where users have no /sbin on PATH it lies there.
         let sbin = Path::new("/sbin").join(PROGRAM);
@@ -40,11 +40,24 @@ impl Disks {
             file.set_len(SIZE_MIB << 20).with_context(|| format!("cannot size {}", image.display()))?;
         }
         let options = ["-q", "-F", "-t", "ext4", "-E", "lazy_itable_init=0,lazy_journal_init=0"];
-        Cmd::new(utf8(&program)?).args(options).arg(&disks.files).quiet().run()?;
+        let mut command = Cmd::new(utf8(&program)?).args(options);
+        if let Some(content) = content {
+            command = command.arg("-d").arg(content);
+        }
+        command.arg(&disks.files).quiet().run()?;
         Ok(Some(disks))
     }
 
-    /// Arguments of QEMU. The guest sees /dev/nvme0n1, for swap, and /dev/nvme0n2, with files (`tests/src/bin/vm-init/machine.rs`).
+    /// Copies a folder from the disk with files, once the guest is off.
+    pub fn take_out(&self, name: &str, to: &Path) -> Result<()> {
+        let _ = fs::remove_dir_all(to);
+        fs::create_dir_all(to).with_context(|| format!("cannot create {}", to.display()))?;
+        // The folder itself comes along; debugfs has no way to take what is in it, and complains of owners where it is not root.
+        let request = format!("rdump {name} {}", utf8(to)?);
+        Cmd::new("/sbin/debugfs").args(["-R", &request]).arg(&self.files).quiet().read().map(drop)
+    }
+
+    /// Arguments of QEMU. The guest knows them by their numbers, 1 for swap and 2 with files (`tests/src/bin/vm-init/machine.rs`).
     pub fn arguments(&self) -> Result<Vec<String>> {
         let mut arguments = vec!["-device".to_owned(), "nvme,id=disks,serial=tests".to_owned()];
         let limit = format!(",throttling.bps-write={SWAP_BYTES_PER_S}");

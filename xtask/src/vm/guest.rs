@@ -25,6 +25,10 @@ pub struct Planned {
     pub family: String,
     /// `module::name`.
     pub test: String,
+    /// Only where kernels are named, or `--all`.
+    pub slow: bool,
+    /// Needs a Python.
+    pub python: bool,
 }
 
 /// The binaries, without debug information, and the libraries that they load.
@@ -71,29 +75,42 @@ impl Binaries {
     }
 
     /// The guest's first file system.
-    pub fn initramfs(&self, plan: &[Planned], test_limit_s: u64) -> Result<Vec<u8>> {
+    pub fn initramfs(&self, plan: &[Planned], test_limit_s: u64, keep: bool) -> Result<Vec<u8>> {
         let tests: Vec<_> = plan.iter().map(|one| json!({"family": one.family, "test": one.test})).collect();
-        let plan = json!({"tests": tests, "test_limit_s": test_limit_s}).to_string();
+        let plan = json!({"tests": tests, "test_limit_s": test_limit_s, "keep": keep}).to_string();
         let mut archive = Archive::default();
         for folder in ["dev", "proc", "sys", "tmp", "vm"] {
             archive.folder(folder);
         }
         archive.character_device("dev/console", 5, 1);
         archive.file("vm/plan.json", plan.as_bytes());
-        archive.file("init", &read(&self.folder.join(NAMES[0]))?);
+        // Python's programs lie where the tests look for them.
+        let scripts = workspace::root().join("tests/live/python");
+        let mut files = Vec::new();
+        for entry in fs::read_dir(&scripts).with_context(|| format!("cannot read {}", scripts.display()))? {
+            let path = entry.context("cannot read a folder")?.path();
+            if path.extension().is_some_and(|kind| kind == "py") {
+                files.push(path);
+            }
+        }
+        files.sort();
+        let init = read(&self.folder.join(NAMES[0]))?;
+        archive.file("init", &init);
+        archive.file("vm/chroot", &init);
         for name in &NAMES[1..] {
             archive.file(&format!("vm/{name}"), &read(&self.folder.join(name))?);
         }
         let mut folders = BTreeSet::new();
-        let places: Vec<String> = self.libraries.iter().map(|library| utf8(library)).collect::<Result<_>>()?;
+        files.splice(0..0, self.libraries.iter().cloned());
+        let places: Vec<String> = files.iter().map(|file| utf8(file)).collect::<Result<_>>()?;
         for place in &places {
             // Parents first, which is the order of their names.
             let parents = Path::new(place).ancestors().skip(1).filter(|folder| folder.parent().is_some());
             folders.extend(parents.map(|folder| folder.display().to_string()));
         }
         folders.iter().for_each(|folder| archive.folder(folder.trim_start_matches('/')));
-        for (place, library) in places.iter().zip(&self.libraries) {
-            archive.file(place.trim_start_matches('/'), &read(library)?);
+        for (place, file) in places.iter().zip(&files) {
+            archive.file(place.trim_start_matches('/'), &read(file)?);
         }
         Ok(archive.finish())
     }
@@ -103,26 +120,34 @@ fn read(file: &Path) -> Result<Vec<u8>> {
     fs::read(file).with_context(|| format!("cannot read {}", file.display()))
 }
 
-/// The checked-in plan, or those tests with a word in their names: of the plan first, of all live tests if none of it has it.
-pub fn plan(filter: Option<&str>, all: &[String]) -> Result<Vec<Planned>> {
+/// The checked-in plan, perhaps without what is slow, or those tests with a word in their names: of the plan first, of all live tests if
+/// none of it has it.
+pub fn plan(filter: Option<&str>, slow_too: bool, all: &[String]) -> Result<Vec<Planned>> {
     let file = workspace::root().join("tests/live/vm.tsv");
     let text = fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
     let plan = parse(&text).with_context(|| format!("{} cannot be used", file.display()))?;
     let absent: Vec<&str> =
         plan.iter().map(|one| one.test.as_str()).filter(|test| !all.iter().any(|is| is == test)).collect();
     ensure!(absent.is_empty(), "{} lists tests that do not exist: {}", file.display(), absent.join(", "));
-    let Some(word) = filter else { return Ok(plan) };
+    let Some(word) = filter else {
+        let (left_out, chosen): (Vec<Planned>, Vec<Planned>) = plan.into_iter().partition(|one| one.slow && !slow_too);
+        if !left_out.is_empty() {
+            eprintln!("left out: {} slow tests, which `cargo xtask vm --all` runs", left_out.len());
+        }
+        return Ok(chosen);
+    };
     let chosen: Vec<Planned> = plan.into_iter().filter(|one| one.test.contains(word)).collect();
     if !chosen.is_empty() {
         return Ok(chosen);
     }
     let others = all.iter().filter(|test| test.contains(word));
-    let others: Vec<Planned> = others.map(|test| Planned { family: "-".to_owned(), test: test.clone() }).collect();
+    let others: Vec<Planned> =
+        others.map(|test| Planned { family: "-".to_owned(), test: test.clone(), slow: false, python: false }).collect();
     ensure!(!others.is_empty(), "no live test has `{word}` in its name");
     Ok(others)
 }
 
-/// `family<TAB>test`; `#` opens a comment.
+/// `family<TAB>test`, and perhaps `<TAB>slow` or `<TAB>python`, which is slow too; `#` opens a comment.
 fn parse(text: &str) -> Result<Vec<Planned>> {
     let mut plan = Vec::new();
     for (number, line) in text.lines().enumerate().map(|(index, line)| (index + 1, line)) {
@@ -131,10 +156,17 @@ fn parse(text: &str) -> Result<Vec<Planned>> {
         }
         let columns: Vec<&str> = line.split('\t').map(str::trim).collect();
         match columns[..] {
-            [family, test] if !family.is_empty() && !test.is_empty() => {
-                plan.push(Planned { family: family.to_owned(), test: test.to_owned() });
+            [family, test, ref rest @ ..]
+                if !family.is_empty() && !test.is_empty() && matches!(rest, [] | ["slow" | "python"]) =>
+            {
+                plan.push(Planned {
+                    family: family.to_owned(),
+                    test: test.to_owned(),
+                    slow: !rest.is_empty(),
+                    python: rest == ["python"],
+                });
             }
-            _ => bail!("line {number} is not family<TAB>test: {line:?}"),
+            _ => bail!("line {number} is not family<TAB>test, or that and <TAB>slow or <TAB>python: {line:?}"),
         }
     }
     Ok(plan)
@@ -146,9 +178,20 @@ mod tests {
 
     #[test]
     fn the_plan_is_read_and_lines_of_another_shape_are_refused() {
-        let plan = parse("# family\ttest\nsched\ta::b\n").unwrap();
-        assert_eq!(plan, [Planned { family: "sched".to_owned(), test: "a::b".to_owned() }]);
-        for bad in ["sched", "sched\t", "a\tb\tc"] {
+        let plan = parse("# family\ttest\nsched\ta::b\nrss\tc::d\tslow\ncpu\te::f\tpython\n").unwrap();
+        let planned = |family: &str, test: &str, slow, python| Planned {
+            family: family.to_owned(),
+            test: test.to_owned(),
+            slow,
+            python,
+        };
+        let wanted = [
+            planned("sched", "a::b", false, false),
+            planned("rss", "c::d", true, false),
+            planned("cpu", "e::f", true, true),
+        ];
+        assert_eq!(plan, wanted);
+        for bad in ["sched", "sched\t", "a\tb\tc", "a\tb\tslow\tslow"] {
             let error = parse(bad).unwrap_err().to_string();
             assert!(error.starts_with("line 1 "), "{bad:?} gave: {error}");
         }
@@ -167,10 +210,14 @@ mod tests {
         let of_plan = parse(&fs::read_to_string(file).unwrap()).unwrap();
         let mut all: Vec<String> = of_plan.iter().map(|one| one.test.clone()).collect();
         all.push("module::in_no_plan".to_owned());
-        assert_eq!(plan(None, &all).unwrap(), of_plan);
-        assert_eq!(plan(Some(&of_plan[0].test), &all).unwrap()[0], of_plan[0]);
-        assert_eq!(plan(Some("in_no_plan"), &all).unwrap()[0].test, "module::in_no_plan");
-        assert!(plan(Some("no such word"), &all).is_err());
-        assert!(plan(None, &[]).unwrap_err().to_string().contains("do not exist"));
+        assert_eq!(plan(None, true, &all).unwrap(), of_plan);
+        let quick = plan(None, false, &all).unwrap();
+        assert!(quick.len() < of_plan.len() && quick.iter().all(|one| !one.slow), "{quick:?}");
+        for one in [of_plan.first().unwrap(), of_plan.iter().find(|one| one.slow).unwrap()] {
+            assert_eq!(plan(Some(&one.test), false, &all).unwrap()[0], *one, "what is asked for is run");
+        }
+        assert_eq!(plan(Some("in_no_plan"), false, &all).unwrap()[0].test, "module::in_no_plan");
+        assert!(plan(Some("no such word"), true, &all).is_err());
+        assert!(plan(None, true, &[]).unwrap_err().to_string().contains("do not exist"));
     }
 }

@@ -12,13 +12,13 @@ use anyhow::{Context, Result, bail};
 use super::archive::{self, Archive, Package};
 
 /// Lines that `--all` runs, the oldest first, and the suites that have them, in the order in which they are asked. `7` is the newest
-/// of that whole series.
-const LINES: [(&str, &[&str]); 5] = [
-    ("5.10", &["bullseye-security", "bullseye"]),
-    ("6.1", &["bookworm-security", "bookworm"]),
-    ("6.12", &["bookworm-security", "trixie-security", "trixie"]),
-    ("6.18", &["trixie-backports"]),
-    ("7", &["trixie-backports", "sid"]),
+/// of that whole series. Last the suite whose Python the guest has: 3.9, 3.11, 3.13 twice, and the newest, when this was written 3.14.
+const LINES: [(&str, &[&str], &str); 5] = [
+    ("5.10", &["bullseye-security", "bullseye"], "bullseye"),
+    ("6.1", &["bookworm-security", "bookworm"], "bookworm"),
+    ("6.12", &["bookworm-security", "trixie-security", "trixie"], "trixie"),
+    ("6.18", &["trixie-backports"], "trixie"),
+    ("7", &["trixie-backports", "sid"], "sid"),
 ];
 
 /// For lines of which nothing is known.
@@ -48,7 +48,12 @@ impl Kernel {
 
 /// All lines.
 pub fn lines() -> Vec<String> {
-    LINES.iter().map(|(line, _)| (*line).to_owned()).collect()
+    LINES.iter().map(|(line, ..)| (*line).to_owned()).collect()
+}
+
+/// The suite whose Python the guest of a line has.
+pub fn python_of(line: &str) -> &'static str {
+    LINES.iter().find(|(known, ..)| *known == line).map_or("trixie", |(.., python)| *python)
 }
 
 /// A line as it is asked for: `7.x` and `v6.1` are understood, and what is no version is refused.
@@ -87,7 +92,7 @@ fn cached(line: &str, place: &Path) -> Option<Kernel> {
 }
 
 fn fetch(line: &str, place: &Path, archive: &Archive, refresh: bool, cached: Option<&Kernel>) -> Result<Kernel> {
-    let known = LINES.iter().find(|(known, _)| *known == line).map(|(_, suites)| *suites);
+    let known = LINES.iter().find(|(known, ..)| *known == line).map(|(_, suites, _)| *suites);
     let mut tried = Vec::new();
     for suite in known.unwrap_or(&ALL_SUITES) {
         match fetch_from(line, suite, place, archive, refresh, cached) {

@@ -193,7 +193,7 @@ mod tests {
 
     #[test]
     fn the_table_says_what_each_kernel_did_and_why() {
-        let plan = [Planned { family: "lock".to_owned(), test: "a::b".to_owned() }];
+        let plan = [Planned { family: "lock".to_owned(), test: "a::b".to_owned(), slow: false, python: false }];
         let all = [
             ran("6.1", &[DOCTOR, PASS], Outcome::Passed),
             ran("6.2", &[DOCTOR, FAIL], Outcome::TestsFailed(1)),

@@ -10,6 +10,7 @@ mod fixtures;
 mod guest;
 mod kernels;
 mod matrix;
+mod python;
 mod qemu;
 
 use std::{
@@ -32,7 +33,7 @@ use qemu::{Accel, Limits, Qemu, Size};
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
-  cargo xtask vm                           an old kernel and the newest
+  cargo xtask vm                           an old kernel and the newest, without slow tests
   cargo xtask vm 6.12                      the newest 6.12 of the archive
   cargo xtask vm --all                     all lines that are tested
   cargo xtask vm 7.x --test run_queue      tests with this in their names, on the newest kernel
@@ -58,8 +59,11 @@ pub struct Arguments {
     #[arg(long, value_enum, default_value_t)]
     ebpf: Ebpf,
     /// Boot nothing: write what the unit tests need of these kernels' type information (all lines if none is named)
-    #[arg(long, conflicts_with_all = ["test", "accel", "memory", "cpus", "limit", "test_limit", "ebpf"])]
+    #[arg(long, conflicts_with_all = ["test", "accel", "memory", "cpus", "limit", "test_limit", "ebpf", "keep"])]
     fixtures: bool,
+    /// Keep what tracer wrote, a report and a capture for each run that a test made (target/vm/kept)
+    #[arg(long)]
+    keep: bool,
     /// Look for newer kernels than those that are cached
     #[arg(long)]
     refresh: bool,
@@ -122,7 +126,7 @@ pub fn main(arguments: Arguments) -> Result<ExitCode> {
         }
         return Ok(ExitCode::from(SKIPPED));
     }
-    let ran = run_all(&arguments, &folder, &qemu, kernels)?;
+    let ran = run_all(&arguments, &folder, &qemu, &archive, kernels)?;
     Ok(ran)
 }
 
@@ -139,17 +143,25 @@ fn run_all(
     arguments: &Arguments,
     folder: &Path,
     qemu: &Qemu,
+    archive: &Result<Archive>,
     kernels: Vec<(String, Result<Kernel>)>,
 ) -> Result<ExitCode> {
     let binaries = guest::build(&folder.join("bin"), arguments.ebpf)?;
-    let plan = guest::plan(arguments.test.as_deref(), &binaries.tests()?)?;
+    let slow_too = arguments.all || !arguments.kernels.is_empty();
+    let plan = guest::plan(arguments.test.as_deref(), slow_too, &binaries.tests()?)?;
+    let with_python = plan.iter().any(|one| one.python);
+    let python = |line: &str| {
+        let get = || python::get(kernels::python_of(line), &folder.join("python"), archive);
+        with_python.then(get).transpose().with_context(|| format!("no Python for the guest of {line} can be had"))
+    };
     let initrd = folder.join("initramfs.cpio");
-    fs::write(&initrd, binaries.initramfs(&plan, arguments.test_limit)?)
+    fs::write(&initrd, binaries.initramfs(&plan, arguments.test_limit, arguments.keep)?)
         .with_context(|| format!("cannot write {}", initrd.display()))?;
     let mut all = Vec::new();
     for (line, kernel) in kernels {
+        let kernel = kernel.and_then(|kernel| Ok((python(&line)?, kernel)));
         let ran = match kernel {
-            Ok(kernel) => boot(arguments, folder, qemu, &kernel, &initrd, plan.len())?,
+            Ok((python, kernel)) => boot(arguments, folder, qemu, &kernel, python.as_deref(), &initrd, plan.len())?,
             Err(error) => {
                 eprintln!("SKIPPED, not passed: {line}: {error:#}");
                 Ran {
@@ -175,6 +187,7 @@ fn boot(
     folder: &Path,
     qemu: &Qemu,
     kernel: &Kernel,
+    python: Option<&Path>,
     initrd: &Path,
     planned: usize,
 ) -> Result<Ran> {
@@ -185,13 +198,18 @@ fn boot(
         silence: Duration::from_secs(arguments.test_limit + 30),
         whole: Duration::from_secs(arguments.limit),
     };
-    let disks = Disks::new(folder)?;
+    let disks = Disks::new(folder, python)?;
     let command = qemu.command(&kernel.image, initrd, size, disks.as_ref())?;
     let log: PathBuf = folder.join("logs").join(format!("{}.log", kernel.line));
     eprintln!("booting {} ({}, {} CPUs, {} MiB)", kernel.version, qemu.accel(), size.cpus, size.memory_mib);
     let start = Instant::now();
     let (console, stop) = qemu::run(&command, limits, &log)?;
     let outcome = console.outcome(stop, planned);
+    if let Some(disks) = disks.as_ref().filter(|_| arguments.keep) {
+        let to = folder.join("kept").join(&kernel.line);
+        disks.take_out("kept", &to)?;
+        eprintln!("what tracer wrote: {}", to.display());
+    }
     let ran = Ran {
         line: kernel.line.clone(),
         version: kernel.version.clone(),

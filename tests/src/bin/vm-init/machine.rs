@@ -4,6 +4,7 @@ use std::{
     ffi::CString,
     fs,
     io::Write,
+    os::unix::process::CommandExt,
     path::Path,
     ptr,
     time::{Duration, Instant},
@@ -25,12 +26,28 @@ const MOUNTS: [(&str, &str, &str); 9] = [
     ("cgroup2", "/sys/fs/cgroup", ""),
 ];
 
-/// The disks, as `xtask/src/vm/disks.rs` has them: for swap, and with a file system, which is mounted here.
-pub const SWAP: &str = "/dev/nvme0n1";
-const FILES: &str = "/dev/nvme0n2";
+/// The disks, as `xtask/src/vm/disks.rs` numbers them: for swap, and with a file system, which is mounted here.
+const SWAP: u32 = 1;
+const FILES: u32 = 2;
 pub const DISK: &str = "/disk";
 /// The driver finds them while this runs already.
 const DISKS_LIMIT: Duration = Duration::from_secs(5);
+
+/// chroot(1), which tests call, is this program by another name. The status where it is not the other program's.
+pub fn chroot_if_asked() -> Option<i32> {
+    let mut arguments = std::env::args_os();
+    let name = arguments.next()?;
+    if Path::new(&name).file_name()? != "chroot" {
+        return None;
+    }
+    let (Some(root), Some(program)) = (arguments.next(), arguments.next()) else { return Some(125) };
+    let error = match std::os::unix::fs::chroot(&root).and_then(|()| std::env::set_current_dir("/")) {
+        Ok(()) => std::process::Command::new(&program).args(arguments).exec(),
+        Err(error) => error,
+    };
+    eprintln!("chroot {}: {}: {error}", root.display(), program.display());
+    Some(126)
+}
 
 /// Makes a machine of it; gives what did not work.
 pub fn prepare() -> Vec<String> {
@@ -59,6 +76,23 @@ pub fn prepare() -> Vec<String> {
     problems
 }
 
+/// The device for swap.
+pub fn swap() -> Option<String> {
+    disk(SWAP)
+}
+
+/// The device with this number. They are found side by side, so their names do not tell which is which.
+fn disk(number: u32) -> Option<String> {
+    let is_it = |name: &String| {
+        let said = fs::read_to_string(format!("/sys/class/block/{name}/nsid")).unwrap_or_default();
+        said.trim().parse() == Ok(number)
+    };
+    let names =
+        fs::read_dir("/sys/class/block").ok()?.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned());
+    let device = names.into_iter().find(is_it).map(|name| format!("/dev/{name}"))?;
+    Path::new(&device).exists().then_some(device)
+}
+
 /// Nothing where this guest was given none.
 fn mount_disk() -> std::io::Result<()> {
     if fs::read_dir("/sys/class/nvme").into_iter().flatten().count() == 0 {
@@ -66,8 +100,11 @@ fn mount_disk() -> std::io::Result<()> {
     }
     let start = Instant::now();
     loop {
-        // It may be there before its size is known.
-        match mount(FILES, "ext4", DISK, "discard") {
+        let mounted = match disk(FILES) {
+            Some(device) => mount(&device, "ext4", DISK, "discard"),
+            None => Err(std::io::ErrorKind::NotFound.into()),
+        };
+        match mounted {
             Err(_) if start.elapsed() < DISKS_LIMIT => std::thread::sleep(Duration::from_millis(20)),
             done => return done,
         }
@@ -86,7 +123,8 @@ fn keep_code_as_it_is() -> std::io::Result<()> {
 
 fn mount(source: &str, kind: &str, place: &str, options: &str) -> std::io::Result<()> {
     fs::create_dir_all(place)?;
-    let [source, kind, place, options] = [source, kind, place, options].map(|text| CString::new(text).unwrap_or_default());
+    let [source, kind, place, options] =
+        [source, kind, place, options].map(|text| CString::new(text).unwrap_or_default());
     // SAFETY: four strings that end in zero and live until the call returns.
     let failed = unsafe { libc::mount(source.as_ptr(), place.as_ptr(), kind.as_ptr(), 0, options.as_ptr().cast()) };
     if failed == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
@@ -144,6 +182,9 @@ pub fn collect_orphans(other_than: u32) {
 /// Switches off with a status for QEMU; by rebooting, which QEMU was told to take for the end, where there is no such device.
 pub fn off(status: u8) -> ! {
     let _ = std::io::stdout().flush();
+    let disk = CString::new(DISK).unwrap_or_default();
+    // SAFETY: a string that ends in zero. Where nothing is mounted there is nothing to do.
+    unsafe { libc::umount2(disk.as_ptr(), 0) };
     // SAFETY: without the drain the machine is gone before the serial port has sent the last lines. The port belongs to a device
     // that does nothing but end the machine.
     unsafe {

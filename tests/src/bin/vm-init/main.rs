@@ -19,6 +19,9 @@ const PASSED: u8 = 0x10;
 const FAILED: u8 = 0x11;
 
 fn main() {
+    if let Some(code) = machine::chroot_if_asked() {
+        std::process::exit(code);
+    }
     if std::process::id() != 1 {
         eprintln!("vm-init is the first program of a guest that `cargo xtask vm` boots: it is of no use elsewhere");
         std::process::exit(2);
@@ -53,6 +56,7 @@ fn plan() -> Result<Value, String> {
 /// Runs the plan; how many of its tests failed.
 fn run(plan: &Value) -> usize {
     let limit = Duration::from_secs(plan["test_limit_s"].as_u64().unwrap_or(60));
+    let keep = plan["keep"].as_bool().unwrap_or(false);
     let unavailable = doctor(limit);
     let none = Vec::new();
     let mut failed = 0;
@@ -64,7 +68,11 @@ fn run(plan: &Value) -> usize {
             continue;
         }
         say("begin", &json!({"test": name, "uptime_s": uptime_s()}));
-        let ended = watched::run(live().args(["--exact", name, "--test-threads=1", "--nocapture"]), limit);
+        let mut live = live();
+        if keep {
+            live.env("TRACER_TEST_KEEP", Path::new(machine::DISK).join("kept"));
+        }
+        let ended = watched::run(live.args(["--exact", name, "--test-threads=1", "--nocapture"]), limit);
         let passed = ended.is_success() && ended.text.contains("test result: ok. 1 passed");
         failed += usize::from(!passed);
         let outcome = if passed { "pass" } else { "fail" };
@@ -102,12 +110,17 @@ fn with_variables(mut command: Command) -> Command {
     let file = |name: &str| Path::new(FOLDER).join(name);
     command.env("TRACER_BIN", file("tracer")).env("WORKLOAD_BIN", file("workload"));
     // Where tests may write, and what they may swap to (`tests/live/harness/storage.rs`).
-    for (variable, place) in [("TRACER_TEST_DISK", machine::DISK), ("TRACER_TEST_SWAP", machine::SWAP)] {
-        if Path::new(place).exists() {
-            command.env(variable, place);
-        }
+    if Path::new(machine::DISK).exists() {
+        command.env("TRACER_TEST_DISK", machine::DISK);
     }
-    command.env("PATH", "/usr/bin:/bin").env("HOME", "/tmp").env("RUST_BACKTRACE", "0").current_dir("/tmp");
+    if let Some(device) = machine::swap() {
+        command.env("TRACER_TEST_SWAP", device);
+    }
+    let python = Path::new(machine::DISK).join("python");
+    if python.exists() {
+        command.env("TRACER_TEST_PYTHON_ROOTS", python);
+    }
+    command.env("PATH", "/usr/bin:/bin:/vm").env("HOME", "/tmp").env("RUST_BACKTRACE", "0").current_dir("/tmp");
     command
 }
 

@@ -469,11 +469,10 @@ impl Mapping {
         Ok(())
     }
 
-    /// Whether it is to be in huge pages.
-    pub fn want_huge_pages(&self, wanted: bool) -> io::Result<()> {
-        let advice = if wanted { libc::MADV_HUGEPAGE } else { libc::MADV_NOHUGEPAGE };
+    /// It is to be in small pages.
+    pub fn want_small_pages(&self) -> io::Result<()> {
         // SAFETY: advice on memory that only this value knows.
-        check(unsafe { libc::madvise(self.address, self.len_bytes, advice) }).map(drop)
+        check(unsafe { libc::madvise(self.address, self.len_bytes, libc::MADV_NOHUGEPAGE) }).map(drop)
     }
 
     /// Whether children that are forked do not have it.

@@ -23,7 +23,7 @@ pub struct Options {
 impl roles::Options for Options {
     fn run(&self, run: &mut Run) -> anyhow::Result<()> {
         let mut pieces = sys::Mapping::new(self.mib << 20, false).context("cannot map memory")?;
-        pieces.want_huge_pages(false).context("cannot ask for small pages")?;
+        pieces.want_small_pages().context("cannot ask for small pages")?;
         pieces.populate(0, 1);
         if self.healthy {
             pieces.give_back().context("cannot give memory back")?;

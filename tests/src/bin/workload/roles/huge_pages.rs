@@ -1,39 +1,38 @@
-//! `huge-pages`: threads ask for huge pages. Whether that is slow is decided by what others have left: see `fragments`.
+//! `huge-pages`: the machine's pool of huge pages is made larger, and as it was again. Whether that is slow is decided by what others have
+//! left of memory: see `fragments`.
 
-use anyhow::{Context, ensure};
+use anyhow::Context;
 
+use crate::roles;
 use crate::truth::Run;
-use crate::{roles, sys};
 
 #[derive(clap::Args)]
 pub struct Options {
-    /// MiB that are asked for.
+    /// MiB that the pool is to have more.
     #[arg(long, default_value_t = 16)]
-    mib: usize,
-    #[arg(long, default_value_t = 2)]
-    threads: usize,
-    /// Before all others, the kernel's own threads among them.
-    #[arg(long)]
-    first: bool,
+    mib: u64,
 }
 
-/// Touches memory for which huge pages are wanted, each once.
+const POOL: &str = "/proc/sys/vm/nr_hugepages";
+const PAGE_MIB: u64 = 2;
+
+fn pages() -> anyhow::Result<u64> {
+    let text = std::fs::read_to_string(POOL).with_context(|| format!("cannot read {POOL}"))?;
+    text.trim().parse().with_context(|| format!("{POOL} is no number"))
+}
+
+/// The kernel makes them, in this thread.
 #[inline(never)]
-fn touch_huge(memory: &mut sys::Mapping) {
-    memory.mark(2 << 20, 1);
+fn set_pool(pages: u64) -> anyhow::Result<()> {
+    std::fs::write(POOL, pages.to_string()).with_context(|| format!("cannot write {POOL}"))
 }
 
 impl roles::Options for Options {
     fn run(&self, run: &mut Run) -> anyhow::Result<()> {
-        ensure!(!self.first || sys::nice(-20), "cannot go before others: be root");
-        let mut all = Vec::new();
-        for _ in 0..self.threads {
-            let huge = sys::Mapping::new((self.mib << 20) / self.threads, false).context("cannot map memory")?;
-            huge.want_huge_pages(true).context("cannot ask for huge pages: has this kernel none?")?;
-            all.push(huge);
-        }
+        let before = pages()?;
         run.ready(&[]);
-        std::thread::scope(|scope| all.iter_mut().for_each(|huge| drop(scope.spawn(|| touch_huge(huge)))));
-        Ok(())
+        set_pool(before + self.mib / PAGE_MIB)?;
+        run.set("added", pages()?.saturating_sub(before));
+        set_pool(before)
     }
 }

@@ -192,7 +192,7 @@ roles! {
     Numa "numa" numa,
     /// Free memory is left in pieces. Healthy: as it was.
     Fragments "fragments" fragments,
-    /// Threads ask for huge pages.
+    /// The pool of huge pages is made larger for a moment.
     HugePages "huge-pages" huge_pages,
     /// A thread computes on one CPU, perhaps with low priority, beside whatever else runs there.
     Crowded "crowded" crowded,

@@ -40,7 +40,8 @@ fn work_on(memory: &mut sys::Mapping) {
 impl roles::Options for Options {
     fn run(&self, run: &mut Run) -> anyhow::Result<()> {
         ensure!(sys::pin_to(&cpus(self.cpu_node)?), "cannot move to node {}", self.cpu_node);
-        sys::take_memory_of(self.memory_node).with_context(|| format!("cannot take memory of node {}", self.memory_node))?;
+        sys::take_memory_of(self.memory_node)
+            .with_context(|| format!("cannot take memory of node {}", self.memory_node))?;
         let mut memory = sys::Mapping::new(self.mib << 20, false).context("cannot map memory")?;
         run.ready(&[]);
         let started = Instant::now();
