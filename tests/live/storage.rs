@@ -6,7 +6,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use crate::harness::storage::{IoCgroup, LoopMount, disk};
-use crate::harness::{Report, Traced, Tracer, close, list, number, python, text, whole, workload};
+use crate::harness::{Background, Report, Traced, Tracer, close, list, number, python, text, whole, workload};
 
 const MIB: u64 = 1 << 20;
 
@@ -259,5 +259,71 @@ impl Pauses {
 impl Drop for Pauses {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir(&self.instance);
+    }
+}
+
+/// A file system of a process, mounted on a folder of its own until this is dropped.
+struct Fuse {
+    folder: tempfile::TempDir,
+    server: Background,
+    pid: Value,
+}
+
+impl Fuse {
+    /// With one file, each read of which takes so long; none, with a word why, where it cannot be mounted.
+    fn serve(mib: u64, delay_ms: u64) -> Option<Self> {
+        if !Path::new("/dev/fuse").exists() {
+            eprintln!("not tested: this kernel has no FUSE");
+            return None;
+        }
+        let folder = tempfile::tempdir().expect("a folder");
+        let arguments = format!("{} {mib} {delay_ms}", folder.path().display());
+        let mut server = Background::command(&python("fuse_server.py", &arguments));
+        let pid = server.next_json()["pid"].clone();
+        Some(Fuse { folder, server, pid })
+    }
+
+    fn file(&self) -> String {
+        self.folder.path().join("data.bin").display().to_string()
+    }
+}
+
+impl Drop for Fuse {
+    fn drop(&mut self) {
+        let folder = std::ffi::CString::new(self.folder.path().as_os_str().as_encoded_bytes()).expect("a path");
+        // SAFETY: a string that ends in zero. The server ends by itself then, or with this.
+        unsafe { libc::umount2(folder.as_ptr(), libc::MNT_DETACH) };
+        self.server.signal(libc::SIGTERM);
+    }
+}
+
+#[test]
+fn a_file_system_that_a_process_serves_slowly_is_named_with_its_type_and_that_process() {
+    let Some(fuse) = Fuse::serve(32, 10) else { return };
+    let read = |passes: u32| {
+        let command = python("read_file.py", &format!("{} 131072 {passes}", fuse.file()));
+        let traced = Tracer::run(command).options(&FAMILIES).go().expect_code(0);
+        (traced.truth(), traced.report())
+    };
+    let (truth, report) = read(1);
+    let finding = report.finding("slow-storage");
+    let culprit = &finding["culprit"];
+    assert_eq!((&culprit["pid"], text(culprit, "path")), (&truth["pid"], fuse.file().as_str()), "{finding}");
+    assert_eq!(text(culprit, "function"), "read_piece", "{finding}");
+    let summary = text(finding, "summary");
+    let server = format!("({})", fuse.pid);
+    assert!(summary.contains("fuse.farstore from far-store") && summary.contains(&server), "{summary}");
+    close("waiting for it", number(finding, "lost_s"), number(&truth, "reading_s"), 0.10, 0.0);
+    report.assert_path();
+    // Many more files than are told apart.
+    let samples = fuse.folder.path().join("sample-{}").display().to_string();
+    let traced = Tracer::run(python("read_file.py", &format!("{samples} 131072 300"))).options(&FAMILIES).go();
+    let (truth, report) = (traced.truth(), traced.expect_code(0).report());
+    let finding = report.finding("slow-storage");
+    close("waiting for all of them", number(finding, "lost_s"), number(&truth, "reading_s"), 0.15, 0.0);
+    // What the page cache has now is not asked for again.
+    for _ in 0..crate::healthy::repeats() {
+        let (_, report) = read(20);
+        report.assert_silent(&CLASSES);
     }
 }

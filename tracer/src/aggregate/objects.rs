@@ -16,7 +16,7 @@ use super::table::Finished;
 use super::thread::Party;
 use super::waits::WaitStat;
 use crate::model::meta::{ObjectRecord, ObjectsRecord};
-use crate::model::objects::{Object, ObjectBytes, ObjectEnd, Objects as Section};
+use crate::model::objects::{FileSystem, Object, ObjectBytes, ObjectEnd, Objects as Section};
 use crate::model::report::seconds;
 
 /// Objects kept, and bytes of their text.
@@ -113,6 +113,10 @@ impl Objects {
         }
         let text = [&object.path, &object.local, &object.peer, &object.device];
         let bytes = text.iter().filter_map(|text| text.as_ref()).map(String::len).sum::<usize>() + object.kind.len();
+        let of_system = |system: &FileSystem| {
+            system.kind.len() + system.mounted_on.len() + system.source.as_ref().map_or(0, String::len)
+        };
+        let bytes = bytes + object.file_system.as_ref().map_or(0, of_system);
         if self.by_inode.len() >= MAX_OBJECTS || self.text_bytes + bytes > MAX_TEXT_BYTES {
             self.refused += 1;
             return;
@@ -299,6 +303,7 @@ impl Aggregate {
             path: field(|known| &known.path),
             deleted: known.is_some_and(|known| known.deleted),
             device: field(|known| &known.device),
+            file_system: known.and_then(|known| known.file_system.clone()),
             local: field(|known| &known.local),
             peer: field(|known| &known.peer),
             ends: if kind == Kind::File { None } else { self.words(kind, known, Some(row)) },

@@ -10,6 +10,7 @@ mod database_latency;
 mod deadlock;
 mod dirty_throttling;
 mod discards;
+mod far_storage;
 mod fork_copy_on_write;
 mod fsync_stall;
 mod functions;

@@ -1,14 +1,15 @@
 //! `small-random-reads` and `slow-storage`: a run waits in calls that read files, and the requests of the block devices say why. Small and
 //! scattered ones: each costs a round trip, however quick the device is. Slow: the device takes long for what it is asked, or the threads
-//! wait far longer than it takes, so that something above it holds them back; or it has to discard what files had (`discards.rs`). Pages of
+//! wait far longer than it takes, so that something above it holds them back; or it has to discard what files had (`discards.rs`); or the file
+//! system has no disk here (`far_storage.rs`). Pages of
 //! mapped files are `cold-file-mapping`'s.
 
-use super::discards;
 use super::lost::{Lost, Waiting, lost, lost_by_a_thread};
 use super::lost_claim::{self, Words};
 use super::page_cache::{self, reads};
 use super::thresholds::severity;
 use super::{Claim, Facts, Outcome, Rule, UNKNOWN_COVERAGE, evidence, family_share};
+use super::{discards, far_storage};
 use crate::model::io::{Io, IoDevice, IoFile, IoRequests};
 use crate::model::report::{Evidence, Report, Subject};
 use crate::model::stacks::FILE_READ;
@@ -280,10 +281,14 @@ impl Rule for SlowStorage {
 
     fn check(&self, facts: &Facts<'_>) -> Outcome {
         let report = facts.report;
+        let mut claims: Vec<Claim> = far_storage::claim(report).into_iter().collect();
         let Some(io) = io(report) else {
+            if !claims.is_empty() {
+                return Outcome::Claims(claims);
+            }
             return Outcome::CouldNotRun("the family block did not run, which sees requests of devices".to_owned());
         };
-        let mut claims: Vec<Claim> = discards::claim(report, io).into_iter().collect();
+        claims.extend(discards::claim(report, io));
         let slow = Case::of(report, io, |file| file.reads.as_ref().is_some_and(is_slow)).filter(Case::is_worth_a_word);
         let held = |file: &IoFile| is_held_back(file) && !file.reads.as_ref().is_some_and(is_slow);
         if let Some(case) = slow {

@@ -9,7 +9,8 @@ use tracer_common::sched::Switch;
 use super::tests::{assert_evidence_resolves, run, status};
 use super::tests_memory::{FILE, LONG_MS, MIB, MS, START, WORKING, computing, family, of_class};
 use crate::model::event::{Event, Meta};
-use crate::model::meta::{DirtiedRow, DiskRow, SumsRecord};
+use crate::model::meta::{DirtiedRow, DiskRow, ObjectRecord, ObjectsRecord, SumsRecord};
+use crate::model::objects::FileSystem;
 use crate::model::report::{Report, RuleStatus};
 use crate::testing::{Leave, block_done, header, meta_event, switch};
 
@@ -80,6 +81,50 @@ fn reading(what: Requests) -> Report {
         let done = BlockDone { queued_ns: what.queued_ns, device_ns: what.device_ns, request, ..base };
         vec![Event::BlockDone(Box::new(done))]
     })
+}
+
+/// The main thread reads a file of a file system of this type, which has no disk here.
+fn reading_from(kind: &str) -> Report {
+    let system = FileSystem {
+        kind: kind.to_owned(),
+        source: Some("server:/export".to_owned()),
+        mounted_on: "/mnt/data".to_owned(),
+    };
+    let file = ObjectRecord {
+        tgid: 10,
+        tid: 10,
+        fd: 3,
+        inode: FILE,
+        kind: "file".to_owned(),
+        path: Some("/mnt/data/shard-0.tar".to_owned()),
+        file_system: Some(system),
+        ..ObjectRecord::default()
+    };
+    let known = ObjectsRecord { objects: vec![file], ..ObjectsRecord::default() };
+    waiting(PREAD, |round, end_ns| match round {
+        0 => vec![meta_event(end_ns, Meta::Objects(known.clone()))],
+        _ => Vec::new(),
+    })
+}
+
+#[test]
+fn a_file_system_without_a_disk_here_is_named_unless_it_is_in_memory_or_a_layer() {
+    for far in ["nfs4", "fuse.gcsfuse", "lustre", "ceph"] {
+        let report = reading_from(far);
+        only(&report, Some("slow-storage"));
+        let finding = of_class(&report, "slow-storage").expect("it waited for it");
+        assert!((finding.lost_s.expect("seconds") - 1.0).abs() < 0.05, "{finding:?}");
+        for part in ["/mnt/data/shard-0.tar on /mnt/data", far, "server:/export", "another machine"] {
+            let said = [&finding.summary, &finding.hypothesis];
+            assert!(said.iter().any(|text| text.contains(part)), "{part}: {finding:?}");
+        }
+        let culprit = finding.culprit.as_ref().expect("a culprit");
+        assert_eq!((culprit.path.as_deref(), culprit.tid), (Some("/mnt/data/shard-0.tar"), Some(10)));
+        assert_evidence_resolves(&report);
+    }
+    for near in ["tmpfs", "overlay", "btrfs", "fuseblk"] {
+        only(&reading_from(near), None);
+    }
 }
 
 const CLASSES: [&str; 3] = ["small-random-reads", "slow-storage", "dirty-throttling"];

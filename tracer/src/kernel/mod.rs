@@ -19,6 +19,7 @@ pub mod loader;
 pub mod mappings;
 pub mod memory;
 pub mod memory_maps;
+pub mod mounts;
 pub mod numa;
 pub mod objects;
 pub mod offsets;

@@ -4,16 +4,19 @@
 
 use std::{
     collections::BTreeSet,
-    ffi::OsString,
+    ffi::{CString, OsString},
     fs,
     io::Read,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
-    os::unix::{ffi::OsStringExt, fs::MetadataExt},
-    path::PathBuf,
+    os::unix::ffi::{OsStrExt, OsStringExt},
+    path::{Path, PathBuf},
 };
 
+use super::mounts;
 use crate::model::{meta::ObjectRecord, text::printable};
 
+/// The major number of devices that are no disks.
+const NO_DISK: u32 = 0;
 /// Descriptors of a process that are looked through when the one that it waited on is closed already.
 const MOST_DESCRIPTORS: usize = 256;
 /// Descriptors of one process that are looked through for sockets.
@@ -40,7 +43,10 @@ pub fn object(tid: u32, fd: u32, inode: u64) -> Option<ObjectRecord> {
 fn mapped(tid: u32, inode: u64) -> Option<ObjectRecord> {
     let mut text = Vec::new();
     fs::File::open(format!("/proc/{tid}/maps")).ok()?.take(MOST_MAPS_BYTES).read_to_end(&mut text).ok()?;
-    text.split(|byte| *byte == b'\n').find_map(|line| mapping(line, inode)).map(|object| ObjectRecord { tid, ..object })
+    text.split(|byte| *byte == b'\n').find_map(|line| mapping(line, inode)).map(|object| {
+        let device = object.device.as_deref().filter(|device| device.starts_with("0:"));
+        ObjectRecord { tid, file_system: device.and_then(|device| mounts::of_device(tid, device)), ..object }
+    })
 }
 
 /// A line of /proc/PID/maps: addresses, rights, offset, device, inode, and behind spaces the path.
@@ -71,19 +77,34 @@ fn mapping(line: &[u8], inode: u64) -> Option<ObjectRecord> {
 fn descriptor(tid: u32, fd: u32, inode: u64) -> Option<ObjectRecord> {
     let path = PathBuf::from(format!("/proc/{tid}/fd/{fd}"));
     let link = fs::read_link(&path).ok()?.into_os_string();
-    let file = fs::metadata(&path).ok();
+    let file = stat(&path);
     // What the kernel's record holds is the inode's own number; a file system may tell another one to stat(2).
     let told = super::proc::read(&format!("/proc/{tid}/fdinfo/{fd}")).and_then(|text| own_number(&text));
-    let is_it = told.map_or_else(|| file.as_ref().is_some_and(|file| file.ino() == inode), |told| told == inode);
+    let is_it = told.map_or_else(|| file.as_ref().is_some_and(|file| file.stx_ino == inode), |told| told == inode);
     if !is_it {
         return None;
     }
     let mut object = ObjectRecord { tid, fd, inode, ..ObjectRecord::default() };
     if let Some(file) = &file {
-        object.device = Some(format!("{}:{}", nix::sys::stat::major(file.dev()), nix::sys::stat::minor(file.dev())));
+        object.device = Some(format!("{}:{}", file.stx_dev_major, file.stx_dev_minor));
     }
-    name(&mut object, link, file.is_some_and(|file| file.nlink() == 0));
+    name(&mut object, link, file.is_some_and(|file| file.stx_nlink == 0));
+    if object.kind == "file" && file.is_some_and(|file| file.stx_dev_major == NO_DISK) {
+        object.file_system = mounts::of_descriptor(tid, fd);
+    }
     Some(object)
+}
+
+/// What the kernel knows of a file already. A file system of a network is not asked: its server may not answer, and who asks hangs.
+fn stat(path: &Path) -> Option<libc::statx> {
+    let path = CString::new(path.as_os_str().as_bytes()).ok()?;
+    // SAFETY: plain numbers, which the call fills.
+    let mut found: libc::statx = unsafe { std::mem::zeroed() };
+    let wanted = libc::STATX_INO | libc::STATX_NLINK;
+    // SAFETY: a string that ends in zero, and room for the answer.
+    let failed =
+        unsafe { libc::statx(libc::AT_FDCWD, path.as_ptr(), libc::AT_STATX_DONT_SYNC, wanted, &raw mut found) };
+    (failed == 0).then_some(found)
 }
 
 /// The field `ino` of a descriptor's fdinfo, which kernels before 5.14 lack.
@@ -261,6 +282,8 @@ fn address(text: &str) -> Option<SocketAddr> {
 #[cfg(test)]
 mod tests {
     use std::{io::Write, net::TcpListener, os::fd::AsRawFd};
+
+    use std::os::unix::fs::MetadataExt;
 
     use super::*;
 

@@ -85,7 +85,7 @@ fn mount_in(line: &[u8]) -> Option<Mount> {
 }
 
 /// A path with its escapes (`\040` is a blank) undone; what is no escape stays as it is.
-fn unescaped(path: &[u8]) -> Vec<u8> {
+pub(super) fn unescaped(path: &[u8]) -> Vec<u8> {
     let mut plain = Vec::with_capacity(path.len());
     let mut rest = path;
     while let Some((first, behind)) = rest.split_first() {

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::objects::FileSystem;
+
 /// Kind `OBJECTS`: what descriptors refer to on which threads waited, as /proc told soon after. Counters are since tracing began: the
 /// last ones count.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -116,6 +118,9 @@ pub struct ObjectRecord {
     pub path: Option<String>,
     /// The file had no name any more.
     pub deleted: bool,
+    /// The file system that a file lies on, if it has no disk of its own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub file_system: Option<FileSystem>,
     /// A socket's own address.
     pub local: Option<String>,
     /// The address that it is connected to.

@@ -36,6 +36,9 @@ pub struct Object {
     /// Device of its inode, "major:minor".
     #[serde(skip_serializing_if = "Option::is_none")]
     pub device: Option<String>,
+    /// The file system that a file lies on, if it has no disk of its own: of a network, of another process, in memory, or a layer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub file_system: Option<FileSystem>,
     /// A socket's own address.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub local: Option<String>,
@@ -58,6 +61,20 @@ pub struct Object {
     /// Who puts into it, likewise.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub writers: Vec<ObjectEnd>,
+}
+
+/// Where a file lies.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct FileSystem {
+    /// Its type: "nfs4", "fuse.sshfs".
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// What is mounted, in its own words: "server:/export".
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub source: Option<String>,
+    /// Where, as the process sees it.
+    pub mounted_on: String,
 }
 
 /// How much went through a pipe or a socket at most: what the threads at one of its ends read or wrote in all, the end with the smaller

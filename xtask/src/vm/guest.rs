@@ -96,7 +96,9 @@ impl Binaries {
         files.sort();
         let init = read(&self.folder.join(NAMES[0]))?;
         archive.file("init", &init);
-        archive.file("vm/chroot", &init);
+        for other in ["chroot", "nice"] {
+            archive.file(&format!("vm/{other}"), &init);
+        }
         for name in &NAMES[1..] {
             archive.file(&format!("vm/{name}"), &read(&self.folder.join(name))?);
         }

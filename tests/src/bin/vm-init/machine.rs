@@ -33,19 +33,27 @@ pub const DISK: &str = "/disk";
 /// The driver finds them while this runs already.
 const DISKS_LIMIT: Duration = Duration::from_secs(5);
 
-/// chroot(1), which tests call, is this program by another name. The status where it is not the other program's.
-pub fn chroot_if_asked() -> Option<i32> {
+/// chroot(1) and nice(1), which tests call as `chroot FOLDER PROGRAM...` and `nice -n NUMBER PROGRAM...`, are this program by other names.
+/// The status where it is not the other program's.
+pub fn another_if_asked() -> Option<i32> {
     let mut arguments = std::env::args_os();
     let name = arguments.next()?;
-    if Path::new(&name).file_name()? != "chroot" {
-        return None;
-    }
-    let (Some(root), Some(program)) = (arguments.next(), arguments.next()) else { return Some(125) };
-    let error = match std::os::unix::fs::chroot(&root).and_then(|()| std::env::set_current_dir("/")) {
+    let done = match Path::new(&name).file_name()?.to_str()? {
+        "chroot" => std::os::unix::fs::chroot(arguments.next()?).and_then(|()| std::env::set_current_dir("/")),
+        "nice" => {
+            let more = arguments.nth(1)?.to_str()?.parse().ok()?;
+            // SAFETY: takes a number. That it gives -1 may be no error, and one of it costs the tests some speed.
+            unsafe { libc::nice(more) };
+            Ok(())
+        }
+        _ => return None,
+    };
+    let program = arguments.next()?;
+    let error = match done {
         Ok(()) => std::process::Command::new(&program).args(arguments).exec(),
         Err(error) => error,
     };
-    eprintln!("chroot {}: {}: {error}", root.display(), program.display());
+    eprintln!("{}: {}: {error}", name.display(), program.display());
     Some(126)
 }
 
