@@ -77,7 +77,7 @@ fn limited(arguments: &str, limit_mib: u64) -> Option<(Value, Report)> {
 fn memory_that_was_swapped_out_is_waited_for_when_it_is_needed_again() {
     let Some(_swap) = Swap::on() else { return };
     let before = vmstat("pswpin");
-    let Some((truth, report)) = limited("--mib 64 --passes 3", 32) else { return };
+    let Some((truth, report)) = limited("--mib 28 --passes 2", 14) else { return };
     let came_back = (vmstat("pswpin") - before) as f64;
     let finding = report.finding("swap-in");
     assert_eq!(finding["culprit"]["pid"], truth["pid"], "{finding}");
@@ -97,7 +97,7 @@ fn memory_that_was_swapped_out_is_waited_for_when_it_is_needed_again() {
 fn memory_that_fits_or_is_not_needed_again_waits_for_no_swap() {
     let Some(_swap) = Swap::on() else { return };
     for _ in 0..crate::healthy::repeats() {
-        for (arguments, limit_mib) in [("--mib 64 --passes 3", 256), ("--mib 64 --passes 1", 32)] {
+        for (arguments, limit_mib) in [("--mib 28 --passes 2", 128), ("--mib 28 --passes 1", 14)] {
             let Some((_, report)) = limited(arguments, limit_mib) else { return };
             report.assert_silent(&["swap-in"]);
         }

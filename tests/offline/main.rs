@@ -3,7 +3,7 @@
 //! Here: the recorded captures of `captures/` and by which command each was recorded. The tests are in the modules.
 //!
 //! Recorded on a host of two CPUs, as root, in a folder that held only `workload`, `tracer` and scripts of `live/python`, with the first CPU to themselves
-//! (`taskset -c 0 nice -n -20`), then made fit to be checked in by `scrub.rs`. To record one anew: run its command below under
+//! (`taskset -c 0 nice -n -20`), or in a guest of 6.12 (`cargo xtask vm 6.12 --test pressure --keep`), then made fit to be checked in by `scrub.rs`. To record one anew: run its command below under
 //! `./tracer run --capture NAME.trc --` (or as it says), run the scrubber over it, then `cargo xtask bless` and read the diff.
 //! The workload draws the names of its threads at random, so they differ from recording to recording.
 
@@ -61,6 +61,15 @@ recorded! {
         "the target only computes";
     one_node "one-node" "./workload cpu --duration 800ms, run --family sched,rss"
         "sizes are read on a host with one NUMA node, which says so";
+    swap_in "swap-in" "in a guest: ./workload touch --mib 28 --passes 2 --cgroup FOLDER, with 14 MiB and swap, run --family sched,cpu,fault,reclaim,rss"
+        "memory that was swapped out is needed again";
+    direct_reclaim "direct-reclaim"
+        "in a guest: ./workload touch --first --populate 4 --mib 735, run --family sched,cpu,fault,reclaim,rss"
+        "a process wants more memory than the machine has";
+    compaction "compaction" "in a guest: ./workload huge-pages --mib 343, run --family sched,cpu,fault,reclaim,rss"
+        "huge pages are wanted where memory is in pieces";
+    two_nodes "two-nodes" "in a guest: ./workload numa --mib 300 --memory-node 0 --cpu-node 1, run --family sched,cpu,fault,reclaim,rss"
+        "memory of another NUMA node than the thread's";
     sleep "sleep" "./workload sleep --duration 700ms"
         "the target only sleeps";
     fork_storm "fork-storm" "./workload fork-storm --count 50"

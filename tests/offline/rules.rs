@@ -85,6 +85,10 @@ fn the_contended_mutexes_are_found_and_nothing_else_is_called_one() {
             "reads",
             "io-limit",
             "dirty-paused",
+            "swap-in",
+            "direct-reclaim",
+            "compaction",
+            "two-nodes",
         ]
         .contains(&name);
         let limited = crowded || kernel || python || waits || memory || contended.contains(&name);

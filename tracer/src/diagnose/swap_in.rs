@@ -232,8 +232,8 @@ impl Case<'_> {
     fn hypothesis(&self) -> String {
         let computed_s = self.lost.s - self.lost.waited_s;
         let how = if computed_s > self.lost.waited_s {
-            "Most of the time the threads computed: swap lies in compressed memory (zram, zswap), and each page is unpacked by the thread \
-             that touches it."
+            "Most of the time the threads computed in the kernel, which brings each page back in the thread that touches it, and pushes \
+             others out for it; it does most of that where swap lies in compressed memory (zram, zswap), of which each page is unpacked."
         } else {
             "A page that was swapped out is read from the swap device when it is touched, and the thread waits for it."
         };
