@@ -69,6 +69,12 @@ fn assert_holder_blamed(interpreter: &Interpreter) {
 fn who_computes_with_the_interpreter_lock_is_blamed_for_slow_requests() {
     let interpreters = interpreters();
     assert!(!interpreters.is_empty(), "these tests need a CPython from 3.8 on in PATH");
+    if !crate::harness::host::kernel_is_at_least(5, 15) {
+        eprintln!(
+            "not tested: on such an old kernel it is not known whether a thread ended a wait, so nobody is to blame"
+        );
+        return;
+    }
     for interpreter in interpreters.iter().filter(|interpreter| interpreter.version <= (3, 13)) {
         assert_holder_blamed(interpreter);
     }
