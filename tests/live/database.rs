@@ -141,7 +141,7 @@ fn a_statement_that_a_server_has_an_index_for_is_silent() {
 #[test]
 fn a_statement_that_mariadb_is_slow_with_is_named_and_with_its_index_silent() {
     let Some(server) = MariaDb::start() else { return };
-    let arguments = format!("mysql {}", server.port);
+    let arguments = format!("mysql {} --lookups 50", server.port);
     prepare(&arguments, "MySQLdb");
     let Some((truth, report)) = traced(&arguments, "MySQLdb", &FAMILIES) else { return };
     assert_named(&truth, &report, "fetch");

@@ -108,8 +108,7 @@ def mysql(arguments):
     cursor.execute("USE shop")
 
     def run_many():
-        numbered = [(number, *row) for number, row in enumerate(rows())]
-        cursor.executemany("INSERT INTO items (id, owner, name) VALUES (%s, %s, %s)", numbered)
+        cursor.execute(f"INSERT INTO items SELECT seq, seq % {OWNERS}, CONCAT('name ', seq) FROM seq_0_to_{ROWS - 1}")
 
     if arguments.prepare:
         prepare(cursor.execute, run_many, arguments.index)
