@@ -321,6 +321,7 @@ fn a_file_system_that_a_process_serves_slowly_is_named_with_its_type_and_that_pr
     let traced = Tracer::run(python("read_file.py", &format!("{samples} 131072 300"))).options(&FAMILIES).go();
     let (truth, report) = (traced.truth(), traced.expect_code(0).report());
     let finding = report.finding("slow-storage");
+    assert!(text(finding, "summary").contains(&server), "{finding}");
     close("waiting for all of them", number(finding, "lost_s"), number(&truth, "reading_s"), 0.15, 0.0);
     // What the page cache has now is not asked for again.
     for _ in 0..crate::healthy::repeats() {

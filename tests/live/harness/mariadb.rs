@@ -1,6 +1,6 @@
 //! A MariaDB server of a test's own, on loopback, from the host's package.
 
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -33,7 +33,7 @@ impl MariaDb {
         let data = folder.path().join("data");
         std::fs::create_dir(&data).expect("a folder");
         chown(&data, Some(NOBODY), Some(NOBODY)).expect("it is the server's");
-        let port = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port").port();
+        let port = super::postgres::free_port();
         let log = std::fs::File::create(folder.path().join("log")).expect("a file");
         let mut server = Command::new(SERVER);
         server.uid(NOBODY).gid(NOBODY).current_dir("/").env("LC_ALL", "C").stdin(Stdio::null());

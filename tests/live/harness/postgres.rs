@@ -88,7 +88,7 @@ impl Drop for Postgres {
 }
 
 /// A port that nobody has now.
-fn free_port() -> u16 {
+pub(super) fn free_port() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     listener.local_addr().expect("its address").port()
 }

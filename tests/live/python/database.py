@@ -54,6 +54,21 @@ def look_up(fetch, owner):
     return fetch(owner)
 
 
+def with_cursor(connection, cursor, lookups):
+    """The pipeline with a client of a server, which takes values as %s."""
+
+    def fetch(owner):
+        cursor.execute(STATEMENT.format("%s"), (owner,))
+        return cursor.fetchall()
+
+    def store(item, value):
+        cursor.execute("INSERT INTO results VALUES (%s, %s)", (item, value))
+
+    took = pipeline(fetch, store, lookups)
+    connection.commit()
+    return took
+
+
 def sqlite(arguments):
     import sqlite3
 
@@ -87,16 +102,7 @@ def postgres(arguments):
         cursor.execute("ANALYZE items")
         return connection.commit()
 
-    def fetch(owner):
-        cursor.execute(STATEMENT.format("%s"), (owner,))
-        return cursor.fetchall()
-
-    def store(item, value):
-        cursor.execute("INSERT INTO results VALUES (%s, %s)", (item, value))
-
-    took = pipeline(fetch, store, arguments.lookups)
-    connection.commit()
-    return took
+    return with_cursor(connection, cursor, arguments.lookups)
 
 
 def mysql(arguments):
@@ -114,16 +120,7 @@ def mysql(arguments):
         prepare(cursor.execute, run_many, arguments.index)
         return connection.commit()
 
-    def fetch(owner):
-        cursor.execute(STATEMENT.format("%s"), (owner,))
-        return cursor.fetchall()
-
-    def store(item, value):
-        cursor.execute("INSERT INTO results VALUES (%s, %s)", (item, value))
-
-    took = pipeline(fetch, store, arguments.lookups)
-    connection.commit()
-    return took
+    return with_cursor(connection, cursor, arguments.lookups)
 
 
 def locked(arguments):

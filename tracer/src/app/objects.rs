@@ -20,6 +20,7 @@ use super::{moved::Movers, network::Connections};
 use crate::{
     kernel::{
         live::push_meta,
+        mounts::Mounts,
         objects::{self, SocketLists},
         proc,
     },
@@ -170,6 +171,7 @@ struct Answerer {
     movers: Movers,
     moved: Vec<crate::model::meta::MovedRecord>,
     connections: Connections,
+    mounts: Mounts,
     ready: Vec<ObjectRecord>,
     /// Sockets whose addresses are not looked up yet, by network namespace.
     sockets: HashMap<OsString, Vec<ObjectRecord>>,
@@ -188,6 +190,7 @@ impl Default for Answerer {
             movers: Movers::default(),
             moved: Vec::new(),
             connections: Connections::default(),
+            mounts: Mounts::default(),
             ready: Vec::new(),
             sockets: HashMap::new(),
             listed: now.checked_sub(LIST_PERIOD).unwrap_or(now),
@@ -282,6 +285,7 @@ impl Answerer {
         }
         self.told.insert((tgid, fd, inode), is_stream);
         object.tgid = tgid;
+        object.file_system = self.mounts.of(&object);
         match objects::network_of(tid).filter(|_| object.kind == "socket") {
             Some(network) => self.sockets.entry(network).or_default().push(object),
             None => self.ready.push(object),

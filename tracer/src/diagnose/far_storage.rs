@@ -2,12 +2,14 @@
 //! (FUSE, as clients of object stores are). No block device sees their requests, so what the threads waited is what there is to say.
 //! Look-alikes: files in memory (tmpfs) and layers above a disk (overlay, btrfs), which have no device number of a disk either.
 
+use std::collections::BTreeMap;
+
 use super::lost::{Lost, Waiting, lost, lost_by_a_thread};
 use super::lost_claim::{self, Words};
 use super::thresholds::severity;
-use super::{Claim, evidence, parties};
+use super::{Claim, evidence, fsync_stall, parties};
 use crate::model::objects::{FileSystem, Object};
-use crate::model::report::{Report, Waker};
+use crate::model::report::{Report, Wait, Waker};
 use crate::model::stacks::Whose;
 use crate::model::threads::Context;
 use crate::model::units::{count, duration, grouped, percent};
@@ -24,8 +26,6 @@ const INFERRED: f64 = 0.8;
 const LEAST_SHARE: f64 = 0.01;
 /// From this part of the waits for known files on those for unknown ones are for the same file system.
 const ALONE: f64 = 0.9;
-/// Syncs are `fsync-stall`'s.
-const SYNCS: [&str; 6] = ["fsync", "fdatasync", "msync", "sync_file_range", "syncfs", "sync"];
 
 fn is_far(found: &FileSystem) -> bool {
     found.kind.starts_with("fuse.") || FAR.contains(&found.kind.as_str())
@@ -43,16 +43,25 @@ struct Mount<'a> {
 
 impl Mount<'_> {
     fn has(&self, object: Option<&str>, path: Option<&str>) -> bool {
-        self.files.iter().any(|(_, file)| match path {
-            Some(path) => file.path.as_deref() == Some(path),
-            None => object == Some(file.object.as_str()),
-        })
+        match (path, object) {
+            (Some(path), _) => self.files.iter().any(|(_, file)| file.path.as_deref() == Some(path)),
+            (None, Some(object)) => self.files.iter().any(|(_, file)| file.object == object),
+            (None, None) => self.alone,
+        }
     }
 
     fn waits(&self, wait: &Waiting<'_>) -> bool {
-        wait.state == "file"
-            && !wait.detail.is_some_and(|call| SYNCS.contains(&call))
-            && (self.has(wait.object, wait.path) || (self.alone && wait.object.is_none() && wait.path.is_none()))
+        self.explains(wait.state, wait.detail, wait.object, wait.path)
+    }
+
+    fn has_row(&self, wait: &Wait) -> bool {
+        self.explains(&wait.state, wait.detail.as_deref(), wait.object.as_deref(), wait.path.as_deref())
+    }
+
+    fn explains(&self, state: &str, detail: Option<&str>, object: Option<&str>, path: Option<&str>) -> bool {
+        // Syncs are `fsync-stall`'s.
+        let syncs = detail.is_some_and(|call| fsync_stall::CALLS.contains(&call));
+        state == "file" && !syncs && self.has(object, path)
     }
 }
 
@@ -99,15 +108,18 @@ pub(super) fn claim(report: &Report) -> Option<Claim> {
 
 /// The process that ended most of these waits, if one process did.
 fn server<'a>(report: &'a Report, mount: &Mount<'_>) -> Option<&'a Waker> {
-    let waits = super::threads(report).flat_map(|(_, thread)| &thread.waits);
-    let waits = waits.filter(|wait| wait.state == "file" && mount.has(wait.object.as_deref(), wait.path.as_deref()));
-    let (mut all, mut best): (u64, Option<&Waker>) = (0, None);
+    let waits = super::threads(report).flat_map(|(_, thread)| &thread.waits).filter(|wait| mount.has_row(wait));
+    let (mut all, mut by_pid): (u64, BTreeMap<u32, (u64, &Waker)>) = (0, BTreeMap::new());
     for wait in waits {
-        all += wait.count;
-        let tasks = wait.wakers.iter().filter(|waker| waker.context == Context::Task && waker.pid.is_some());
-        best = best.into_iter().chain(tasks).max_by_key(|waker| waker.count);
+        all = all.saturating_add(wait.count);
+        for waker in wait.wakers.iter().filter(|waker| waker.context == Context::Task) {
+            let Some(pid) = waker.pid else { continue };
+            let sum = by_pid.entry(pid).or_insert((0, waker));
+            sum.0 = sum.0.saturating_add(waker.count);
+        }
     }
-    best.filter(|waker| 2 * waker.count >= all)
+    let (count, waker) = by_pid.into_values().max_by_key(|(count, _)| *count)?;
+    (count.saturating_mul(2) >= all).then_some(waker)
 }
 
 fn of(report: &Report, mount: &Mount<'_>, lost: &Lost) -> Claim {
@@ -156,9 +168,7 @@ fn of(report: &Report, mount: &Mount<'_>, lost: &Lost) -> Claim {
     list.push(evidence("all threads' waits for the first of these files", file.total_s, "s", at("total_s"), all));
     list.push(evidence("waits for the first of these files", file.waits as f64, "1", at("waits"), None));
     let whose = Whose::default();
-    let mut culprit = lost_claim::culprit(report, lost, &whose, |wait| {
-        wait.state == "file" && mount.has(wait.object.as_deref(), wait.path.as_deref())
-    });
+    let mut culprit = lost_claim::culprit(report, lost, &whose, |wait| mount.has_row(wait));
     culprit.path = file.path.clone();
     let words = Words {
         summary,

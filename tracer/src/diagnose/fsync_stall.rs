@@ -17,7 +17,7 @@ const ON_THE_PATH: f64 = 0.9;
 const OFF_THE_PATH: f64 = 0.75;
 
 /// Calls that return when the disk has what was written.
-const CALLS: [&str; 6] = ["fsync", "fdatasync", "msync", "sync_file_range", "syncfs", "sync"];
+pub(super) const CALLS: [&str; 6] = ["fsync", "fdatasync", "msync", "sync_file_range", "syncfs", "sync"];
 
 /// Under this, threads that sync are not worth a word.
 const LEAST_S: f64 = 0.01;

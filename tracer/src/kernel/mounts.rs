@@ -1,26 +1,55 @@
 //! On which file system a file lies, as its process sees it: the mount of a descriptor, by its number, or of a device. Reads lists of
 //! the kernel's own only: a file system whose server does not answer must not be asked.
 
+use std::collections::HashMap;
 use std::fs;
 use std::io::Read;
 
 use super::{proc, tmpfs::unescaped};
+use crate::model::meta::ObjectRecord;
 use crate::model::objects::FileSystem;
 use crate::model::text::printable;
 
 /// More of a list of mounts is not read: some 8,000 of them.
 const MAX_LIST_BYTES: u64 = 1 << 20;
+/// So many mounts are remembered; then all are forgotten.
+const MAX_KNOWN: usize = 1_024;
+/// The major number of devices that are no disks.
+const NO_DISK: &str = "0:";
 
-/// The one of a thread's descriptor.
-pub fn of_descriptor(tid: u32, fd: u32) -> Option<FileSystem> {
-    let text = proc::read(&format!("/proc/{tid}/fdinfo/{fd}"))?;
-    let number = std::str::from_utf8(&text).ok()?.lines().find_map(|line| line.strip_prefix("mnt_id:"))?.trim();
-    find(tid, |fields| fields.first() == Some(&number.as_bytes()))
+/// Mounts that were looked up: a list is long on a host with many containers, and files are many.
+#[derive(Default)]
+pub struct Mounts {
+    /// By number of the mount, where that is known, and device: a number may be given again.
+    known: HashMap<(Option<u64>, String), Option<FileSystem>>,
 }
 
-/// The one with a device ("major:minor"), which is that of a file that a thread's process has mapped.
-pub fn of_device(tid: u32, device: &str) -> Option<FileSystem> {
-    find(tid, |fields| fields.get(2) == Some(&device.as_bytes()))
+impl Mounts {
+    /// The file system of a thread's file, if it has no disk of its own; none: it has one, or that is not known.
+    pub fn of(&mut self, file: &ObjectRecord) -> Option<FileSystem> {
+        let device = file.device.as_ref().filter(|device| file.kind == "file" && device.starts_with(NO_DISK))?;
+        let number = number(file.tid, file.fd);
+        let key = (number, device.clone());
+        if let Some(known) = self.known.get(&key) {
+            return known.clone();
+        }
+        if self.known.len() >= MAX_KNOWN {
+            self.known.clear();
+        }
+        let found = find(file.tid, |fields| match number {
+            Some(number) => fields.first() == Some(&number.to_string().as_bytes()),
+            // A file that is mapped has no descriptor.
+            None => fields.get(2) == Some(&device.as_bytes()),
+        });
+        self.known.insert(key, found.clone());
+        found
+    }
+}
+
+/// Number of the mount that a descriptor lies on.
+fn number(tid: u32, fd: u32) -> Option<u64> {
+    let text = proc::read(&format!("/proc/{tid}/fdinfo/{fd}"))?;
+    std::str::from_utf8(&text).ok()?.lines().find_map(|line| line.strip_prefix("mnt_id:")?.trim().parse().ok())
 }
 
 fn find(tid: u32, is_it: impl Fn(&[&[u8]]) -> bool) -> Option<FileSystem> {
@@ -67,10 +96,27 @@ mod tests {
     }
 
     #[test]
-    fn a_file_of_this_process_lies_somewhere() {
+    fn a_file_of_this_process_lies_somewhere_and_is_looked_up_once() {
+        use std::os::{fd::AsRawFd, unix::fs::MetadataExt};
         let file = fs::File::open("/proc/self/status").expect("/proc is mounted");
-        let fd = std::os::fd::AsRawFd::as_raw_fd(&file) as u32;
-        assert_eq!(of_descriptor(std::process::id(), fd).map(|found| found.kind).as_deref(), Some("proc"));
-        assert_eq!(of_descriptor(std::process::id(), u32::MAX), None);
+        let device = file.metadata().expect("stat").dev();
+        let open = ObjectRecord {
+            tid: std::process::id(),
+            fd: file.as_raw_fd() as u32,
+            kind: "file".to_owned(),
+            device: Some(format!("{}:{}", nix::sys::stat::major(device), nix::sys::stat::minor(device))),
+            ..ObjectRecord::default()
+        };
+        let mut mounts = Mounts::default();
+        for known in [1, 1] {
+            assert_eq!(mounts.of(&open).map(|found| found.kind).as_deref(), Some("proc"));
+            assert_eq!(mounts.known.len(), known);
+        }
+        // By its device where there is no such descriptor, and nothing of what lies on a disk or is no file.
+        let mapped = ObjectRecord { fd: u32::MAX, ..open.clone() };
+        assert_eq!(mounts.of(&mapped).map(|found| found.kind).as_deref(), Some("proc"));
+        let on_disk = ObjectRecord { device: Some("8:1".to_owned()), ..open.clone() };
+        let pipe = ObjectRecord { kind: "pipe".to_owned(), ..open };
+        assert_eq!((mounts.of(&on_disk), mounts.of(&pipe), mounts.known.len()), (None, None, 2));
     }
 }

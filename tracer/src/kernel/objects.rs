@@ -12,11 +12,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::mounts;
 use crate::model::{meta::ObjectRecord, text::printable};
 
-/// The major number of devices that are no disks.
-const NO_DISK: u32 = 0;
 /// Descriptors of a process that are looked through when the one that it waited on is closed already.
 const MOST_DESCRIPTORS: usize = 256;
 /// Descriptors of one process that are looked through for sockets.
@@ -43,10 +40,7 @@ pub fn object(tid: u32, fd: u32, inode: u64) -> Option<ObjectRecord> {
 fn mapped(tid: u32, inode: u64) -> Option<ObjectRecord> {
     let mut text = Vec::new();
     fs::File::open(format!("/proc/{tid}/maps")).ok()?.take(MOST_MAPS_BYTES).read_to_end(&mut text).ok()?;
-    text.split(|byte| *byte == b'\n').find_map(|line| mapping(line, inode)).map(|object| {
-        let device = object.device.as_deref().filter(|device| device.starts_with("0:"));
-        ObjectRecord { tid, file_system: device.and_then(|device| mounts::of_device(tid, device)), ..object }
-    })
+    text.split(|byte| *byte == b'\n').find_map(|line| mapping(line, inode)).map(|object| ObjectRecord { tid, ..object })
 }
 
 /// A line of /proc/PID/maps: addresses, rights, offset, device, inode, and behind spaces the path.
@@ -89,9 +83,6 @@ fn descriptor(tid: u32, fd: u32, inode: u64) -> Option<ObjectRecord> {
         object.device = Some(format!("{}:{}", file.stx_dev_major, file.stx_dev_minor));
     }
     name(&mut object, link, file.is_some_and(|file| file.stx_nlink == 0));
-    if object.kind == "file" && file.is_some_and(|file| file.stx_dev_major == NO_DISK) {
-        object.file_system = mounts::of_descriptor(tid, fd);
-    }
     Some(object)
 }
 

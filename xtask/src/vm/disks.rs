@@ -26,11 +26,8 @@ pub struct Disks {
 impl Disks {
     /// New ones, of which the second one holds what a folder has; none, with a word why, where this machine cannot make a file system.
     pub fn new(folder: &Path, content: Option<&Path>) -> Result<Option<Self>> {
-        const PROGRAM: &str = "mke2fs";
-        // Where users have no /sbin on PATH it lies there.
-        let sbin = Path::new("/sbin").join(PROGRAM);
-        let Some(program) = sh::which(PROGRAM).or_else(|| sbin.is_file().then_some(sbin)) else {
-            eprintln!("guests have no disks: there is no {PROGRAM} here (package e2fsprogs)");
+        let Some(program) = tool("mke2fs") else {
+            eprintln!("guests have no disks: there is no mke2fs here (package e2fsprogs)");
             return Ok(None);
         };
         let disks = Self { swap: folder.join("swap.img"), files: folder.join("files.img") };
@@ -54,7 +51,8 @@ impl Disks {
         fs::create_dir_all(to).with_context(|| format!("cannot create {}", to.display()))?;
         // The folder itself comes along; debugfs has no way to take what is in it, and complains of owners where it is not root.
         let request = format!("rdump {name} {}", utf8(to)?);
-        Cmd::new("/sbin/debugfs").args(["-R", &request]).arg(&self.files).quiet().read().map(drop)
+        let program = tool("debugfs").context("there is no debugfs here (package e2fsprogs)")?;
+        Cmd::new(utf8(&program)?).args(["-R", &request]).arg(&self.files).quiet().read().map(drop)
     }
 
     /// Arguments of QEMU. The guest knows them by their numbers, 1 for swap and 2 with files (`tests/src/bin/vm-init/machine.rs`).
@@ -71,6 +69,12 @@ impl Disks {
         }
         Ok(arguments)
     }
+}
+
+/// A program of e2fsprogs. Users may have no /sbin on PATH.
+fn tool(name: &str) -> Option<PathBuf> {
+    let sbin = Path::new("/sbin").join(name);
+    sh::which(name).or_else(|| sbin.is_file().then_some(sbin))
 }
 
 impl Drop for Disks {

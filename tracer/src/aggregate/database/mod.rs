@@ -97,7 +97,8 @@ impl Databases {
 
     /// Takes what is told of libraries and texts.
     pub fn record(&mut self, record: &DatabaseRecord) {
-        if let Some(library) = record.library.as_ref().filter(|_| self.clients.len() < MAX_LIBRARIES)
+        let DatabaseRecord { library, .. } = record;
+        if let Some(library) = library.as_ref().filter(|_| self.clients.len() < MAX_LIBRARIES)
             && !self.clients.contains(library)
         {
             self.clients.push(library.clone());
