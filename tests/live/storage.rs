@@ -2,11 +2,12 @@
 //! with their healthy twins.
 
 use std::path::Path;
+use std::time::Duration;
 
 use serde_json::Value;
 
 use crate::harness::storage::{IoCgroup, LoopMount, disk};
-use crate::harness::{Background, Report, Traced, Tracer, close, list, number, python, text, whole, workload};
+use crate::harness::{Background, Report, Traced, Tracer, close, list, number, python, text, until, whole, workload};
 
 const MIB: u64 = 1 << 20;
 
@@ -273,12 +274,17 @@ struct Fuse {
 impl Fuse {
     /// With one file, each read of which takes so long; none, with a word why, where it cannot be mounted.
     fn serve(mib: u64, delay_ms: u64) -> Option<Self> {
+        Self::with(&format!("{mib} {delay_ms}"))
+    }
+
+    /// With arguments of the server.
+    fn with(arguments: &str) -> Option<Self> {
         if !Path::new("/dev/fuse").exists() {
             eprintln!("not tested: this kernel has no FUSE");
             return None;
         }
         let folder = tempfile::tempdir().expect("a folder");
-        let arguments = format!("{} {mib} {delay_ms}", folder.path().display());
+        let arguments = format!("{} {arguments}", folder.path().display());
         let mut server = Background::command(&python("fuse_server.py", &arguments));
         let pid = server.next_json()["pid"].clone();
         Some(Fuse { folder, server, pid })
@@ -286,6 +292,11 @@ impl Fuse {
 
     fn file(&self) -> String {
         self.folder.path().join("data.bin").display().to_string()
+    }
+
+    /// From now on it answers nobody, until this is dropped.
+    fn hang(&self) {
+        self.server.signal(libc::SIGSTOP);
     }
 }
 
@@ -328,4 +339,45 @@ fn a_file_system_that_a_process_serves_slowly_is_named_with_its_type_and_that_pr
         let (_, report) = read(20);
         report.assert_silent(&CLASSES);
     }
+}
+
+#[test]
+fn a_thread_whose_file_system_has_stopped_answering_is_told_with_the_file_and_does_not_stop_the_tracer() {
+    // Dropped after the server: before it has its answer it cannot even be killed.
+    let reader;
+    let Some(fuse) = Fuse::serve(512, 10) else { return };
+    reader = Background::command(&python("read_file.py", &format!("{} 131072 1", fuse.file())));
+    std::thread::sleep(Duration::from_millis(500));
+    fuse.hang();
+    let waits_for = || std::fs::read_to_string(format!("/proc/{}/wchan", reader.pid())).unwrap_or_default();
+    until("the reader waits for the server", Duration::from_secs(10), || waits_for().contains("wait"));
+    let pid = reader.pid().to_string();
+    let traced = Tracer::record(&["--pid", &pid, "--duration", "1s"]).options(&FAMILIES).go().expect_code(0);
+    let report = traced.report();
+    let finding = report.finding("slow-storage");
+    assert_eq!(text(&finding["culprit"], "path"), fuse.file(), "{finding}");
+    assert_eq!(text(&finding["culprit"], "function"), "read_piece", "{finding}");
+    let summary = text(finding, "summary");
+    assert!(summary.contains("fuse.farstore") && summary.contains("had not answered when"), "{summary}");
+    close("waiting for it", number(finding, "lost_s"), number(&report.0["window"], "duration_s"), 0.05, 0.0);
+}
+
+#[test]
+fn a_program_whose_file_system_has_stopped_answering_is_traced_without_its_names() {
+    let program = crate::harness::workload_bin();
+    let running;
+    let Some(fuse) = Fuse::with(&format!("0 0 {}", program.display())) else { return };
+    let mut line = workload("never-switch");
+    line[0] = fuse.file().into();
+    running = Background::command(&line);
+    std::thread::sleep(Duration::from_millis(500));
+    fuse.hang();
+    let pid = running.pid().to_string();
+    let traced = Tracer::record(&["--pid", &pid, "--duration", "1s"]).options(&FAMILIES).go().expect_code(0);
+    assert!(traced.ended.stderr.contains("does not answer"), "{}", traced.ended.stderr);
+    let report = traced.report();
+    let functions = list(&report.0["stacks"], "functions");
+    let own: Vec<&Value> = functions.iter().filter(|function| function["module"] == fuse.file()).collect();
+    assert!(own.iter().any(|function| number(function, "self_s") > 0.1), "it was seen to compute: {functions:?}");
+    assert!(own.iter().all(|function| function["unsymbolised"] == true), "{own:?}");
 }

@@ -57,6 +57,10 @@ pub fn main(arguments: Arguments) -> Result<ExitCode> {
         return without_program(&program);
     }
     if kind != Some(Kind::Live) {
+        if kind.is_none() {
+            // First what the live tests need anyway: without the eBPF object the tracer would be compiled now and again for them.
+            build::everything(false)?;
+        }
         offline(&arguments)?;
     }
     if kind != Some(Kind::Offline) {
@@ -68,17 +72,16 @@ pub fn main(arguments: Arguments) -> Result<ExitCode> {
 /// The tests of every crate, then those over captures.
 pub fn offline(arguments: &[String]) -> Result<()> {
     let binaries = build::host(false)?;
-    let run = |command: Cmd| {
-        // Snapshots are written by `bless` alone.
-        let command = command.env("INSTA_UPDATE", "no");
-        if in_ci() {
-            return again::run(&command.args(["--no-fail-fast", "--"]), arguments);
-        }
-        if arguments.is_empty() { command.run() } else { command.arg("--").args(arguments).run() }
-    };
-    run(Cmd::cargo().args(["test", "-p", "tracer-common", "-p", "tracer", "-p", "xtask"]))?;
-    let of_tests = ["test", "-p", "tests", "--lib", "--bins", "--test", "offline"];
-    run(Cmd::cargo().args(of_tests).envs(binaries.variables()?))
+    // All at once: what is selected decides about the features of what all depend on, and other features are another build of it.
+    let packages = ["-p", "tracer-common", "-p", "tracer", "-p", "xtask", "-p", "tests"];
+    let targets = ["--lib", "--bin", "xtask", "--test", "offline"];
+    let command = Cmd::cargo().arg("test").args(packages).args(targets).envs(binaries.variables()?);
+    // Snapshots are written by `bless` alone.
+    let command = command.env("INSTA_UPDATE", "no");
+    if in_ci() {
+        return again::run(&command.args(["--no-fail-fast", "--"]), arguments);
+    }
+    if arguments.is_empty() { command.run() } else { command.arg("--").args(arguments).run() }
 }
 
 fn in_ci() -> bool {

@@ -1,7 +1,7 @@
 """A file system of one file, and of small ones with any number in their names, served by this process through /dev/fuse: each read takes as long as asked, as from a far store.
 
-fuse_server.py FOLDER MIB DELAY_MS: mounts it on FOLDER, says that it is ready, and serves FOLDER/data.bin and
-FOLDER/sample-N until it is unmounted. Root only.
+fuse_server.py FOLDER MIB DELAY_MS [PROGRAM]: mounts it on FOLDER, says that it is ready, and serves FOLDER/data.bin and
+FOLDER/sample-N until it is unmounted. With PROGRAM, data.bin is a copy of that file and can be executed. Root only.
 """
 
 import ctypes
@@ -13,7 +13,9 @@ import struct
 import sys
 import time
 
-FOLDER, SIZE, DELAY_S = sys.argv[1], int(sys.argv[2]) << 20, float(sys.argv[3]) / 1e3
+FOLDER, DELAY_S = sys.argv[1], float(sys.argv[3]) / 1e3
+PROGRAM = open(sys.argv[4], "rb").read() if len(sys.argv) > 4 else None
+SIZE = len(PROGRAM) if PROGRAM else int(sys.argv[2]) << 20
 ROOT, FILE, SAMPLES = 1, 2, 1_000
 SAMPLE_BYTES = 16 << 10
 # linux/fuse.h
@@ -34,7 +36,7 @@ def node_of(name):
 
 
 def attributes(node):
-    mode, size = (stat.S_IFDIR | 0o755, 4096) if node == ROOT else (stat.S_IFREG | 0o444, size_of(node))
+    mode, size = (stat.S_IFDIR | 0o755, 4096) if node == ROOT else (stat.S_IFREG | 0o555, size_of(node))
     return struct.pack("<QQQQQQIIIIIIIIII", node, size, size // 512, 0, 0, 0, 0, 0, 0, mode, 1, 0, 0, 0, 4096, 0)
 
 
@@ -55,6 +57,8 @@ def answer(opcode, node, body):
     if opcode == READ:
         _, offset, size = struct.unpack_from("<QQI", body)
         time.sleep(DELAY_S)
+        if PROGRAM and node == FILE:
+            return PROGRAM[offset:offset + size]
         return b"x" * max(0, min(size, size_of(node) - offset))
     if opcode in (RELEASE, FLUSH, RELEASEDIR):
         return b""

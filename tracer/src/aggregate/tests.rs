@@ -419,6 +419,18 @@ fn what_lies_before_the_start_does_not_count() {
 }
 
 #[test]
+fn the_window_starts_no_earlier_than_threads_were_found() {
+    let mut aggregate = Aggregate::new(Bounds::default());
+    aggregate.event(&testing::prologue(START)[0]);
+    aggregate.event(&meta_event(START + 5 * MS, Meta::Seed(seed(10, 10, "t", "R"))));
+    aggregate.event(&meta_event(START, Meta::Start(StartRecord::default())));
+    assert_eq!(aggregate.span.start_ns, START + 5 * MS);
+    aggregate.event(&Event::Switch(switch(START + 8 * MS, 0, 0, 10, Leave::Preempted)));
+    let found = aggregate.close();
+    assert_eq!((found[0].thread.since_ns, found[0].thread.sums.wall_ns()), (START + 8 * MS, 3 * MS));
+}
+
+#[test]
 fn memory_stays_bounded_and_sums_stay_whole_over_many_forks() {
     let bounds = Bounds { detailed: 10, followed: 20, ended: 5 };
     let mut aggregate = Aggregate::new(bounds);

@@ -12,7 +12,7 @@ use crate::model::objects::{FileSystem, Object};
 use crate::model::report::{Report, Wait, Waker};
 use crate::model::stacks::Whose;
 use crate::model::threads::Context;
-use crate::model::units::{count, duration, grouped, percent};
+use crate::model::units::{count, duration, percent};
 
 /// Types whose data come from elsewhere. Those of FUSE have names of their own behind a dot.
 const FAR: [&str; 17] = [
@@ -135,12 +135,22 @@ fn of(report: &Report, mount: &Mount<'_>, lost: &Lost) -> Claim {
     let server = server(report, mount);
     let served = server.map(|waker| parties::named("process", waker.process.as_deref(), waker.pid.unwrap_or(0)));
     let mean_s = lost.waited_s / lost.pieces.max(1) as f64;
+    let open = super::threads(report)
+        .flat_map(|(_, thread)| &thread.waits)
+        .filter(|wait| wait.open && mount.has_row(wait))
+        .count();
+    // With one wait in all, that is the one.
+    let still = match (open, lost.pieces) {
+        (0, _) => String::new(),
+        (_, 1) => ", and it had not answered when the recording ended".to_owned(),
+        (threads, _) => format!("; {} still waited when the recording ended", count(threads as u64, "thread")),
+    };
     let summary = format!(
-        "{name}{others} on {} ({}{source}) answered slowly{}: {} waits of {} each, {} ({} of {}) in all",
+        "{name}{others} on {} ({}{source}) answered slowly{}: {} of {} each, {} ({} of {}) in all{still}",
         system.mounted_on,
         system.kind,
         served.as_ref().map(|server| format!(", for which {server} answers")).unwrap_or_default(),
-        grouped(lost.pieces),
+        count(lost.pieces, "wait"),
         duration(mean_s),
         duration(lost.s),
         percent(lost.s / wall_s.max(f64::MIN_POSITIVE)),
@@ -173,7 +183,7 @@ fn of(report: &Report, mount: &Mount<'_>, lost: &Lost) -> Claim {
     let words = Words {
         summary,
         hypothesis,
-        fix: "Copy the data to a local disk or to memory before the run, or put a cache there (cachefilesd for NFS, the client's own for object \
+        fix: "See that its server is well. Copy the data to a local disk or to memory before the run, or put a cache there (cachefilesd for NFS, the client's own for object \
               stores). Ask for more at a time: larger reads, files in shards instead of one for each sample, several workers that read at \
               once, a prefetching loader. Let the client read ahead further (read_ahead_kb of its bdi in /sys/class/bdi, rsize of NFS, \
               max_read of FUSE)."

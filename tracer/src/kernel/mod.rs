@@ -28,6 +28,7 @@ pub mod progstats;
 pub mod ring_sizes;
 pub mod sleepers;
 pub mod sock_diag;
+pub mod status;
 pub mod step_points;
 pub mod tmpfs;
 pub mod tracefs;

@@ -4,14 +4,15 @@
 
 use std::{
     collections::BTreeSet,
-    ffi::{CString, OsString},
+    ffi::OsString,
     fs,
     io::Read,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
-    os::unix::ffi::{OsStrExt, OsStringExt},
-    path::{Path, PathBuf},
+    os::unix::ffi::OsStringExt,
+    path::PathBuf,
 };
 
+use super::status::Status;
 use crate::model::{meta::ObjectRecord, text::printable};
 
 /// Descriptors of a process that are looked through when the one that it waited on is closed already.
@@ -71,31 +72,20 @@ fn mapping(line: &[u8], inode: u64) -> Option<ObjectRecord> {
 fn descriptor(tid: u32, fd: u32, inode: u64) -> Option<ObjectRecord> {
     let path = PathBuf::from(format!("/proc/{tid}/fd/{fd}"));
     let link = fs::read_link(&path).ok()?.into_os_string();
-    let file = stat(&path);
+    // Not stat(2), which may ask a server that does not answer.
+    let file = Status::of(&path).ok();
     // What the kernel's record holds is the inode's own number; a file system may tell another one to stat(2).
     let told = super::proc::read(&format!("/proc/{tid}/fdinfo/{fd}")).and_then(|text| own_number(&text));
-    let is_it = told.map_or_else(|| file.as_ref().is_some_and(|file| file.stx_ino == inode), |told| told == inode);
+    let is_it = told.map_or_else(|| file.as_ref().is_some_and(|file| file.inode == inode), |told| told == inode);
     if !is_it {
         return None;
     }
     let mut object = ObjectRecord { tid, fd, inode, ..ObjectRecord::default() };
     if let Some(file) = &file {
-        object.device = Some(format!("{}:{}", file.stx_dev_major, file.stx_dev_minor));
+        object.device = Some(format!("{}:{}", file.device.0, file.device.1));
     }
-    name(&mut object, link, file.is_some_and(|file| file.stx_nlink == 0));
+    name(&mut object, link, file.is_some_and(|file| file.links == 0));
     Some(object)
-}
-
-/// What the kernel knows of a file already. A file system of a network is not asked: its server may not answer, and who asks hangs.
-fn stat(path: &Path) -> Option<libc::statx> {
-    let path = CString::new(path.as_os_str().as_bytes()).ok()?;
-    // SAFETY: plain numbers, which the call fills.
-    let mut found: libc::statx = unsafe { std::mem::zeroed() };
-    let wanted = libc::STATX_INO | libc::STATX_NLINK;
-    // SAFETY: a string that ends in zero, and room for the answer.
-    let failed =
-        unsafe { libc::statx(libc::AT_FDCWD, path.as_ptr(), libc::AT_STATX_DONT_SYNC, wanted, &raw mut found) };
-    (failed == 0).then_some(found)
 }
 
 /// The field `ino` of a descriptor's fdinfo, which kernels before 5.14 lack.

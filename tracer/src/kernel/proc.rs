@@ -5,7 +5,7 @@ use std::{
     collections::BTreeMap,
     fs,
     io::Read,
-    os::unix::fs::{FileExt, FileTypeExt, MetadataExt},
+    os::unix::fs::FileExt,
     path::{Path, PathBuf},
 };
 
@@ -15,6 +15,7 @@ use tracer_common::{
     syscall::{self, Arch, Class},
 };
 
+use super::status::Status;
 use crate::model::{container, meta::SeedRecord};
 
 /// Ids of all processes.
@@ -282,23 +283,19 @@ impl Scanner {
 
     fn descriptor(&mut self, seed: &mut SeedRecord, base: &str) {
         let path = format!("{base}/fd/{}", seed.args[0] as u32);
-        let Ok(meta) = fs::metadata(&path) else { return };
-        let kind = meta.file_type();
-        seed.inode = meta.ino();
-        seed.fd_kind = if kind.is_file() || kind.is_dir() {
-            FdKind::File
-        } else if kind.is_fifo() {
-            FdKind::Pipe
-        } else if kind.is_char_device() {
-            FdKind::CharDevice
-        } else if kind.is_block_device() {
-            FdKind::BlockDevice
-        } else if kind.is_socket() {
-            self.socket(seed.tgid, meta.ino())
-        } else if fs::read_link(&path).is_ok_and(|target| target.to_string_lossy().starts_with("anon_inode")) {
-            FdKind::Anonymous
-        } else {
-            FdKind::Unknown
+        // Not stat(2): the thread may wait for a file system that does not answer, and so would we.
+        let Ok(status) = Status::of(Path::new(&path)) else { return };
+        seed.inode = status.inode;
+        seed.fd_kind = match status.kind() {
+            libc::S_IFREG | libc::S_IFDIR => FdKind::File,
+            libc::S_IFIFO => FdKind::Pipe,
+            libc::S_IFCHR => FdKind::CharDevice,
+            libc::S_IFBLK => FdKind::BlockDevice,
+            libc::S_IFSOCK => self.socket(seed.tgid, status.inode),
+            _ if fs::read_link(&path).is_ok_and(|target| target.to_string_lossy().starts_with("anon_inode")) => {
+                FdKind::Anonymous
+            }
+            _ => FdKind::Unknown,
         } as u8;
     }
 

@@ -10,6 +10,7 @@
 mod elf;
 mod maps;
 mod open;
+pub mod patience;
 mod registry;
 mod space;
 #[cfg(test)]
@@ -26,7 +27,7 @@ pub use space::{MAX_MAPPINGS, SpaceError};
 pub struct ModuleId(pub u32);
 
 /// A file with code.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Module {
     /// Its number.
     pub id: ModuleId,
@@ -41,8 +42,10 @@ pub struct Module {
     pub deleted: bool,
     /// The file's bytes, or why there are none.
     pub image: Result<Image, String>,
+    /// Of its file system: major and minor number. None where no file is read, or which one is not known.
+    pub device: Option<(u32, u32)>,
     /// Keeps `open_path` working.
-    file: Option<std::fs::File>,
+    file: Option<Arc<std::fs::File>>,
 }
 
 impl Module {
@@ -55,13 +58,14 @@ impl Module {
             build_id: None,
             deleted: false,
             image: Err("not looked at".to_owned()),
+            device: None,
             file: None,
         }
     }
 
     /// The open file, where a descriptor is kept: what `open_path` leads to.
     pub fn file(&self) -> Option<&std::fs::File> {
-        self.file.as_ref()
+        self.file.as_deref()
     }
 }
 
@@ -155,5 +159,5 @@ pub fn test_image(bytes: Bytes) -> Result<(Image, Option<String>), String> {
 #[cfg(test)]
 pub fn test_module(image: Result<Image, String>) -> Module {
     let path = "/a/file".to_owned();
-    Module { id: ModuleId(0), path, open_path: None, build_id: None, deleted: false, image, file: None }
+    Module { id: ModuleId(0), path, open_path: None, build_id: None, deleted: false, image, device: None, file: None }
 }

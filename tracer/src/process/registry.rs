@@ -10,8 +10,10 @@ use std::sync::Arc;
 
 use super::maps::MapsLine;
 use super::open::{self, Handle, NoHandle};
+use super::patience::Patience;
 use super::{Backing, Bytes, Image, Module, ModuleId, elf};
 use crate::kernel::file_map::FileMap;
+use crate::kernel::status::Status;
 use crate::model::text::printable;
 
 /// Most modules of a run. All further files share one module without an image.
@@ -25,7 +27,7 @@ const MAX_VDSO_BYTES: u64 = 64 << 10;
 #[derive(Debug, PartialEq, Eq, Hash)]
 enum Key {
     File {
-        device: u64,
+        device: (u32, u32),
         inode: u64,
         len_bytes: u64,
         mtime_ns: i128,
@@ -49,6 +51,7 @@ pub struct Modules {
     all: Vec<Arc<Module>>,
     with_image: usize,
     beyond_limit: u64,
+    patience: Patience,
 }
 
 impl Modules {
@@ -80,19 +83,14 @@ impl Modules {
         if !line.is_file() {
             return Backing::Anonymous(printable(line.name));
         }
-        let handle = match open::hold(pid, line) {
-            Ok(handle) => handle,
+        let handle = match open::hold(pid, line, &mut self.patience) {
+            Ok(handle) => Arc::new(handle),
             // Code in a device's memory is of no file that could be read.
             Err(NoHandle::NotRegular) => return Backing::Anonymous(printable(line.name)),
             Err(NoHandle::Failed(reason)) => return Backing::Module(self.closed(line, reason)),
         };
-        let metadata = &handle.metadata;
-        let key = Key::File {
-            device: metadata.dev(),
-            inode: metadata.ino(),
-            len_bytes: metadata.len(),
-            mtime_ns: i128::from(metadata.mtime()) * 1_000_000_000 + i128::from(metadata.mtime_nsec()),
-        };
+        let Status { device, inode, len_bytes, mtime_ns, .. } = handle.status;
+        let key = Key::File { device, inode, len_bytes, mtime_ns };
         if let Some(module) = self.by_key.get(&key) {
             return Backing::Module(module.clone());
         }
@@ -100,7 +98,7 @@ impl Modules {
             Ok((file, image, build_id)) => self.with_file(key, line, &handle, file, image, build_id),
             Err(_) if is_memory(line) => Backing::Anonymous(printable(line.name)),
             Err(reason) => {
-                let (path, deleted) = path_of(line, Some(&handle));
+                let (path, deleted) = path_of(line, Some(&*handle));
                 Backing::Module(self.add(key, |id| module(id, path, deleted, Err(reason))))
             }
         }
@@ -120,29 +118,23 @@ impl Modules {
         Backing::Module(self.add(key, |id| Module {
             open_path: file.as_ref().map(|file| PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()))),
             build_id,
-            file,
+            device: Some(handle.status.device),
+            file: file.map(Arc::new),
             ..module(id, path, deleted, Ok(image))
         }))
     }
 
     /// Maps a file and reads its headers. No descriptor is kept where they run out.
-    fn load(&mut self, handle: &Handle) -> Result<(Option<File>, Image, Option<String>), String> {
+    fn load(&mut self, handle: &Arc<Handle>) -> Result<(Option<File>, Image, Option<String>), String> {
         if self.with_image >= MAX_OPEN_FILES {
             self.beyond_limit += 1;
             return Err(format!("more than {MAX_OPEN_FILES} files have been opened"));
         }
-        if handle.metadata.len() == 0 {
+        if handle.status.len_bytes == 0 {
             return Err("the file is empty".to_owned());
         }
-        let file = handle.open().map_err(|error| format!("cannot be opened: {error}"))?;
-        let mut magic = [0; 4];
-        // Read, not mapped: most files that are no ELF file end here.
-        if file.read_at(&mut magic, 0).map_err(|error| format!("cannot be read: {error}"))? < 4 || magic != *b"\x7fELF"
-        {
-            return Err("not an ELF file".to_owned());
-        }
-        let map = FileMap::new(&file).map_err(|error| format!("cannot be mapped: {error}"))?;
-        let (image, build_id) = image(Bytes::Mapped(Arc::new(map)))?;
+        let held = handle.clone();
+        let (file, image, build_id) = self.patience.on(handle.status.device, move || read(&held))??;
         Ok((descriptors_left(&file).then_some(file), image, build_id))
     }
 
@@ -197,8 +189,20 @@ impl Modules {
     }
 }
 
+fn read(handle: &Handle) -> Result<(File, Image, Option<String>), String> {
+    let file = handle.open().map_err(|error| format!("cannot be opened: {error}"))?;
+    let mut magic = [0; 4];
+    // Read, not mapped: most files that are no ELF file end here.
+    if file.read_at(&mut magic, 0).map_err(|error| format!("cannot be read: {error}"))? < 4 || magic != *b"\x7fELF" {
+        return Err("not an ELF file".to_owned());
+    }
+    let map = FileMap::new(&file).map_err(|error| format!("cannot be mapped: {error}"))?;
+    let (image, build_id) = image(Bytes::Mapped(Arc::new(map)))?;
+    Ok((file, image, build_id))
+}
+
 fn module(id: ModuleId, path: String, deleted: bool, image: Result<Image, String>) -> Module {
-    Module { id, path, open_path: None, build_id: None, deleted, image, file: None }
+    Module { id, path, open_path: None, build_id: None, deleted, image, device: None, file: None }
 }
 
 /// Reads the headers of these bytes.
@@ -226,7 +230,7 @@ fn descriptors_left(file: &File) -> bool {
 fn path_of(line: &MapsLine<'_>, handle: Option<&Handle>) -> (String, bool) {
     let (path, marked) = line.path();
     // The mark may be a part of the name: a file that still has all its names and is called so.
-    let deleted = marked && handle.is_none_or(|handle| handle.metadata.nlink() == 0 || !has_name(line));
+    let deleted = marked && handle.is_none_or(|handle| handle.status.links == 0 || !has_name(line));
     if deleted { (printable(&path), true) } else { (printable(&super::maps::unescape(line.name)), false) }
 }
 

@@ -29,7 +29,7 @@ use std::{
 
 use crate::{
     model::meta::SymbolName,
-    process::Module,
+    process::{Module, patience::Patience},
     symbol::{
         debug_file::DebugFile,
         elf::{Elf, Source},
@@ -38,6 +38,8 @@ use crate::{
     },
 };
 
+/// A file whose symbol tables take longer to come is not waited for, so that there is time for those of others.
+const LONGEST_FOR_A_FILE: Duration = Duration::from_secs(5);
 /// Addresses that one question to the helper holds. A question that fails is repeated address by address.
 const QUESTION_ADDRESSES: usize = 256;
 /// Helpers started at most: each one that dies costs the names of one module's lines.
@@ -106,6 +108,7 @@ pub struct Symboliser {
     helpers_started: u32,
     debug_info_left: Duration,
     symbol_tables_left: Duration,
+    patience: Patience,
     problems: Vec<String>,
 }
 
@@ -118,6 +121,7 @@ impl Symboliser {
             limits,
             helper: None,
             helpers_started: 0,
+            patience: Patience::default(),
             problems: Vec::new(),
         }
     }
@@ -149,7 +153,19 @@ impl Symboliser {
     fn by_tables(&mut self, module: &Module, sorted: &[u64]) -> ByTables {
         let started = Instant::now();
         let deadline = started + self.symbol_tables_left;
-        let found = look_in_tables(module, sorted, deadline, self.limits.debug_file_bytes);
+        let debug_file_bytes = self.limits.debug_file_bytes;
+        let found = match module.device {
+            Some(device) if Patience::is_needed(device) && self.symbol_tables_left.is_zero() => {
+                Ok(ByTables { named: vec![Named::missing(missing::TIMED_OUT); sorted.len()], debug_info: None })
+            }
+            Some(device) if Patience::is_needed(device) => {
+                let (module, sorted) = (module.clone(), sorted.to_vec());
+                let work = move || look_in_tables(&module, &sorted, deadline, debug_file_bytes);
+                let longest = self.symbol_tables_left.min(LONGEST_FOR_A_FILE);
+                self.patience.within(longest, device, work).unwrap_or_else(|why| Err(elf::ElfError::NoBytes(why)))
+            }
+            _ => look_in_tables(module, sorted, deadline, debug_file_bytes),
+        };
         self.symbol_tables_left = self.symbol_tables_left.saturating_sub(started.elapsed());
         match found {
             Ok(found) => found,

@@ -23,6 +23,9 @@ const REGISTRY_HOSTS: [&str; 4] = [
 /// Where `unsafe` may stand.
 const UNSAFE_FOLDERS: [&str; 4] = ["tracer/src/kernel/", "tracer-ebpf/", "tracer-common/", "tests/"];
 
+/// Where Cargo.toml has `test = false`, or may have it: nobody would run a test there.
+const WITHOUT_TESTS: [&str; 2] = ["tests/src/", "tracer/src/main.rs"];
+
 /// What is wrong with this file.
 pub fn problems(path: &str, text: &str) -> Vec<Problem> {
     let mut problems = of_any_file(path, text);
@@ -77,6 +80,13 @@ fn of_rust(path: &str, text: &str) -> Vec<Problem> {
         let squeezed: String = code.split_whitespace().collect();
         if squeezed.contains(concat!("#[ign", "ore")) {
             problems.push(Problem::at(path, line, "a test that is left out proves nothing: fix it or delete it"));
+        }
+        if squeezed.starts_with(concat!("#[te", "st]")) && WITHOUT_TESTS.iter().any(|place| path.starts_with(place)) {
+            problems.push(Problem::at(
+                path,
+                line,
+                "nobody runs tests of this target: its Cargo.toml says `test = false`",
+            ));
         }
         if !may_be_unsafe && has_word(code, "unsafe") {
             problems.push(Problem::at(path, line, format!("`unsafe` may stand in {} only", UNSAFE_FOLDERS.join(", "))));
@@ -233,6 +243,13 @@ mod tests {
     fn a_test_that_is_left_out_is_found() {
         let text = concat!("//! A.\n#[test]\n# [ign", "ore = \"slow\"]\nfn a() {}\n");
         assert_eq!(says("xtask/src/a.rs", text).len(), 1);
+    }
+
+    #[test]
+    fn a_test_that_nobody_runs_is_found() {
+        let text = concat!("//! A.\nmod tests {\n    #[te", "st]\n    fn a() {}\n}\n");
+        assert_eq!(says("tests/src/lib.rs", text).len(), 1);
+        assert!(says("tests/offline/a.rs", text).is_empty());
     }
 
     #[test]

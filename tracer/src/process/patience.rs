@@ -1,0 +1,103 @@
+//! Work on files whose file system may never answer: one of a network, or one that a process serves. Whoever asks such a one waits with
+//! all others and cannot be interrupted. So the work is done by a thread of its own, which is left behind once patience ends, and from
+//! then on nothing is asked of that file system any more. Work on disks of this host is done at once, by the caller.
+//!
+//! A thread that is left behind ends with the answer or with this process. Bounded: one thread for each file system.
+
+use std::collections::BTreeSet;
+use std::sync::mpsc;
+use std::time::Duration;
+
+/// A file system on the other side of the world answers several times in this.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Which file systems have not answered, by their device.
+#[derive(Debug, Default)]
+pub struct Patience {
+    silent: BTreeSet<(u32, u32)>,
+}
+
+impl Patience {
+    /// Does the work on a file of this device, or says why there is no result.
+    pub fn on<T: Send + 'static>(
+        &mut self,
+        device: (u32, u32),
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, String> {
+        if !Self::is_needed(device) {
+            return Ok(work());
+        }
+        self.within(PATIENCE, device, work)
+    }
+
+    /// Whether its file system has no device of its own: those of networks and of programs, and some of this host's, with which patience costs
+    /// little.
+    pub fn is_needed(device: (u32, u32)) -> bool {
+        device.0 == 0
+    }
+
+    /// The same, always by a thread, and for as long.
+    pub fn within<T: Send + 'static>(
+        &mut self,
+        limit: Duration,
+        device: (u32, u32),
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, String> {
+        if self.silent.contains(&device) {
+            return Err(silent());
+        }
+        let (answer, answered) = mpsc::sync_channel(1);
+        let thread = std::thread::Builder::new().name("patience".to_owned());
+        // Nobody may be there any more to hear it.
+        let started = thread.spawn(move || drop(answer.send(work())));
+        if let Err(error) = started {
+            return Err(format!("no thread can be had to read it: {error}"));
+        }
+        match answered.recv_timeout(limit) {
+            Ok(result) => Ok(result),
+            Err(mpsc::RecvTimeoutError::Disconnected) => Err("reading it went wrong".to_owned()),
+            Err(mpsc::RecvTimeoutError::Timeout) => {
+                self.silent.insert(device);
+                tracing::warn!(
+                    "the file system with the device {}:{} does not answer: functions of files on it are not named",
+                    device.0,
+                    device.1
+                );
+                Err(silent())
+            }
+        }
+    }
+}
+
+fn silent() -> String {
+    "its file system does not answer".to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const REMOTE: (u32, u32) = (0, 40);
+
+    #[test]
+    fn work_on_a_disk_is_done_by_the_caller_and_other_work_by_another_thread() {
+        let mut patience = Patience::default();
+        let caller = std::thread::current().id();
+        let who = || std::thread::current().id();
+        assert_eq!(patience.on((8, 1), who), Ok(caller));
+        assert_ne!(patience.on(REMOTE, who), Ok(caller));
+        assert_eq!(patience.on(REMOTE, || 7), Ok(7));
+    }
+
+    #[test]
+    fn a_file_system_that_does_not_answer_is_asked_once_and_others_go_on() {
+        let mut patience = Patience::default();
+        let (_never, wait) = mpsc::channel::<()>();
+        let short = Duration::from_millis(20);
+        let hung = patience.within(short, REMOTE, move || wait.recv().is_ok());
+        assert_eq!(hung, Err(silent()), "the work goes on");
+        let again = patience.within(short, REMOTE, || true);
+        assert_eq!(again, Err(silent()));
+        assert_eq!(patience.within(Duration::from_secs(60), (0, 41), || 7), Ok(7), "another one");
+    }
+}
