@@ -62,7 +62,7 @@ pub(super) fn hold(pid: u32, line: &MapsLine<'_>, patience: &mut Patience) -> Re
         Err(NoHandle::Failed(first)) => first,
         other => return other,
     };
-    let path = PathBuf::from(OsString::from_vec(line.path().0.into()));
+    let path = PathBuf::from(OsString::from_vec(line.path().0));
     let (device, inode) = (line.device, line.inode);
     let found = patience
         .on(device, move || by_path(pid, &path, device, inode))
