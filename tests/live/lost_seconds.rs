@@ -498,7 +498,7 @@ fn a_writer_at_its_limit_bounds_what_more_room_saves() {
     let run = |cgroup: &MemoryCgroup| {
         format!("dirty-writer --mib 2048 --folder {} --cgroup {}", disk(), cgroup.folder().display())
     };
-    // The kernel's own threads write the file out.
-    let pair = Pair::of("memory-limit", &run(&tight), &run(&wide)).beside();
+    // The kernel's own threads write the file out. Closing the file, which has no name any more, waits for what of it is being written.
+    let pair = Pair::of("memory-limit", &run(&tight), &run(&wide)).beside().took("took_s");
     pair.families("cpu,fault,reclaim,cache,rss").assert_bound();
 }

@@ -121,9 +121,12 @@ impl Rule for AllocationChurn {
 
 impl Case<'_> {
     fn function(&self) -> Option<(usize, &FaultFunction)> {
-        let first = |kind: &str| self.faults.function(kind);
-        let huge = self.faults.of("anonymous_huge").saturating_mul(HUGE_PAGE_BYTES) > handed_out(self.faults) / 2;
-        if huge { first("anonymous_huge") } else { first("anonymous") }
+        self.faults.function(if self.in_huge_pages() { "anonymous_huge" } else { "anonymous" })
+    }
+
+    /// Whether most of the memory came in huge pages.
+    fn in_huge_pages(&self) -> bool {
+        self.faults.of("anonymous_huge").saturating_mul(HUGE_PAGE_BYTES) > handed_out(self.faults) / 2
     }
 
     fn claim(&self) -> Claim {
@@ -193,17 +196,12 @@ impl Case<'_> {
                 evidence("", 0.0, "", String::new(), Some(("reported from", REPORTED_SHARE * wall_s))).compared_with;
         }
         list.push(evidence("page faults", faults.total as f64, "1", at("total"), None));
-        for kind in ["anonymous", "anonymous_huge"] {
-            if faults.of(kind) > 0 {
-                let source = at(&format!("kinds/{kind}"));
-                list.push(evidence(
-                    "of these, first touches of anonymous memory",
-                    faults.of(kind) as f64,
-                    "1",
-                    source,
-                    None,
-                ));
-            }
+        let of_kind = [
+            ("anonymous", "of these, first touches of anonymous memory"),
+            ("anonymous_huge", "of these, first touches of huge pages of anonymous memory"),
+        ];
+        for (kind, what) in of_kind.into_iter().filter(|(kind, _)| faults.of(kind) > 0) {
+            list.push(evidence(what, faults.of(kind) as f64, "1", at(&format!("kinds/{kind}")), None));
         }
         if let Some(most) = faults.anonymous_most_bytes {
             let all = handed_out(faults) as f64;
@@ -240,6 +238,9 @@ impl Case<'_> {
         let how = if self.churns {
             "Each time memory is taken from the kernel anew, it must clear and map every page that is touched, and unmap it when it is given \
              back. Allocators do that with each large block (glibc: above 128 KiB at first, 32 MiB at most)."
+        } else if self.in_huge_pages() {
+            "The kernel clears and maps each page of new memory when it is first touched. Most of it came in pages of 2 MiB already, so there \
+             are few interruptions, and what takes the time is clearing."
         } else {
             "The kernel clears and maps each page of new memory when it is first touched; with pages of 4 KiB that is one interruption for \
              every 4 KiB."
@@ -251,6 +252,9 @@ impl Case<'_> {
         if self.churns {
             "Keep the buffer and reuse it (out= arguments, preallocated arrays, a pool); or keep freed memory in the process: \
              MALLOC_TRIM_THRESHOLD_ and MALLOC_MMAP_THRESHOLD_ of glibc, or an allocator that retains it (jemalloc, mimalloc)."
+        } else if self.in_huge_pages() {
+            "Touch the memory before it matters, by several threads or with MADV_POPULATE_WRITE; keep it from one use to the next; or need \
+             less of it."
         } else {
             "Use huge pages for large arrays (madvise(MADV_HUGEPAGE), NUMPY_MADVISE_HUGEPAGE=1, THP_MEM_ALLOC_ENABLE=1 of PyTorch); touch \
              the memory before it matters, by several threads or with MADV_POPULATE_WRITE; or need less of it."
@@ -262,6 +266,8 @@ impl Case<'_> {
         let how = if self.churns {
             "Run it with MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=4294967296 in the environment, or with the buffer reused: \
              page faults must fall to those of one pass"
+        } else if self.in_huge_pages() {
+            "Touch the same memory once before the part that matters: page faults must fall there to nearly none"
         } else {
             "Run it with huge pages (echo always > /sys/kernel/mm/transparent_hugepage/enabled on a test machine): page faults must fall by \
              hundreds of times"

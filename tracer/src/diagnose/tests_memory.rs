@@ -99,6 +99,22 @@ fn memory_that_is_kept_is_a_storm_and_memory_that_is_given_back_is_churn() {
     assert_evidence_resolves(&given_back);
 }
 
+#[test]
+fn who_has_huge_pages_already_is_not_told_to_use_them() {
+    let touching = |kind: FaultKind, count: u32| {
+        let mut events = computing(FAULTING);
+        events.push(faults(kind, 10, count, 262_000));
+        run(events, LONG_MS)
+    };
+    let huge = touching(FaultKind::AnonymousHuge, 512);
+    let storm = of_class(&huge, "page-fault-storm").expect("1 GiB was touched");
+    assert!(!storm.fix.contains("HUGEPAGE") && storm.fix.contains("MADV_POPULATE_WRITE"), "{}", storm.fix);
+    assert!(!storm.experiment.contains("huge") && storm.hypothesis.contains("2 MiB already"), "{storm:?}");
+    assert_evidence_resolves(&huge);
+    let small = touching(FaultKind::Anonymous, 262_144);
+    assert!(of_class(&small, "page-fault-storm").expect("1 GiB was touched").fix.contains("MADV_HUGEPAGE"));
+}
+
 /// A process maps and unmaps a MiB so often, at 1,000 mappings of 65,530.
 fn mapped(count: u32) -> Event {
     let (mut bytes, mut counts) = ([0; MAP_KINDS], [0; MAP_KINDS]);

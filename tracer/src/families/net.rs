@@ -1,7 +1,10 @@
 //! Family `net`: whom do threads wait for at sockets, and how fast are the connections? What the kernel counts of living connections user
 //! space asks it for (`app/network.rs`).
 
-use tracer_common::{FamilyId, config::Config};
+use tracer_common::{
+    FamilyId,
+    config::{Config, Offsets},
+};
 
 use super::{CostClass, Family, Hook, Program, Readiness, Settings, memory_readiness};
 use crate::kernel::{host::HostFacts, offsets};
@@ -56,7 +59,16 @@ impl Family for Net {
     }
 
     fn can_run(&self, host: &HostFacts) -> Readiness {
-        memory_readiness(host, PROGRAMS, STATE, "use a kernel with IPv4 from 4.16 on", offsets::missing_for_net)
+        let lacks = |offsets: &Offsets| {
+            let mut lacks = offsets::missing_for_net(offsets);
+            if !super::sched::tells_interrupts(host) {
+                lacks.push(
+                    "this kernel does not describe its per-CPU variables: which process of this host answers is unknown",
+                );
+            }
+            lacks
+        };
+        memory_readiness(host, PROGRAMS, STATE, "use a kernel with IPv4 from 4.16 on", lacks)
     }
 
     fn configure(&self, _host: &HostFacts, _settings: Settings, _config: &mut Config) {}

@@ -89,6 +89,13 @@ fn tells_registers(btf: &Btf) -> bool {
     btf.enumerator("bpf_func_id", "BPF_FUNC_task_pt_regs").is_some()
 }
 
+/// Whether a thread that ends a wait can be told from an interrupt that does so while the thread runs.
+pub(super) fn tells_interrupts(host: &HostFacts) -> bool {
+    let Some(btf) = &host.btf else { return false };
+    let in_task = host.known_arch().is_some_and(|arch| offsets::resolve(btf, arch).task_preempt_count != ABSENT);
+    in_task || offsets::preempt_count_from_rq(btf).is_some()
+}
+
 impl Family for Sched {
     fn id(&self) -> FamilyId {
         FamilyId::Sched
@@ -141,8 +148,7 @@ impl Family for Sched {
                     .to_owned(),
             );
         }
-        let in_task = host.known_arch().is_some_and(|arch| offsets::resolve(btf, arch).task_preempt_count != ABSENT);
-        if !in_task && offsets::preempt_count_from_rq(btf).is_none() {
+        if !tells_interrupts(host) {
             lacks.push(
                 "this kernel does not describe its per-CPU variables: whether a thread or an interrupt ended a wait is unknown"
                     .to_owned(),

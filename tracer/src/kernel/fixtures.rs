@@ -43,6 +43,7 @@ const KERNELS: [Kernel; 5] = [
         ],
         lacks: &[
             ("sched", &["this kernel does not describe its per-CPU variables"]),
+            ("net", &["this kernel does not describe its per-CPU variables"]),
             ("lock", &["this kernel does not report contention of its locks"]),
             (
                 "fault",

@@ -57,15 +57,14 @@ impl Batch {
 
 /// Reads the header of a record.
 pub fn header(record: &[u8]) -> Option<Header> {
-    let bytes = record.get(..HEADER_BYTES)?;
-    let number = |from: usize, to: usize| -> u64 {
-        bytes[from..to].iter().rev().fold(0, |value, byte| value << 8 | u64::from(*byte))
-    };
+    // Several look at the header of each record: as one number, which is quick in development builds too.
+    let bytes: &[u8; HEADER_BYTES] = record.first_chunk()?;
+    let number = u128::from_le_bytes(*bytes);
     Some(Header {
-        ts_ns: number(0, 8),
-        kind: number(8, 10) as u16,
-        cpu: number(10, 12) as u16,
-        lost: number(12, 16) as u32,
+        ts_ns: number as u64,
+        kind: (number >> 64) as u16,
+        cpu: (number >> 80) as u16,
+        lost: (number >> 96) as u32,
     })
 }
 

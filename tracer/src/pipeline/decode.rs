@@ -237,9 +237,10 @@ struct Fields<'a>(&'a [u8]);
 
 impl Fields<'_> {
     fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
-        let (bytes, rest) = self.0.split_first_chunk::<N>()?;
-        self.0 = rest;
-        Some(*bytes)
+        // Not split_first_chunk, whose checks take a third of a development build's time.
+        let bytes = *self.0.first_chunk::<N>()?;
+        self.0 = &self.0[N..];
+        Some(bytes)
     }
 
     fn u8(&mut self) -> Option<u8> {
