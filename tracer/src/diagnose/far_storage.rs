@@ -14,22 +14,12 @@ use crate::model::stacks::Whose;
 use crate::model::threads::Context;
 use crate::model::units::{count, duration, percent};
 
-/// Types whose data come from elsewhere. Those of FUSE have names of their own behind a dot.
-const FAR: [&str; 17] = [
-    "9p", "afs", "beegfs", "ceph", "cifs", "coda", "fuse", "gpfs", "lustre", "nfs", "nfs4", "orangefs", "panfs",
-    "pvfs2", "smb3", "virtiofs", "wekafs",
-];
-
 /// Waits are measured; that the far side is what takes long is inferred.
 const INFERRED: f64 = 0.8;
 /// A loss under this share of the wall time is not worth a word.
 const LEAST_SHARE: f64 = 0.01;
 /// From this part of the waits for known files on those for unknown ones are for the same file system.
 const ALONE: f64 = 0.9;
-
-fn is_far(found: &FileSystem) -> bool {
-    found.kind.starts_with("fuse.") || FAR.contains(&found.kind.as_str())
-}
 
 /// Files of one mount.
 struct Mount<'a> {
@@ -70,7 +60,7 @@ fn mounts(report: &Report) -> Vec<Mount<'_>> {
     let mut mounts: Vec<Mount<'_>> = Vec::new();
     let files = report.objects.iter().flat_map(|objects| objects.list.iter().enumerate());
     for (index, file) in files {
-        let Some(system) = file.file_system.as_ref().filter(|system| is_far(system)) else { continue };
+        let Some(system) = file.file_system.as_ref().filter(|system| system.is_far()) else { continue };
         match mounts.iter_mut().find(|mount| mount.system == system) {
             Some(mount) => mount.files.push((index, file)),
             None => mounts.push(Mount { system, files: vec![(index, file)], alone: false }),

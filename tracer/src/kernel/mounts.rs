@@ -18,7 +18,7 @@ const MAX_KNOWN: usize = 1_024;
 const NO_DISK: &str = "0:";
 
 /// Mounts that were looked up: a list is long on a host with many containers, and files are many.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub struct Mounts {
     /// By number of the mount, where that is known, and device: a number may be given again.
     known: HashMap<(Option<u64>, String), Option<FileSystem>>,
@@ -28,15 +28,23 @@ impl Mounts {
     /// The file system of a thread's file, if it has no disk of its own; none: it has one, or that is not known.
     pub fn of(&mut self, file: &ObjectRecord) -> Option<FileSystem> {
         let device = file.device.as_ref().filter(|device| file.kind == "file" && device.starts_with(NO_DISK))?;
-        let number = number(file.tid, file.fd);
-        let key = (number, device.clone());
+        self.find(file.tid, number(file.tid, file.fd), device)
+    }
+
+    /// The same of a file that a process has mapped, by the device of its file system.
+    pub fn of_mapped(&mut self, pid: u32, device: (u32, u32)) -> Option<FileSystem> {
+        if device.0 != 0 { None } else { self.find(pid, None, &format!("{NO_DISK}{}", device.1)) }
+    }
+
+    fn find(&mut self, tid: u32, number: Option<u64>, device: &str) -> Option<FileSystem> {
+        let key = (number, device.to_owned());
         if let Some(known) = self.known.get(&key) {
             return known.clone();
         }
         if self.known.len() >= MAX_KNOWN {
             self.known.clear();
         }
-        let found = find(file.tid, |fields| match number {
+        let found = find(tid, |fields| match number {
             Some(number) => fields.first() == Some(&number.to_string().as_bytes()),
             // A file that is mapped has no descriptor.
             None => fields.get(2) == Some(&device.as_bytes()),

@@ -77,6 +77,19 @@ pub struct FileSystem {
     pub mounted_on: String,
 }
 
+/// Types whose data come from elsewhere. Those of FUSE have names of their own behind a dot.
+const FAR: [&str; 17] = [
+    "9p", "afs", "beegfs", "ceph", "cifs", "coda", "fuse", "gpfs", "lustre", "nfs", "nfs4", "orangefs", "panfs",
+    "pvfs2", "smb3", "virtiofs", "wekafs",
+];
+
+impl FileSystem {
+    /// Whether another machine, or a process, answers for its files.
+    pub fn is_far(&self) -> bool {
+        self.kind.starts_with("fuse.") || FAR.contains(&self.kind.as_str())
+    }
+}
+
 /// How much went through a pipe or a socket at most: what the threads at one of its ends read or wrote in all, the end with the smaller
 /// rate of those that are known. Of a socket only ends count at which threads waited in read(2) or write(2): the kernel does not count
 /// what sockets' own calls move.

@@ -42,8 +42,8 @@ pub struct Module {
     pub deleted: bool,
     /// The file's bytes, or why there are none.
     pub image: Result<Image, String>,
-    /// Of its file system: major and minor number. None where no file is read, or which one is not known.
-    pub device: Option<(u32, u32)>,
+    /// Device of its file system, where that lies elsewhere: another machine, or a process, answers for it and may not.
+    pub far: Option<(u32, u32)>,
     /// Keeps `open_path` working.
     file: Option<Arc<std::fs::File>>,
 }
@@ -58,7 +58,7 @@ impl Module {
             build_id: None,
             deleted: false,
             image: Err("not looked at".to_owned()),
-            device: None,
+            far: None,
             file: None,
         }
     }
@@ -159,5 +159,5 @@ pub fn test_image(bytes: Bytes) -> Result<(Image, Option<String>), String> {
 #[cfg(test)]
 pub fn test_module(image: Result<Image, String>) -> Module {
     let path = "/a/file".to_owned();
-    Module { id: ModuleId(0), path, open_path: None, build_id: None, deleted: false, image, device: None, file: None }
+    Module { id: ModuleId(0), path, open_path: None, build_id: None, deleted: false, image, far: None, file: None }
 }

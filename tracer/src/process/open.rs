@@ -57,7 +57,13 @@ impl Handle {
 }
 
 /// Holds the file of this line: through map_files, else by its path within the process's root where device and inode agree.
-pub(super) fn hold(pid: u32, line: &MapsLine<'_>, patience: &mut Patience) -> Result<Handle, NoHandle> {
+/// With `far`, its file system's device, the latter is asked with patience.
+pub(super) fn hold(
+    pid: u32,
+    line: &MapsLine<'_>,
+    far: Option<(u32, u32)>,
+    patience: &mut Patience,
+) -> Result<Handle, NoHandle> {
     let first = match through_map_files(pid, line) {
         Err(NoHandle::Failed(first)) => first,
         other => return other,
@@ -65,7 +71,7 @@ pub(super) fn hold(pid: u32, line: &MapsLine<'_>, patience: &mut Patience) -> Re
     let path = PathBuf::from(OsString::from_vec(line.path().0));
     let (device, inode) = (line.device, line.inode);
     let found = patience
-        .on(device, move || by_path(pid, &path, device, inode))
+        .on(far, move || by_path(pid, &path, device, inode))
         .unwrap_or_else(|silent| Err(NoHandle::Failed(silent)));
     found.map_err(|second| match second {
         NoHandle::NotRegular => NoHandle::NotRegular,

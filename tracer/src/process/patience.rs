@@ -1,6 +1,6 @@
 //! Work on files whose file system may never answer: one of a network, or one that a process serves. Whoever asks such a one waits with
 //! all others and cannot be interrupted. So the work is done by a thread of its own, which is left behind once patience ends, and from
-//! then on nothing is asked of that file system any more. Work on disks of this host is done at once, by the caller.
+//! then on nothing is asked of that file system any more. Which file systems these are is decided elsewhere.
 //!
 //! A thread that is left behind ends with the answer or with this process. Bounded: one thread for each file system.
 
@@ -18,25 +18,20 @@ pub struct Patience {
 }
 
 impl Patience {
-    /// Does the work on a file of this device, or says why there is no result.
+    /// Does the work on a file, or says why there is no result. `far` is the device of a file system whose files others answer for; with none
+    /// the caller does it.
     pub fn on<T: Send + 'static>(
         &mut self,
-        device: (u32, u32),
+        far: Option<(u32, u32)>,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, String> {
-        if !Self::is_needed(device) {
-            return Ok(work());
+        match far {
+            Some(device) => self.within(PATIENCE, device, work),
+            None => Ok(work()),
         }
-        self.within(PATIENCE, device, work)
     }
 
-    /// Whether its file system has no device of its own: those of networks and of programs, and some of this host's, with which patience costs
-    /// little.
-    pub fn is_needed(device: (u32, u32)) -> bool {
-        device.0 == 0
-    }
-
-    /// The same, always by a thread, and for as long.
+    /// By a thread, which is waited for as long.
     pub fn within<T: Send + 'static>(
         &mut self,
         limit: Duration,
@@ -77,16 +72,16 @@ fn silent() -> String {
 mod tests {
     use super::*;
 
-    const REMOTE: (u32, u32) = (0, 40);
+    const FAR: (u32, u32) = (0, 40);
 
     #[test]
     fn work_on_a_disk_is_done_by_the_caller_and_other_work_by_another_thread() {
         let mut patience = Patience::default();
         let caller = std::thread::current().id();
         let who = || std::thread::current().id();
-        assert_eq!(patience.on((8, 1), who), Ok(caller));
-        assert_ne!(patience.on(REMOTE, who), Ok(caller));
-        assert_eq!(patience.on(REMOTE, || 7), Ok(7));
+        assert_eq!(patience.on(None, who), Ok(caller));
+        assert_ne!(patience.on(Some(FAR), who), Ok(caller));
+        assert_eq!(patience.on(Some(FAR), || 7), Ok(7));
     }
 
     #[test]
@@ -94,9 +89,9 @@ mod tests {
         let mut patience = Patience::default();
         let (_never, wait) = mpsc::channel::<()>();
         let short = Duration::from_millis(20);
-        let hung = patience.within(short, REMOTE, move || wait.recv().is_ok());
+        let hung = patience.within(short, FAR, move || wait.recv().is_ok());
         assert_eq!(hung, Err(silent()), "the work goes on");
-        let again = patience.within(short, REMOTE, || true);
+        let again = patience.within(short, FAR, || true);
         assert_eq!(again, Err(silent()));
         assert_eq!(patience.within(Duration::from_secs(60), (0, 41), || 7), Ok(7), "another one");
     }

@@ -13,7 +13,9 @@ use super::open::{self, Handle, NoHandle};
 use super::patience::Patience;
 use super::{Backing, Bytes, Image, Module, ModuleId, elf};
 use crate::kernel::file_map::FileMap;
+use crate::kernel::mounts::Mounts;
 use crate::kernel::status::Status;
+use crate::model::objects::FileSystem;
 use crate::model::text::printable;
 
 /// Most modules of a run. All further files share one module without an image.
@@ -51,6 +53,7 @@ pub struct Modules {
     all: Vec<Arc<Module>>,
     with_image: usize,
     beyond_limit: u64,
+    mounts: Mounts,
     patience: Patience,
 }
 
@@ -83,7 +86,8 @@ impl Modules {
         if !line.is_file() {
             return Backing::Anonymous(printable(line.name));
         }
-        let handle = match open::hold(pid, line, &mut self.patience) {
+        let far = self.mounts.of_mapped(pid, line.device).filter(FileSystem::is_far).map(|_| line.device);
+        let handle = match open::hold(pid, line, far, &mut self.patience) {
             Ok(handle) => Arc::new(handle),
             // Code in a device's memory is of no file that could be read.
             Err(NoHandle::NotRegular) => return Backing::Anonymous(printable(line.name)),
@@ -94,8 +98,8 @@ impl Modules {
         if let Some(module) = self.by_key.get(&key) {
             return Backing::Module(module.clone());
         }
-        match self.load(&handle) {
-            Ok((file, image, build_id)) => self.with_file(key, line, &handle, file, image, build_id),
+        match self.load(&handle, far) {
+            Ok((file, image, build_id)) => self.with_file(key, line, &handle, far, (file, image, build_id)),
             Err(_) if is_memory(line) => Backing::Anonymous(printable(line.name)),
             Err(reason) => {
                 let (path, deleted) = path_of(line, Some(&*handle));
@@ -109,23 +113,26 @@ impl Modules {
         key: Key,
         line: &MapsLine<'_>,
         handle: &Handle,
-        file: Option<File>,
-        image: Image,
-        build_id: Option<String>,
+        far: Option<(u32, u32)>,
+        (file, image, build_id): (Option<File>, Image, Option<String>),
     ) -> Backing {
         let (path, deleted) = path_of(line, Some(handle));
         self.with_image += 1;
         Backing::Module(self.add(key, |id| Module {
             open_path: file.as_ref().map(|file| PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()))),
             build_id,
-            device: Some(handle.status.device),
+            far,
             file: file.map(Arc::new),
             ..module(id, path, deleted, Ok(image))
         }))
     }
 
     /// Maps a file and reads its headers. No descriptor is kept where they run out.
-    fn load(&mut self, handle: &Arc<Handle>) -> Result<(Option<File>, Image, Option<String>), String> {
+    fn load(
+        &mut self,
+        handle: &Arc<Handle>,
+        far: Option<(u32, u32)>,
+    ) -> Result<(Option<File>, Image, Option<String>), String> {
         if self.with_image >= MAX_OPEN_FILES {
             self.beyond_limit += 1;
             return Err(format!("more than {MAX_OPEN_FILES} files have been opened"));
@@ -134,7 +141,7 @@ impl Modules {
             return Err("the file is empty".to_owned());
         }
         let held = handle.clone();
-        let (file, image, build_id) = self.patience.on(handle.status.device, move || read(&held))??;
+        let (file, image, build_id) = self.patience.on(far, move || read(&held))??;
         Ok((descriptors_left(&file).then_some(file), image, build_id))
     }
 
@@ -202,7 +209,7 @@ fn read(handle: &Handle) -> Result<(File, Image, Option<String>), String> {
 }
 
 fn module(id: ModuleId, path: String, deleted: bool, image: Result<Image, String>) -> Module {
-    Module { id, path, open_path: None, build_id: None, deleted, image, device: None, file: None }
+    Module { id, path, open_path: None, build_id: None, deleted, image, far: None, file: None }
 }
 
 /// Reads the headers of these bytes.
