@@ -78,7 +78,8 @@ fn the_critical_path_of_each_workload_sums_to_its_wall_time_and_the_verdict_is_n
     assert!(wrong.is_empty(), "inconclusive:\n{}", wrong.join("\n"));
 }
 
-/// Each time, twice as often as other silence is looked for: the verdict is healthy, unless others on this machine make it wait for a CPU, which is then said of nothing else.
+/// Each time, twice as often as other silence is looked for: the verdict is healthy, unless others on this machine make it wait for a CPU,
+/// which is then said of nothing else.
 #[track_caller]
 fn assert_healthy(role: &str) {
     for time in 1..=2 * crate::healthy::repeats() {

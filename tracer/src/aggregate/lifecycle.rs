@@ -285,8 +285,13 @@ impl Aggregate {
 
     /// A thread that no event has told of: it has been in its state since the window started.
     fn add_seeded(&mut self, header: Header, seed: &SeedRecord) -> Option<u32> {
-        let start_ns = if self.span.is_open() { self.span.start_ns } else { header.ts_ns };
-        self.seeded_ns = self.seeded_ns.max(start_ns);
+        let start_ns = if self.span.is_open() {
+            self.span.start_ns
+        } else {
+            // The window cannot start before it.
+            self.span.now_ns = self.span.now_ns.max(header.ts_ns);
+            header.ts_ns
+        };
         let added = self.threads.add(seed.tid, start_ns, Origin::Seeded(seed.start_boot_ns), 0);
         if added.is_none() {
             self.threads.not_followed += 1;

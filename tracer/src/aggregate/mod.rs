@@ -148,8 +148,6 @@ pub struct Aggregate {
     host: Option<HostRecord>,
     target: Option<TargetRecord>,
     start: Option<StartRecord>,
-    /// The latest moment at which a thread was found before the window began.
-    seeded_ns: u64,
     tick: Option<TickRecord>,
     cost: Option<CostRecord>,
     /// CPU time that the tracer had used when the window had just begun.
@@ -190,7 +188,6 @@ impl Aggregate {
             host: None,
             target: None,
             start: None,
-            seeded_ns: 0,
             tick: None,
             cost: None,
             startup_cpu_s: None,
@@ -288,7 +285,7 @@ impl Aggregate {
             Meta::Start(start) if self.start.is_none() => {
                 self.start = Some(start.clone());
                 // Time before this record was not counted, so the window cannot start before what came before it.
-                self.span.now_ns = self.span.now_ns.max(header.ts_ns).max(self.seeded_ns);
+                self.span.now_ns = self.span.now_ns.max(header.ts_ns);
                 self.span.start_ns = self.span.now_ns;
             }
             Meta::Start(_) => {}

@@ -42,8 +42,8 @@ pub struct Module {
     pub deleted: bool,
     /// The file's bytes, or why there are none.
     pub image: Result<Image, String>,
-    /// Device of its file system, where that lies elsewhere: another machine, or a process, answers for it and may not.
-    pub far: Option<(u32, u32)>,
+    /// Its file system, where that lies elsewhere: another machine, or a process, answers for it and may not.
+    pub far: Option<crate::model::objects::FileSystem>,
     /// Keeps `open_path` working.
     file: Option<Arc<std::fs::File>>,
 }

@@ -18,6 +18,7 @@ use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
 use super::maps::{MapsLine, unescape};
 use super::patience::Patience;
 use crate::kernel::status::Status;
+use crate::model::objects::FileSystem;
 
 /// A file that is held but not opened.
 #[derive(Debug)]
@@ -57,11 +58,11 @@ impl Handle {
 }
 
 /// Holds the file of this line: through map_files, else by its path within the process's root where device and inode agree.
-/// With `far`, its file system's device, the latter is asked with patience.
+/// With `far`, its file system, the latter is asked with patience.
 pub(super) fn hold(
     pid: u32,
     line: &MapsLine<'_>,
-    far: Option<(u32, u32)>,
+    far: Option<&FileSystem>,
     patience: &mut Patience,
 ) -> Result<Handle, NoHandle> {
     let first = match through_map_files(pid, line) {

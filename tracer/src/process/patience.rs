@@ -4,29 +4,30 @@
 //!
 //! A thread that is left behind ends with the answer or with this process. Bounded: one thread for each file system.
 
-use std::collections::BTreeSet;
 use std::sync::mpsc;
 use std::time::Duration;
+
+use crate::model::objects::FileSystem;
 
 /// A file system on the other side of the world answers several times in this.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Which file systems have not answered, by their device.
+/// Which file systems have not answered.
 #[derive(Debug, Default)]
 pub struct Patience {
-    silent: BTreeSet<(u32, u32)>,
+    silent: Vec<FileSystem>,
 }
 
 impl Patience {
-    /// Does the work on a file, or says why there is no result. `far` is the device of a file system whose files others answer for; with none
-    /// the caller does it.
+    /// Does the work on a file, or says why there is no result. `far` is the file system if others answer for its files; with none the caller
+    /// does it.
     pub fn on<T: Send + 'static>(
         &mut self,
-        far: Option<(u32, u32)>,
+        far: Option<&FileSystem>,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, String> {
         match far {
-            Some(device) => self.within(PATIENCE, device, work),
+            Some(system) => self.within(PATIENCE, system, work),
             None => Ok(work()),
         }
     }
@@ -35,10 +36,10 @@ impl Patience {
     pub fn within<T: Send + 'static>(
         &mut self,
         limit: Duration,
-        device: (u32, u32),
+        system: &FileSystem,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, String> {
-        if self.silent.contains(&device) {
+        if self.silent.contains(system) {
             return Err(silent());
         }
         let (answer, answered) = mpsc::sync_channel(1);
@@ -52,11 +53,12 @@ impl Patience {
             Ok(result) => Ok(result),
             Err(mpsc::RecvTimeoutError::Disconnected) => Err("reading it went wrong".to_owned()),
             Err(mpsc::RecvTimeoutError::Timeout) => {
-                self.silent.insert(device);
+                self.silent.push(system.clone());
+                let source = system.source.as_ref().map(|source| format!(" from {source}")).unwrap_or_default();
                 tracing::warn!(
-                    "the file system with the device {}:{} does not answer: functions of files on it are not named",
-                    device.0,
-                    device.1
+                    "{} ({}{source}) does not answer: functions of files there have no names; see that its server is well",
+                    system.mounted_on,
+                    system.kind
                 );
                 Err(silent())
             }
@@ -72,7 +74,9 @@ fn silent() -> String {
 mod tests {
     use super::*;
 
-    const FAR: (u32, u32) = (0, 40);
+    fn far(source: &str) -> FileSystem {
+        FileSystem { kind: "nfs4".to_owned(), source: Some(source.to_owned()), mounted_on: "/mnt/data".to_owned() }
+    }
 
     #[test]
     fn work_on_a_disk_is_done_by_the_caller_and_other_work_by_another_thread() {
@@ -80,8 +84,8 @@ mod tests {
         let caller = std::thread::current().id();
         let who = || std::thread::current().id();
         assert_eq!(patience.on(None, who), Ok(caller));
-        assert_ne!(patience.on(Some(FAR), who), Ok(caller));
-        assert_eq!(patience.on(Some(FAR), || 7), Ok(7));
+        assert_ne!(patience.on(Some(&far("a")), who), Ok(caller));
+        assert_eq!(patience.on(Some(&far("a")), || 7), Ok(7));
     }
 
     #[test]
@@ -89,10 +93,10 @@ mod tests {
         let mut patience = Patience::default();
         let (_never, wait) = mpsc::channel::<()>();
         let short = Duration::from_millis(20);
-        let hung = patience.within(short, FAR, move || wait.recv().is_ok());
+        let hung = patience.within(short, &far("a"), move || wait.recv().is_ok());
         assert_eq!(hung, Err(silent()), "the work goes on");
-        let again = patience.within(short, FAR, || true);
+        let again = patience.within(short, &far("a"), || true);
         assert_eq!(again, Err(silent()));
-        assert_eq!(patience.within(Duration::from_secs(60), (0, 41), || 7), Ok(7), "another one");
+        assert_eq!(patience.within(Duration::from_secs(60), &far("b"), || 7), Ok(7), "another one");
     }
 }

@@ -86,8 +86,8 @@ impl Modules {
         if !line.is_file() {
             return Backing::Anonymous(printable(line.name));
         }
-        let far = self.mounts.of_mapped(pid, line.device).filter(FileSystem::is_far).map(|_| line.device);
-        let handle = match open::hold(pid, line, far, &mut self.patience) {
+        let far = self.mounts.of_mapped(pid, line.device).filter(FileSystem::is_far);
+        let handle = match open::hold(pid, line, far.as_ref(), &mut self.patience) {
             Ok(handle) => Arc::new(handle),
             // Code in a device's memory is of no file that could be read.
             Err(NoHandle::NotRegular) => return Backing::Anonymous(printable(line.name)),
@@ -98,7 +98,7 @@ impl Modules {
         if let Some(module) = self.by_key.get(&key) {
             return Backing::Module(module.clone());
         }
-        match self.load(&handle, far) {
+        match self.load(&handle, far.as_ref()) {
             Ok((file, image, build_id)) => self.with_file(key, line, &handle, far, (file, image, build_id)),
             Err(_) if is_memory(line) => Backing::Anonymous(printable(line.name)),
             Err(reason) => {
@@ -113,7 +113,7 @@ impl Modules {
         key: Key,
         line: &MapsLine<'_>,
         handle: &Handle,
-        far: Option<(u32, u32)>,
+        far: Option<FileSystem>,
         (file, image, build_id): (Option<File>, Image, Option<String>),
     ) -> Backing {
         let (path, deleted) = path_of(line, Some(handle));
@@ -131,7 +131,7 @@ impl Modules {
     fn load(
         &mut self,
         handle: &Arc<Handle>,
-        far: Option<(u32, u32)>,
+        far: Option<&FileSystem>,
     ) -> Result<(Option<File>, Image, Option<String>), String> {
         if self.with_image >= MAX_OPEN_FILES {
             self.beyond_limit += 1;

@@ -154,16 +154,16 @@ impl Symboliser {
         let started = Instant::now();
         let deadline = started + self.symbol_tables_left;
         let debug_file_bytes = self.limits.debug_file_bytes;
-        let found = match module.far {
+        let found = match &module.far {
             None => look_in_tables(module, sorted, deadline, debug_file_bytes),
             Some(_) if self.symbol_tables_left.is_zero() => {
                 Ok(ByTables { named: vec![Named::missing(missing::TIMED_OUT); sorted.len()], debug_info: None })
             }
-            Some(device) => {
+            Some(system) => {
                 let (module, sorted) = (module.clone(), sorted.to_vec());
                 let work = move || look_in_tables(&module, &sorted, deadline, debug_file_bytes);
                 let longest = self.symbol_tables_left.min(LONGEST_FOR_A_FILE);
-                self.patience.within(longest, device, work).unwrap_or_else(|why| Err(elf::ElfError::NoBytes(why)))
+                self.patience.within(longest, system, work).unwrap_or_else(|why| Err(elf::ElfError::NoBytes(why)))
             }
         };
         self.symbol_tables_left = self.symbol_tables_left.saturating_sub(started.elapsed());
