@@ -30,6 +30,25 @@ fn vmstat(field: &str) -> u64 {
     text.lines().find_map(|line| line.strip_prefix(field)?.trim().parse().ok()).unwrap_or(0)
 }
 
+/// For how long some thread waited for memory, by the kernel's own sum; `None`: this kernel keeps none.
+fn stalled_s() -> Option<f64> {
+    let text = std::fs::read_to_string("/proc/pressure/memory").ok()?;
+    let total = text.lines().find(|line| line.starts_with("some"))?.split("total=").nth(1)?;
+    Some(total.trim().parse::<f64>().ok()? / 1e6)
+}
+
+/// What the report says of that, against the kernel's own sum from before until now.
+#[track_caller]
+fn assert_stalled(report: &Report, before: Option<f64>) {
+    let Some((before, after)) = before.zip(stalled_s()) else {
+        eprintln!("not tested: how long threads waited for memory; this kernel has no /proc/pressure/memory");
+        return;
+    };
+    let told = number(&report.0["memory"]["host"], "pressure_memory_some_s");
+    assert!(told > 0.0, "{}", report.0["memory"]["host"]);
+    close("time for which some thread waited for memory", told, after - before, 0.10, 0.10);
+}
+
 /// Whether all of this machine's memory may be used up.
 fn is_small() -> bool {
     let small = meminfo_mib("MemTotal") <= 4096;
@@ -84,7 +103,7 @@ fn limited(arguments: &str, limit_mib: u64) -> Option<(Value, Report)> {
 #[test]
 fn memory_that_was_swapped_out_is_waited_for_when_it_is_needed_again() {
     let Some(_swap) = Swap::on() else { return };
-    let before = vmstat("pswpin");
+    let (before, stalled) = (vmstat("pswpin"), stalled_s());
     let Some((truth, report)) = limited("--mib 28 --passes 2", 14) else { return };
     let came_back = (vmstat("pswpin") - before) as f64;
     let finding = report.finding("swap-in");
@@ -97,6 +116,7 @@ fn memory_that_was_swapped_out_is_waited_for_when_it_is_needed_again() {
     // Some that were read ahead are not needed, and some are still on their way out when they are.
     let host = number(&report.0["memory"]["host"], "swapped_in_bytes") / 4096.0;
     close("pages that came back, against the kernel's own count", host, came_back, 0.05, 64.0);
+    assert_stalled(&report, stalled);
     report.assert_sums();
     report.assert_path();
 }
@@ -120,6 +140,7 @@ fn a_process_that_wants_more_than_the_host_has_frees_memory_instead_of_working()
     let Some(_swap) = Swap::on() else { return };
     // The kernel's own thread begins late to free memory, as it does where much is wanted at once.
     let _settings = Settings::leave(384).with("watermark_scale_factor", "1").with("min_free_kbytes", "512");
+    let stalled = stalled_s();
     let traced = traced(&format!("touch --first --populate 4 --mib {}", meminfo_mib("MemAvailable") + 250));
     let (truth, report) = (traced.truth(), traced.report());
     let finding = told(&report, "direct-reclaim");
@@ -127,6 +148,7 @@ fn a_process_that_wants_more_than_the_host_has_frees_memory_instead_of_working()
     // The stack of a thread that waits cannot be read while the address space is locked, as it is in such a call.
     assert!(finding["culprit"]["function"].as_str().is_none_or(|function| function.contains("populate")), "{finding}");
     report.assert_silent(&["memory-limit"]);
+    assert_stalled(&report, stalled);
     report.assert_sums();
     report.assert_path();
 }

@@ -170,18 +170,28 @@ fn changed<const STACKS: bool>(ctx: &BtfTracePointContext, sums: &mut FaultSums,
         sums.huge = 1;
         kind = FaultKind::AnonymousHuge;
     }
-    if !STACKS || config!(fault_period) == 0 || !first || sums.error & error_code::PROTECTION != 0 {
-        return;
+    if STACKS && config!(fault_period) != 0 && first && sums.error & error_code::PROTECTION == 0 {
+        touched(ctx, sums, kind);
     }
-    if sums.until_touch == 0 {
-        sums.until_touch = faults::draw();
-        sums.touch_weight = sums.until_touch;
+}
+
+/// A page was touched for the first time. One huge page is as much memory as small ones have one stack for: each has its own.
+#[inline(always)]
+fn touched(ctx: &BtfTracePointContext, sums: &mut FaultSums, kind: FaultKind) {
+    let mut weight = 1;
+    if sums.huge == 0 {
+        if sums.until_touch == 0 {
+            sums.until_touch = faults::draw();
+            sums.touch_weight = sums.until_touch;
+        }
+        sums.until_touch -= 1;
+        if sums.until_touch != 0 {
+            return;
+        }
+        weight = sums.touch_weight;
     }
-    sums.until_touch -= 1;
-    if sums.until_touch == 0
-        && let Some(state) = emit::cpu_state()
-    {
-        take(ctx, state, sums, kind, sums.touch_weight);
+    if let Some(state) = emit::cpu_state() {
+        take(ctx, state, sums, kind, weight);
     }
 }
 

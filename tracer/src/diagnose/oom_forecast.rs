@@ -93,8 +93,7 @@ fn finding(report: &Report, index: usize, forecast: &Forecast) -> Finding {
     let mut culprit = Subject { cgroup: forecast.cgroup.clone(), ..Subject::default() };
     let faults = report.paging.iter().flat_map(|paging| paging.faults.iter().flatten());
     let own = faults.into_iter().find(|faults| grower.is_some_and(|(_, process)| process.pid == faults.pid));
-    let function =
-        own.and_then(|faults| faults.functions.iter().find(|function| function.kind.starts_with("anonymous")));
+    let function = own.and_then(|faults| faults.touching()).map(|(_, function)| function);
     if let Some((_, process)) = grower {
         (culprit.process, culprit.pid) = (process.process.clone(), Some(process.pid));
     }

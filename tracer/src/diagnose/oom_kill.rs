@@ -149,14 +149,6 @@ fn largest(report: &Report) -> Option<(usize, &ProcessFaults)> {
     all.iter().enumerate().max_by_key(|(index, faults)| (anonymous(faults), std::cmp::Reverse(*index)))
 }
 
-fn growing(faults: &ProcessFaults) -> Option<(usize, &FaultFunction)> {
-    faults
-        .functions
-        .iter()
-        .enumerate()
-        .find(|(_, function)| ["anonymous", "anonymous_huge"].contains(&function.kind.as_str()))
-}
-
 fn claim(report: &Report, index: usize, kill: &Kill) -> Claim {
     let process = (kill.whose.pid, kill.whose.process.as_ref());
     let mut victim = parties::party(report, process, (kill.whose.tid.unwrap_or(0), kill.whose.thread.as_ref()));
@@ -165,7 +157,7 @@ fn claim(report: &Report, index: usize, kill: &Kill) -> Claim {
         (None, name) => format!("process {}", name.unwrap_or("without a known name")),
     };
     let grown = largest(report).filter(|(_, faults)| anonymous(faults) >= held(kill) / 2);
-    let function = grown.and_then(|(_, faults)| growing(faults));
+    let function = grown.and_then(|(_, faults)| faults.touching());
     let culprit = grown.map_or_else(
         || victim.clone(),
         |(_, faults)| {

@@ -6,7 +6,7 @@ use super::lost::{Lost, lost};
 use super::thresholds::{REPORTED_SHARE, is_reported, severity, speedup_bound};
 use super::{Claim, Facts, Outcome, Rule, confidence, evidence, functions, parties};
 use crate::model::mapping::{Mapping, ProcessMapping};
-use crate::model::paging::{FaultFunction, PAGE_BYTES, ProcessFaults};
+use crate::model::paging::ProcessFaults;
 use crate::model::report::{Evidence, Finding, Report, Subject};
 use crate::model::stacks::{PAGE_FAULT, UNMAP};
 use crate::model::units::{bytes, duration, grouped, percent};
@@ -25,24 +25,26 @@ const LEAST_SHARE: f64 = 0.01;
 const LEAST_PIECES: u64 = 3;
 /// So many times as much was handed out as the process ever held.
 const CHURNED: u64 = 3;
+/// To hand out a huge page takes as long as so many small ones, roughly: its 2 MiB are cleared.
+const SMALL_PER_HUGE: u64 = 100;
 /// Held beyond what is known.
 const SLACK_BYTES: u64 = 4 << 20;
-const HUGE_PAGE_BYTES: u64 = 2 << 20;
 /// Fewer calls that map and unmap are not worth a word.
 const LEAST_CALLS_PER_S: f64 = 1.0;
 /// From this part of the number of mappings that a process may have on it is told how near it came.
 const NEAR_MAPPINGS: f64 = 0.5;
 
-/// Anonymous memory that was handed out.
-fn handed_out(faults: &ProcessFaults) -> u64 {
-    let small = faults.of("anonymous").saturating_mul(PAGE_BYTES);
-    small.saturating_add(faults.of("anonymous_huge").saturating_mul(HUGE_PAGE_BYTES))
+/// Whether most page faults handed memory out. Other kinds take part in the time; where they are the most it is theirs.
+fn are_first_touches(faults: &ProcessFaults) -> bool {
+    let (small, huge) = (faults.of("anonymous"), faults.of("anonymous_huge"));
+    let others = faults.total.saturating_sub(small).saturating_sub(huge);
+    small.saturating_add(huge.saturating_mul(SMALL_PER_HUGE)) >= others
 }
 
 /// Whether most of it was given back and handed out again; `None`: how much the process held is not known.
 fn churns(faults: &ProcessFaults) -> Option<bool> {
     let held = faults.anonymous_most_bytes?;
-    Some(handed_out(faults) >= CHURNED.saturating_mul(held.saturating_add(SLACK_BYTES)))
+    Some(faults.touched_bytes() >= CHURNED.saturating_mul(held.saturating_add(SLACK_BYTES)))
 }
 
 struct Case<'a> {
@@ -78,8 +80,7 @@ fn check(facts: &Facts<'_>, churn: bool) -> Outcome {
     let mut claims = Vec::new();
     for (index, faults) in all.iter().enumerate() {
         let Some(churns) = churns(faults).filter(|churns| *churns == churn) else { continue };
-        // Other kinds of faults take part in the time; where they are the most it is theirs.
-        if faults.of("anonymous") + faults.of("anonymous_huge") < faults.total / 2 {
+        if !are_first_touches(faults) {
             continue;
         }
         let phases = |phase: &str, pid: Option<u32>| {
@@ -120,15 +121,6 @@ impl Rule for AllocationChurn {
 }
 
 impl Case<'_> {
-    fn function(&self) -> Option<(usize, &FaultFunction)> {
-        self.faults.function(if self.in_huge_pages() { "anonymous_huge" } else { "anonymous" })
-    }
-
-    /// Whether most of the memory came in huge pages.
-    fn in_huge_pages(&self) -> bool {
-        self.faults.of("anonymous_huge").saturating_mul(HUGE_PAGE_BYTES) > handed_out(self.faults) / 2
-    }
-
     fn claim(&self) -> Claim {
         let wall_s = self.report.window.duration_s;
         let (lost_s, at_most_s) = (self.lost.s, self.lost.at_most_s());
@@ -154,14 +146,14 @@ impl Case<'_> {
 
     fn summary(&self, wall_s: f64) -> String {
         let faults = self.faults;
-        let function = self.function().and_then(|(_, function)| functions::words(&function.location));
+        let function = self.faults.touching().and_then(|(_, function)| functions::words(&function.location));
         let caused = function.map(|function| format!(", mostly in {function}")).unwrap_or_default();
         let whose = parties::named("process", faults.process.as_deref(), faults.pid);
         let held = faults.anonymous_most_bytes.unwrap_or(0);
         let what = if self.churns {
-            format!("{whose} had {} handed out though it held {} at most", bytes(handed_out(faults)), bytes(held))
+            format!("{whose} had {} handed out though it held {} at most", bytes(faults.touched_bytes()), bytes(held))
         } else {
-            format!("{whose} touched {} for the first time", bytes(handed_out(faults)))
+            format!("{whose} touched {} for the first time", bytes(faults.touched_bytes()))
         };
         format!(
             "{what}{caused}: {} page faults took {} ({} of {})",
@@ -181,7 +173,7 @@ impl Case<'_> {
             }
             None => Subject { process: faults.process.clone(), pid: Some(faults.pid), ..Subject::default() },
         };
-        if let Some((_, function)) = self.function() {
+        if let Some((_, function)) = self.faults.touching() {
             functions::point_at(&mut culprit, &function.location);
         }
         culprit
@@ -204,11 +196,11 @@ impl Case<'_> {
             list.push(evidence(what, faults.of(kind) as f64, "1", at(&format!("kinds/{kind}")), None));
         }
         if let Some(most) = faults.anonymous_most_bytes {
-            let all = handed_out(faults) as f64;
+            let all = faults.touched_bytes() as f64;
             let source = at("anonymous_most_bytes");
             list.push(evidence("most anonymous memory held", most as f64, "B", source, Some(("handed out", all))));
         }
-        if let Some((number, function)) = self.function() {
+        if let Some((number, function)) = self.faults.touching() {
             let source = at(&format!("functions/{number}/share"));
             list.push(evidence("share of these faults in the function, by stacks", function.share, "1", source, None));
         }
@@ -238,7 +230,7 @@ impl Case<'_> {
         let how = if self.churns {
             "Each time memory is taken from the kernel anew, it must clear and map every page that is touched, and unmap it when it is given \
              back. Allocators do that with each large block (glibc: above 128 KiB at first, 32 MiB at most)."
-        } else if self.in_huge_pages() {
+        } else if self.faults.in_huge_pages() {
             "The kernel clears and maps each page of new memory when it is first touched. Most of it came in pages of 2 MiB already, so there \
              are few interruptions, and what takes the time is clearing."
         } else {
@@ -252,7 +244,7 @@ impl Case<'_> {
         if self.churns {
             "Keep the buffer and reuse it (out= arguments, preallocated arrays, a pool); or keep freed memory in the process: \
              MALLOC_TRIM_THRESHOLD_ and MALLOC_MMAP_THRESHOLD_ of glibc, or an allocator that retains it (jemalloc, mimalloc)."
-        } else if self.in_huge_pages() {
+        } else if self.faults.in_huge_pages() {
             "Touch the memory before it matters, by several threads or with MADV_POPULATE_WRITE; keep it from one use to the next; or need \
              less of it."
         } else {
@@ -266,7 +258,7 @@ impl Case<'_> {
         let how = if self.churns {
             "Run it with MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=4294967296 in the environment, or with the buffer reused: \
              page faults must fall to those of one pass"
-        } else if self.in_huge_pages() {
+        } else if self.faults.in_huge_pages() {
             "Touch the same memory once before the part that matters: page faults must fall there to nearly none"
         } else {
             "Run it with huge pages (echo always > /sys/kernel/mm/transparent_hugepage/enabled on a test machine): page faults must fall by \

@@ -1,5 +1,7 @@
 //! The rules on page faults, reclaim and the page cache, on constructed runs: what tells each from its look-alikes.
 
+use std::collections::BTreeMap;
+
 use tracer_common::mapping::{MAP_KINDS, MapKind, Mapped};
 use tracer_common::memory::{CachedFile, FAULT_KINDS, FaultKind, Faults, FileKey, STALL_IN_SWITCH, StallKind, Stalled};
 use tracer_common::record::{cache, fault, map, reclaim};
@@ -10,7 +12,9 @@ use super::tests::{assert_evidence_resolves, run, status};
 use crate::model::event::{Event, Meta};
 use crate::model::memory::{CgroupSizes, Forecast, Memory, ProcessSizes, Sizes};
 use crate::model::meta::{CacheRow, FamilyRecord, SumsRecord, TargetRecord};
+use crate::model::paging::{FaultFunction, ProcessFaults};
 use crate::model::report::{Finding, Report, Row, RuleStatus, Severity};
+use crate::model::stacks::Location;
 use crate::testing::stacks::{cpu_ready, kernel, native, sample, stack, symbol};
 use crate::testing::{Leave, header, meta_event, new_task, switch};
 
@@ -113,6 +117,38 @@ fn who_has_huge_pages_already_is_not_told_to_use_them() {
     assert_evidence_resolves(&huge);
     let small = touching(FaultKind::Anonymous, 262_144);
     assert!(of_class(&small, "page-fault-storm").expect("1 GiB was touched").fix.contains("MADV_HUGEPAGE"));
+}
+
+#[test]
+fn huge_pages_are_few_and_still_most_of_the_work() {
+    let with_files = |kind: FaultKind, count: u32| {
+        let mut events = computing(FAULTING);
+        events.push(faults(kind, 10, count, 262_000));
+        // An interpreter that starts has its libraries mapped.
+        events.push(faults(FaultKind::File, 10, 4_000, 262_000));
+        run(events, LONG_MS)
+    };
+    assert!(of_class(&with_files(FaultKind::AnonymousHuge, 512), "page-fault-storm").is_some(), "1 GiB was touched");
+    assert!(of_class(&with_files(FaultKind::Anonymous, 512), "page-fault-storm").is_none(), "2 MiB were touched");
+    assert!(of_class(&with_files(FaultKind::AnonymousHuge, 20), "page-fault-storm").is_none(), "files are the most");
+}
+
+#[test]
+fn who_touched_most_is_asked_of_the_kind_that_most_bytes_came_by() {
+    let location = |function: &str| Location { function: Some(function.to_owned()), ..Location::default() };
+    let row = |kind: &str, function: &str| FaultFunction {
+        kind: kind.to_owned(),
+        location: location(function),
+        ..FaultFunction::default()
+    };
+    let touching = |small: u64, huge: u64| {
+        let kinds = BTreeMap::from([("anonymous".to_owned(), small), ("anonymous_huge".to_owned(), huge)]);
+        let functions = vec![row("anonymous", "parse"), row("anonymous_huge", "load")];
+        let faults = ProcessFaults { kinds, functions, ..ProcessFaults::default() };
+        faults.touching().and_then(|(_, function)| function.location.function.clone())
+    };
+    assert_eq!(touching(1_000, 32).as_deref(), Some("load"), "4 MiB and 64 MiB");
+    assert_eq!(touching(20_000, 32).as_deref(), Some("parse"), "78 MiB and 64 MiB");
 }
 
 /// A process maps and unmaps a MiB so often, at 1,000 mappings of 65,530.

@@ -9,6 +9,8 @@ use super::stacks::{Location, Whose};
 
 /// Bytes of a page, of which page faults and the page cache count. Both are seen on x86-64 only.
 pub const PAGE_BYTES: u64 = 4096;
+/// A huge page of anonymous memory.
+const HUGE_PAGE_BYTES: u64 = 2 << 20;
 
 /// Memory as the kernel's programs saw it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -80,7 +82,8 @@ pub struct ProcessFaults {
     pub anonymous_last_bytes: Option<u64>,
     /// The threads with most of them; at most 4.
     pub threads: Vec<ThreadFaults>,
-    /// In which functions, most first; at most 4 of each kind. Estimated: a stack stands for 512 faults in the mean.
+    /// In which functions, most first; at most 4 of each kind. Estimated: a stack stands for 512 faults in the mean, of
+    /// huge pages for one.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub functions: Vec<FaultFunction>,
 }
@@ -89,6 +92,22 @@ impl ProcessFaults {
     /// How many of a kind.
     pub fn of(&self, kind: &str) -> u64 {
         self.kinds.get(kind).copied().unwrap_or(0)
+    }
+
+    /// Anonymous memory that was touched for the first time.
+    pub fn touched_bytes(&self) -> u64 {
+        let small = self.of("anonymous").saturating_mul(PAGE_BYTES);
+        small.saturating_add(self.of("anonymous_huge").saturating_mul(HUGE_PAGE_BYTES))
+    }
+
+    /// Whether most of it came in huge pages.
+    pub fn in_huge_pages(&self) -> bool {
+        self.of("anonymous_huge").saturating_mul(HUGE_PAGE_BYTES) > self.touched_bytes() / 2
+    }
+
+    /// The function that touched most of it, and its position.
+    pub fn touching(&self) -> Option<(usize, &FaultFunction)> {
+        self.function(if self.in_huge_pages() { "anonymous_huge" } else { "anonymous" })
     }
 
     /// The function with most of a kind, and its position.
