@@ -106,7 +106,7 @@ fn memory_that_was_swapped_out_is_waited_for_when_it_is_needed_again() {
     let (before, stalled) = (vmstat("pswpin"), stalled_s());
     let Some((truth, report)) = limited("--mib 28 --passes 2", 14) else { return };
     let came_back = (vmstat("pswpin") - before) as f64;
-    let finding = report.finding("swap-in");
+    let finding = told(&report, "swap-in");
     assert_eq!(finding["culprit"]["pid"], truth["pid"], "{finding}");
     assert!(text(&finding["culprit"], "function").contains("touch_pages"), "{finding}");
     let rows = list(&report.0["paging"], "faults");

@@ -80,6 +80,52 @@ fn what_is_read_by_io_uring_is_the_submitters_and_the_files() {
 }
 
 #[test]
+fn each_call_that_reads_or_writes_a_file_is_counted_if_that_is_asked_for() {
+    let command = || python("file_calls.py", &disk());
+    let traced = Tracer::run(command()).options(&["--family", "sched,block", "--file-exact"]).go().expect_code(0);
+    let (truth, report) = (traced.truth(), traced.report());
+    let rows = list(&report.0["io"], "calls");
+    let told = |pid: &str, path: &str| {
+        // Of files that are gone before anybody looks only the last part of the path is known.
+        let name = path.rsplit('/').next();
+        let pid: u64 = pid.parse().expect("a number");
+        let is_it = |row: &&Value| row["pid"] == pid && (row["path"] == path || row["path"].as_str() == name);
+        let row = rows.iter().find(is_it).unwrap_or_else(|| panic!("{path} of {pid}: {rows:?}"));
+        ["reads", "read_bytes", "writes", "written_bytes"].map(|field| whole(row, field))
+    };
+    let calls = truth["calls"].as_object().expect("what it did");
+    assert_eq!(calls.len(), 11, "two files, eight small ones, and one of the child: {calls:?}");
+    for (key, wanted) in calls {
+        let (pid, path) = key.split_once(' ').expect("a process and a path");
+        let wanted: Vec<u64> = wanted.as_array().expect("numbers").iter().filter_map(Value::as_u64).collect();
+        assert_eq!(told(pid, path)[..], wanted[..], "{key}");
+    }
+    let without = Tracer::run(command()).options(&["--family", "sched,block"]).go().expect_code(0).report();
+    assert!(without.0["io"]["calls"].is_null(), "nobody asked: {}", without.0["io"]);
+}
+
+#[test]
+fn calls_of_a_process_on_a_file_are_told_beside_what_the_device_read() {
+    for (how, from_device) in [("--warm", false), ("", true)] {
+        let command = workload(&format!("reads {how} --mib 8 --folder {}", disk()));
+        let traced = Tracer::run(command).options(&["--family", "sched,block", "--file-exact"]).go().expect_code(0);
+        let (truth, report) = (traced.truth(), traced.report());
+        // Its last part is enough: of what is gone before anybody looks that is all there is.
+        let name = text(&truth, "path").rsplit('/').next().expect("a name");
+        let rows = list(&report.0["io"], "calls").iter();
+        let mut own = rows.filter(|row| row["path"].as_str().is_some_and(|path| path.ends_with(name)));
+        let row = own.next().unwrap_or_else(|| panic!("{name}: {}", report.0["io"]["calls"]));
+        assert!(own.next().is_none() && row["pid"] == truth["pid"], "one process, of two threads: {row}");
+        let (reads, size) = (whole(&truth, "reads"), whole(&truth, "size_bytes"));
+        assert_eq!((whole(row, "reads"), whole(row, "read_bytes")), (reads, reads * 4096), "{row}");
+        assert_eq!((whole(row, "writes"), whole(row, "written_bytes")), (8, size), "{row}");
+        // A few pages may have stayed in memory.
+        let read = number(row, "device_read_bytes");
+        assert!(if from_device { read > 0.95 * size as f64 } else { read < 0.05 * size as f64 }, "{how}: {row}");
+    }
+}
+
+#[test]
 fn requests_that_wait_in_the_queue_are_told_from_those_with_the_device() {
     let traced = traced(&format!("reads --mib 32 --in-order --direct --folder {}", disk()));
     let (truth, report) = (traced.truth(), traced.report());
@@ -337,6 +383,34 @@ fn a_file_system_that_a_process_serves_slowly_is_named_with_its_type_and_that_pr
     // What the page cache has now is not asked for again.
     for _ in 0..crate::healthy::repeats() {
         let (_, report) = read(20);
+        report.assert_silent(&CLASSES);
+    }
+}
+
+#[test]
+fn a_file_system_that_sends_what_was_written_when_the_file_is_closed_is_named_or_at_least_the_call() {
+    let written = |fuse: &Fuse, pieces: u32| {
+        let command = python("write_close.py", &format!("{} {pieces} 24", fuse.file()));
+        let traced = Tracer::run(command).options(&FAMILIES).go().expect_code(0);
+        (traced.truth(), traced.report())
+    };
+    let Some(fuse) = Fuse::with("1 close:50") else { return };
+    for pieces in [3, 0] {
+        let (truth, report) = written(&fuse, pieces);
+        let finding = report.finding("slow-storage");
+        let culprit = &finding["culprit"];
+        assert_eq!((&culprit["pid"], text(culprit, "function")), (&truth["pid"], "finish"), "{finding}");
+        // Nothing was waited for of a file into which nothing is written: which one it is nobody can tell.
+        assert_eq!(culprit["path"].as_str(), (pieces > 0).then_some(fuse.file().as_str()), "{finding}");
+        assert!(text(finding, "summary").contains("farstore") == (pieces > 0), "{finding}");
+        close("waiting for it", number(finding, "lost_s"), number(&truth, "closing_s"), 0.10, 0.05);
+        report.assert_path();
+        report.assert_sums();
+    }
+    drop(fuse);
+    let Some(fuse) = Fuse::with("1 close:0") else { return };
+    for _ in 0..crate::healthy::repeats() {
+        let (_, report) = written(&fuse, 100);
         report.assert_silent(&CLASSES);
     }
 }

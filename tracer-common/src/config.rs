@@ -276,10 +276,12 @@ pub struct Config {
     pub regs_in_stack: u32,
     /// Calls of databases' clients are looked at: see [`calls`]; 0: they are not.
     pub database: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// 1: calls that read and write files are counted.
+    pub file_calls: u32,
     /// System calls that write to files: a bit per number.
     pub write_syscalls: [u64; 8],
+    /// System calls that read or write what their first argument, a descriptor, refers to: a bit per number.
+    pub data_syscalls: [u64; 8],
     /// System calls whose first argument is a file descriptor to be looked at: a bit per number.
     pub fd_syscalls: [u64; 8],
     /// Numbers of the futex wait calls that carry address, operation and value as their first arguments; negative: none.
@@ -297,7 +299,8 @@ pub struct Config {
 const _: () = assert!(size_of::<Offsets>() == 101 * 4);
 const _: () = assert!(size_of::<Formats>() == 15 * 4);
 const _: () = assert!(
-    size_of::<Config>() == 14 * 4 + 3 * 8 + 22 * 4 + 64 + 64 + 8 + 16 + size_of::<BlockConfig>() + 101 * 4 + 15 * 4
+    size_of::<Config>()
+        == 14 * 4 + 3 * 8 + 22 * 4 + 64 + 64 + 64 + 8 + 16 + size_of::<BlockConfig>() + 101 * 4 + 15 * 4
 );
 
 impl Offsets {
@@ -465,8 +468,9 @@ impl Config {
         ppoll_syscall: -1,
         regs_in_stack: 0,
         database: 0,
-        reserved: 0,
+        file_calls: 0,
         write_syscalls: [0; 8],
+        data_syscalls: [0; 8],
         fd_syscalls: [0; 8],
         futex_syscall: -1,
         comm: [0; 16],

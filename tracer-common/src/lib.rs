@@ -9,6 +9,7 @@
 pub mod block;
 pub mod config;
 pub mod database;
+pub mod file_calls;
 pub mod futex;
 pub mod lock;
 pub mod loss;
@@ -55,11 +56,13 @@ pub enum FamilyId {
     Database = 12,
     /// The network: connections, and which thread's packets wake which.
     Net = 13,
+    /// Calls that read and write files, each counted.
+    FileExact = 14,
 }
 
 impl FamilyId {
     /// Every family that has kernel records, in the order of its number.
-    pub const ALL: [FamilyId; 13] = [
+    pub const ALL: [FamilyId; 14] = [
         FamilyId::Sched,
         FamilyId::Cpu,
         FamilyId::Lock,
@@ -73,6 +76,7 @@ impl FamilyId {
         FamilyId::Writeback,
         FamilyId::Database,
         FamilyId::Net,
+        FamilyId::FileExact,
     ];
 
     /// The family with this number.
@@ -91,10 +95,11 @@ impl FamilyId {
             11 => Some(FamilyId::Writeback),
             12 => Some(FamilyId::Database),
             13 => Some(FamilyId::Net),
+            14 => Some(FamilyId::FileExact),
             _ => None,
         }
     }
 }
 
 /// Number of slots in arrays indexed by [`FamilyId`].
-pub const FAMILY_SLOTS: usize = 14;
+pub const FAMILY_SLOTS: usize = 15;

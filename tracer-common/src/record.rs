@@ -133,6 +133,12 @@ pub mod net {
     pub const CONNECTION: u16 = super::kind(13, 1);
 }
 
+/// Kinds of the family that counts calls on files.
+pub mod file_exact {
+    /// [`CachedFile`](crate::memory::CachedFile): a file that is read or written.
+    pub const FILE: u16 = super::kind(14, 1);
+}
+
 /// Kinds that user space writes (family 0); payloads are JSON.
 pub mod meta {
     /// Facts about the host; once, first.

@@ -205,6 +205,14 @@ pub fn write_bitmap(arch: Arch) -> [u64; 8] {
     bitmap(arch, |call| WRITES.contains(&call.name))
 }
 
+/// A bit for each call that reads or writes what its first argument refers to, and returns how many bytes it moved. Those that move data
+/// between two descriptors are not among them.
+pub fn data_bitmap(arch: Arch) -> [u64; 8] {
+    const MOVES: [&str; 10] =
+        ["read", "pread64", "readv", "preadv", "preadv2", "write", "pwrite64", "writev", "pwritev", "pwritev2"];
+    bitmap(arch, |call| MOVES.contains(&call.name))
+}
+
 fn bitmap(arch: Arch, wanted: impl Fn(&Syscall) -> bool) -> [u64; 8] {
     let mut bits = [0u64; 8];
     for call in SYSCALLS.iter().filter(|call| wanted(call)) {

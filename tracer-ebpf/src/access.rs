@@ -56,6 +56,30 @@ pub fn word<const NUMBER: usize>(context: *mut core::ffi::c_void) -> u64 {
     unsafe { context.cast::<u64>().add(NUMBER).read_volatile() }
 }
 
+/// Adds to a word of a map that other CPUs add to as well.
+///
+/// # Safety
+/// `to` points to an aligned word of a value of a map.
+#[cfg(target_arch = "bpf")]
+#[inline(always)]
+pub unsafe fn add_shared(to: *mut u64, more: u64) {
+    // In assembly: Rust's own atomic integers have no such operation on this target.
+    // SAFETY: the caller's.
+    unsafe {
+        core::arch::asm!("lock *(u64 *)({to} + 0) += {more}", to = in(reg) to, more = in(reg) more, options(nostack));
+    }
+}
+
+/// The same where nothing is run.
+///
+/// # Safety
+/// As above.
+#[cfg(not(target_arch = "bpf"))]
+pub unsafe fn add_shared(to: *mut u64, more: u64) {
+    // SAFETY: the caller's.
+    unsafe { to.write_volatile(to.read_volatile().wrapping_add(more)) };
+}
+
 /// Whether this kernel has the field at all.
 #[inline(always)]
 pub fn present(offset: u32) -> bool {

@@ -192,8 +192,14 @@ fn submit_to<T: Copy + 'static>(
 /// [`see`] and [`lose`] for such a program.
 #[inline(always)]
 pub fn lose_preemptible(state: &mut CpuState, family: FamilyId, reason: LossReason) {
-    add(&raw mut state.families[family as usize].seen, 1);
-    add(&raw mut state.families[family as usize].lost[reason as usize], 1);
+    lose_many_preemptible(state, family, reason, 1);
+}
+
+/// The same of so many.
+#[inline(always)]
+pub fn lose_many_preemptible(state: &mut CpuState, family: FamilyId, reason: LossReason, count: u64) {
+    add(&raw mut state.families[family as usize].seen, count);
+    add(&raw mut state.families[family as usize].lost[reason as usize], count);
 }
 
 /// A record of a stack in the making: [`RawStack`] with room for this many bytes of stack behind it.

@@ -10,6 +10,7 @@ use tracer_common::{
         REQUESTS as REQUESTS_ENTRIES, RequestSums,
     },
     database::InCall,
+    file_calls::{FileCallsKey, FileCallsSlot, FileCallsSums},
     lock::Totals,
     loss::CpuState,
     mapping::MapSums,
@@ -128,6 +129,14 @@ pub static FILES_TOLD: LruHashMap<FileKey, u32> = LruHashMap::with_max_entries(F
 /// Pages that processes dirtied, by file.
 #[map]
 pub static DIRTIED: PerCpuHashMap<DirtiedKey, DirtiedSums> = PerCpuHashMap::with_max_entries(DIRTIED_ENTRIES, 0);
+
+/// Files that threads read and write, indexed as `SLOTS`.
+#[map]
+pub static FILE_SLOTS: Array<FileCallsSlot> = Array::with_max_entries(1, 0);
+
+/// Calls that read and write files, by file and process. One value for all CPUs: it is added to when a thread goes to another file.
+#[map]
+pub static FILE_CALLS: HashMap<FileCallsKey, FileCallsSums> = HashMap::with_max_entries(1, 0);
 
 /// Calls of databases' clients that threads are in, indexed as `SLOTS`.
 #[map]

@@ -309,6 +309,13 @@ pub fn is_write(syscall: i16) -> bool {
     unsafe { in_bitmap(syscall, (&raw const (*crate::access::config_pointer()).write_syscalls).cast()) }
 }
 
+/// Whether this call reads or writes what its first argument refers to, and returns how many bytes.
+#[inline(always)]
+pub fn moves_data(syscall: i16) -> bool {
+    // SAFETY: the configuration lives for ever.
+    unsafe { in_bitmap(syscall, (&raw const (*crate::access::config_pointer()).data_syscalls).cast()) }
+}
+
 /// Whether the bit of this call is set.
 ///
 /// # Safety
@@ -324,25 +331,34 @@ unsafe fn in_bitmap(syscall: i16, words: *const u64) -> bool {
     word >> (syscall as u64 & 63) & 1 == 1
 }
 
-/// Kind and inode number of the file behind a descriptor of this task.
+/// What is open behind a descriptor of this task, and its inode: addresses. Zeroes: nothing.
 #[inline(always)]
-pub fn file(task: Task, fd: u32) -> (FdKind, u64) {
+pub fn open_file(task: Task, fd: u32) -> (u64, u64) {
     // SAFETY: typed loads start at a task the verifier knows; the rest are probed.
     unsafe {
         let files: *const u8 = typed::<u64>(task, config!(offsets.task_files)) as *const u8;
         if files.is_null() {
-            return (FdKind::Unknown, 0);
+            return (0, 0);
         }
         let table: *const u8 = typed::<u64>(files, config!(offsets.files_fdt)) as *const u8;
         if table.is_null() || fd >= typed::<u32>(table, config!(offsets.fdtable_max_fds)) {
-            return (FdKind::Unknown, 0);
+            return (0, 0);
         }
         let array: u64 = typed(table, config!(offsets.fdtable_fd));
         let file: u64 = probed((array + u64::from(fd) * 8) as *const u8, 0);
-        let inode: u64 = probed(file as *const u8, config!(offsets.file_inode));
-        if inode == 0 {
-            return (FdKind::Unknown, 0);
-        }
+        (file, probed(file as *const u8, config!(offsets.file_inode)))
+    }
+}
+
+/// Kind and inode number of the file behind a descriptor of this task.
+#[inline(always)]
+pub fn file(task: Task, fd: u32) -> (FdKind, u64) {
+    let (file, inode) = open_file(task, fd);
+    if inode == 0 {
+        return (FdKind::Unknown, 0);
+    }
+    // SAFETY: probed loads take any address.
+    unsafe {
         let (mode, number) = inode_facts(inode as *const u8);
         let kind = match mode & 0o170000 {
             0o100000 | 0o040000 => FdKind::File,

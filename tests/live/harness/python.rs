@@ -106,8 +106,10 @@ fn scripts_in(root: &Path) -> PathBuf {
     there.to_owned()
 }
 
+/// Where the programs lie: beside these tests, or where `TRACER_TEST_SCRIPTS` says.
 fn folder() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("live/python")
+    let given = std::env::var_os("TRACER_TEST_SCRIPTS").map(PathBuf::from);
+    given.unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("live/python"))
 }
 
 /// A function that must be in a stack.

@@ -1,7 +1,9 @@
-"""A file system of one file, and of small ones with any number in their names, served by this process through /dev/fuse: each read takes as long as asked, as from a far store.
+"""A file system of one file, and of small ones with any number in their names, served by this process through /dev/fuse: each read takes as long as asked, as from a far store, or each close, as by clients that send
+what was written at the end.
 
 fuse_server.py FOLDER MIB DELAY_MS [PROGRAM]: mounts it on FOLDER, says that it is ready, and serves FOLDER/data.bin and
-FOLDER/sample-N until it is unmounted. With PROGRAM, data.bin is a copy of that file and can be executed. Root only.
+FOLDER/sample-N until it is unmounted. With DELAY_MS as close:MS closing takes that long, and nothing else. With PROGRAM, data.bin is a
+copy of that file and can be executed. What is written is accepted and forgotten. Root only.
 """
 
 import ctypes
@@ -13,14 +15,15 @@ import struct
 import sys
 import time
 
-FOLDER, DELAY_S = sys.argv[1], float(sys.argv[3]) / 1e3
+FOLDER = sys.argv[1]
+CLOSES, DELAY_S = sys.argv[3].startswith("close:"), float(sys.argv[3].removeprefix("close:")) / 1e3
 PROGRAM = open(sys.argv[4], "rb").read() if len(sys.argv) > 4 else None
 SIZE = len(PROGRAM) if PROGRAM else int(sys.argv[2]) << 20
 ROOT, FILE, SAMPLES = 1, 2, 1_000
 SAMPLE_BYTES = 16 << 10
 # linux/fuse.h
-LOOKUP, FORGET, GETATTR, OPEN, READ, STATFS, RELEASE, FLUSH, INIT, OPENDIR, READDIR, RELEASEDIR, BATCH_FORGET = (
-    1, 2, 3, 14, 15, 17, 18, 25, 26, 27, 28, 29, 42,
+LOOKUP, FORGET, GETATTR, OPEN, READ, WRITE, STATFS, RELEASE, FLUSH, INIT, OPENDIR, READDIR, RELEASEDIR, BATCH_FORGET = (
+    1, 2, 3, 14, 15, 16, 17, 18, 25, 26, 27, 28, 29, 42,
 )
 HEADER = struct.Struct("<IIQQIIII")
 
@@ -56,13 +59,15 @@ def answer(opcode, node, body):
         return struct.pack("<QII", 1, 2, 0)
     if opcode == READ:
         _, offset, size = struct.unpack_from("<QQI", body)
-        time.sleep(DELAY_S)
+        time.sleep(0 if CLOSES else DELAY_S)
         if PROGRAM and node == FILE:
             return PROGRAM[offset:offset + size]
         return b"x" * max(0, min(size, size_of(node) - offset))
-    if opcode in (RELEASE, FLUSH, RELEASEDIR):
-        return b""
-    if opcode == READDIR:
+    if opcode == WRITE:
+        return struct.pack("<II", struct.unpack_from("<QQI", body)[2], 0)
+    if opcode == FLUSH:
+        time.sleep(DELAY_S if CLOSES else 0)
+    if opcode in (RELEASE, FLUSH, RELEASEDIR, READDIR):
         return b""
     return errno.ENOSYS
 

@@ -6,6 +6,7 @@ mod cpu;
 mod cpu_attach;
 mod database;
 mod fault;
+mod file_exact;
 mod lock;
 mod map;
 mod net;

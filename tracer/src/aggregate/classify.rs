@@ -199,6 +199,17 @@ impl Calls {
         self.entry(number).is_some_and(|call| crate::model::paging::reads(call.name))
     }
 
+    /// Whether a call closes a descriptor: its table no longer has it when the call waits.
+    pub fn closes(&self, number: i16) -> bool {
+        self.entry(number).is_some_and(|call| call.name == "close")
+    }
+
+    /// Whether a record says in which call a thread waits, or that it is in none.
+    pub fn knows(&self, switch: &Switch) -> bool {
+        let all = switch_flags::HAS_REGS | switch_flags::COMPAT | switch_flags::PREEMPT | switch_flags::QUEUE_FACTS;
+        switch.flags & all == switch_flags::HAS_REGS && switch.syscall >= 0
+    }
+
     fn entry(&self, number: i16) -> Option<&'static tracer_common::syscall::Syscall> {
         let slot = *self.index.get(usize::try_from(number).ok()?)?;
         SYSCALLS.get(usize::from(slot).checked_sub(1)?)
@@ -275,6 +286,10 @@ impl Calls {
             Call::None => Reason::other(Detail::Exception),
             Call::Number(number) => match self.class(number) {
                 Class::Restart => return Departure::Resumes,
+                // Only files are waited for so in close: until what is left of them has been written.
+                Class::Fd if uninterruptible && fd_kind == FdKind::Unknown && self.closes(number) => {
+                    Reason::new(State::File).within(number)
+                }
                 class => in_call(class, fd_kind).within(number),
             },
         };
@@ -392,6 +407,18 @@ mod tests {
         assert_eq!(call(32_000), ("other", Some("syscall 32000".to_owned())));
         let resumed = calls().classify(Left::Sleeping, false, Call::Number(219), FdKind::Unknown);
         assert_eq!(resumed, Departure::Resumes);
+    }
+
+    #[test]
+    fn who_waits_in_close_for_what_is_left_to_be_written_waits_for_a_file() {
+        let close = |left| waits(left, false, Call::Number(3), FdKind::Unknown);
+        assert_eq!(close(Left::Uninterruptible), ("file", None));
+        assert_eq!(
+            close(Left::Sleeping),
+            ("other", Some("close".to_owned())),
+            "of a socket, perhaps, or of a file in FUSE"
+        );
+        assert_eq!(waits(Left::Uninterruptible, false, Call::Number(0), FdKind::Unknown).0, "other");
     }
 
     #[test]

@@ -146,6 +146,7 @@ const fn family_name(id: FamilyId) -> &'static str {
         FamilyId::Writeback => "writeback",
         FamilyId::Database => "database",
         FamilyId::Net => "net",
+        FamilyId::FileExact => "file-exact",
     }
 }
 

@@ -335,7 +335,9 @@ impl Aggregate {
             Some(number) => i16::try_from(number).map_or(Call::NotKnown, Call::Number),
         };
         let idle_kernel = seed.kernel_thread || seed.state == "I";
-        let reason = match self.calls.classify(left, idle_kernel, call, FdKind::from_number(seed.fd_kind)) {
+        let closes = matches!(call, Call::Number(number) if self.calls.closes(number));
+        let fd_kind = if closes { FdKind::Unknown } else { FdKind::from_number(seed.fd_kind) };
+        let reason = match self.calls.classify(left, idle_kernel, call, fd_kind) {
             Departure::Runnable | Departure::Dead => {
                 if let Some(thread) = self.threads.get_mut(index) {
                     thread.phase = Phase::ReadyOrOnCpu;
@@ -350,7 +352,11 @@ impl Aggregate {
             },
         };
         let is_futex = reason.state == State::Futex && self.calls.name(reason.syscall) == "futex";
-        let object = if is_futex { seed.args[0] } else { seed.inode };
+        let object = match is_futex {
+            true => seed.args[0],
+            false if closes => 0,
+            false => seed.inode,
+        };
         let seen = seed.futex_words.filter(|_| is_futex);
         let seen = seen.map(|words| Observed { op: seed.args[1] as u32, val: seed.args[2] as u32, words });
         self.begin_wait(index, reason, object, seen, true);

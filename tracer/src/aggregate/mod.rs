@@ -6,6 +6,7 @@ mod block;
 mod build;
 mod build_cpu;
 pub mod classify;
+mod closing;
 mod critical_path;
 mod database;
 mod departed;
@@ -51,6 +52,7 @@ use tracer_common::syscall::Arch;
 
 use self::block::Blocks;
 use self::classify::Calls;
+use self::closing::Closing;
 use self::critical_path::history::{History, Life};
 use self::critical_path::steps::Steps;
 use self::database::Databases;
@@ -126,6 +128,7 @@ pub struct Aggregate {
     kernel_locks: KernelLocks,
     limits: Limits,
     objects: Objects,
+    closing: Closing,
     movers: Movers,
     network: Network,
     /// The records tell threads held back by a quota from others that are ready.
@@ -169,6 +172,7 @@ impl Aggregate {
             kernel_locks: KernelLocks::default(),
             limits: Limits::default(),
             objects: Objects::default(),
+            closing: Closing::default(),
             movers: Movers::default(),
             network: Network::default(),
             tells_throttling: false,

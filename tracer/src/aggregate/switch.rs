@@ -6,6 +6,7 @@ use tracer_common::sched::{QueueFacts, Switch, WakeContext, switch_flags};
 
 use super::Aggregate;
 use super::classify::{Departure, Detail, Reason, State, wake_ns};
+use super::closing::Ran;
 use super::critical_path::trail::{Ending, Waker};
 use super::lock_kinds::is_heap_arena;
 use super::locks::Added;
@@ -108,9 +109,16 @@ impl Aggregate {
         if thread.trail.is_full() {
             self.history.keep(thread.serial, &mut thread.trail);
         }
-        let departure = self.calls.departure(switch);
         if ts_ns > self.span.start_ns {
             thread.sums.switches += 1;
+        }
+        let mut switch = *switch;
+        if self.calls.knows(&switch) {
+            let closes = self.calls.closes(switch.syscall);
+            self.closing.see(thread.tgid, &mut switch, closes, Ran { switches: thread.sums.switches, ns: ran_ns });
+        }
+        let departure = self.calls.departure(&switch);
+        if ts_ns > self.span.start_ns {
             // As the kernel counts its involuntary switches: user code that is pushed off on its way back from an interrupt
             // comes without the flag.
             thread.sums.preemptions += u64::from(matches!(departure, Departure::Runnable));
@@ -118,7 +126,7 @@ impl Aggregate {
         match departure {
             Departure::Runnable => {
                 let throttled = switch.flags & switch_flags::THROTTLED != 0;
-                thread.enter(Self::ready_phase(switch, throttled), &self.span);
+                thread.enter(Self::ready_phase(&switch, throttled), &self.span);
                 if switch.flags & switch_flags::QUEUE_FACTS != 0 {
                     thread.facts = QueueFacts::unpack(switch.object);
                     self.tells_throttling = true;

@@ -38,14 +38,20 @@ fn family(name: &str) -> Result<&'static dyn Family, String> {
     })
 }
 
-/// The option of the family that sees databases.
-const DATABASE: &str = "--db";
+/// Whether the command line has the option of a family.
+fn has_option(args: &TraceArgs, option: &str) -> bool {
+    match option {
+        "--db" => args.db.is_some(),
+        "--file-exact" => args.file_exact,
+        _ => false,
+    }
+}
 
 /// The families that were asked for.
 pub fn choose(args: &TraceArgs) -> Result<Vec<&'static dyn Family>, String> {
     let without = args.no_family.iter().map(|name| family(name)).collect::<Result<Vec<_>, _>>()?;
     // What costs much runs only where its option asks for it, whichever families are named beside it.
-    let asked = |family: &dyn Family| family.option().is_none_or(|option| option == DATABASE && args.db.is_some());
+    let asked = |family: &dyn Family| family.option().is_none_or(|option| has_option(args, option));
     let by_option = FAMILIES.iter().copied().filter(|family| family.option().is_some() && asked(*family));
     let mut wanted: Vec<&dyn Family> = if args.family.is_empty() {
         FAMILIES.iter().copied().filter(|family| asked(*family)).collect()
@@ -66,7 +72,8 @@ pub fn choose(args: &TraceArgs) -> Result<Vec<&'static dyn Family>, String> {
 /// Those by name: without them there is no run.
 fn insisted(args: &TraceArgs) -> Vec<&'static str> {
     let named = args.family.iter().filter_map(|name| families::find(name));
-    let by_option = FAMILIES.iter().copied().filter(|family| family.option() == Some(DATABASE) && args.db.is_some());
+    let asked = |family: &&dyn Family| family.option().is_some_and(|option| has_option(args, option));
+    let by_option = FAMILIES.iter().copied().filter(asked);
     named.chain(by_option).map(Family::name).collect()
 }
 
@@ -351,7 +358,8 @@ mod tests {
         assert_eq!(chosen(&["--family", "cpu,sched", "--no-family", "cpu"]), ["sched"]);
         let by_option = FAMILIES.iter().filter(|family| family.option().is_some()).count();
         assert_eq!(chosen(&[]).len(), FAMILIES.len() - by_option);
-        assert_eq!(chosen(&["--db"]).len(), FAMILIES.len());
+        assert_eq!(chosen(&["--db", "--file-exact"]).len(), FAMILIES.len());
+        assert_eq!(chosen(&["--file-exact", "--family", "sched"]), ["sched", "file-exact"]);
         assert_eq!(chosen(&["--db", "--family", "sched"]), ["sched", "database"]);
         assert_eq!(chosen(&["--family", "sched,database"]), ["sched", "database"]);
     }

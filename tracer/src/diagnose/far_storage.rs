@@ -6,8 +6,7 @@ use std::collections::BTreeMap;
 
 use super::lost::{Lost, Waiting, lost, lost_by_a_thread};
 use super::lost_claim::{self, Words};
-use super::thresholds::severity;
-use super::{Claim, evidence, fsync_stall, parties};
+use super::{Claim, closing, evidence, fsync_stall, parties};
 use crate::model::objects::{FileSystem, Object};
 use crate::model::report::{Report, Wait, Waker};
 use crate::model::stacks::Whose;
@@ -51,8 +50,14 @@ impl Mount<'_> {
     fn explains(&self, state: &str, detail: Option<&str>, object: Option<&str>, path: Option<&str>) -> bool {
         // Syncs are `fsync-stall`'s.
         let syncs = detail.is_some_and(|call| fsync_stall::CALLS.contains(&call));
-        state == "file" && !syncs && self.has(object, path)
+        (state == "file" || closing::closes(state, detail)) && !syncs && self.has(object, path)
     }
+}
+
+/// Whether a wait is for a file that lies on such a mount.
+pub(super) fn explains(report: &Report) -> impl Fn(&Waiting<'_>) -> bool {
+    let mounts = mounts(report);
+    move |wait| mounts.iter().any(|mount| mount.waits(wait))
 }
 
 /// The mounts that files lie on which threads waited for.
@@ -88,12 +93,7 @@ pub(super) fn claim(report: &Report) -> Option<Claim> {
     }
     report.critical_path.as_ref()?;
     let (lost, mount) = cases(&|mount| lost_by_a_thread(report, |wait| mount.waits(wait), |_, _| false))?;
-    let mut claim = of(report, &mount, &lost);
-    claim.finding.summary.push_str("; nothing that CMD's main thread waited for");
-    (claim.finding.lost_s, claim.finding.speedup_bound) = (Some(0.0), None);
-    claim.finding.severity = severity(0.0, wall_s);
-    claim.reported = false;
-    Some(claim)
+    Some(lost_claim::aside(of(report, &mount, &lost), report))
 }
 
 /// The process that ended most of these waits, if one process did.

@@ -66,3 +66,12 @@ pub(super) fn claim(
     };
     Claim { finding, reported: is_reported(lost.s, wall_s, lost.pieces, lost.longest_s) }
 }
+
+/// The same of what the critical path did not wait for: observed only.
+pub(super) fn aside(claim: Claim, report: &Report) -> Claim {
+    let mut finding = claim.finding;
+    finding.summary.push_str("; nothing that CMD's main thread waited for");
+    (finding.lost_s, finding.speedup_bound) = (Some(0.0), None);
+    finding.severity = severity(0.0, report.window.duration_s);
+    Claim { finding, reported: false }
+}

@@ -3,6 +3,7 @@
 
 mod allocator_contention;
 mod cache_eviction;
+mod closing;
 mod cpu_bound;
 mod cpu_host;
 mod cpu_quota;

@@ -1,15 +1,13 @@
 //! `small-random-reads` and `slow-storage`: a run waits in calls that read files, and the requests of the block devices say why. Small and
 //! scattered ones: each costs a round trip, however quick the device is. Slow: the device takes long for what it is asked, or the threads
 //! wait far longer than it takes, so that something above it holds them back; or it has to discard what files had (`discards.rs`); or the file
-//! system has no disk here (`far_storage.rs`). Pages of
-//! mapped files are `cold-file-mapping`'s.
+//! system has no disk here (`far_storage.rs`), or has much left to write when a file is closed (`closing.rs`). Pages of mapped files are `cold-file-mapping`'s.
 
 use super::lost::{Lost, Waiting, lost, lost_by_a_thread};
 use super::lost_claim::{self, Words};
 use super::page_cache::{self, reads};
-use super::thresholds::severity;
 use super::{Claim, Facts, Outcome, Rule, UNKNOWN_COVERAGE, evidence, family_share};
-use super::{discards, far_storage};
+use super::{closing, discards, far_storage};
 use crate::model::io::{Io, IoDevice, IoFile, IoRequests};
 use crate::model::report::{Evidence, Report, Subject};
 use crate::model::stacks::FILE_READ;
@@ -200,15 +198,8 @@ impl<'a> Case<'a> {
 
     fn claim(&self, class: &str, own: f64, words: Words) -> Claim {
         let own = own * family_share(self.report, "block").unwrap_or(UNKNOWN_COVERAGE);
-        let mut claim = lost_claim::claim(self.report, class, own, &self.lost, self.culprit(), self.evidence(), words);
-        if self.aside {
-            let finding = &mut claim.finding;
-            finding.summary.push_str("; nothing that CMD's main thread waited for");
-            (finding.lost_s, finding.speedup_bound) = (Some(0.0), None);
-            finding.severity = severity(0.0, self.report.window.duration_s);
-            claim.reported = false;
-        }
-        claim
+        let claim = lost_claim::claim(self.report, class, own, &self.lost, self.culprit(), self.evidence(), words);
+        if self.aside { lost_claim::aside(claim, self.report) } else { claim }
     }
 
     /// How much of the run it took, in words.
@@ -283,12 +274,17 @@ impl Rule for SlowStorage {
         let report = facts.report;
         let mut claims: Vec<Claim> = far_storage::claim(report).into_iter().collect();
         let Some(io) = io(report) else {
+            claims.extend(closing::claim(report));
             if !claims.is_empty() {
                 return Outcome::Claims(claims);
             }
             return Outcome::CouldNotRun("the family block did not run, which sees requests of devices".to_owned());
         };
-        claims.extend(discards::claim(report, io));
+        match discards::claim(report, io) {
+            Some(claim) => claims.push(claim),
+            // Closing waits for discards too.
+            None => claims.extend(closing::claim(report)),
+        }
         let slow = Case::of(report, io, |file| file.reads.as_ref().is_some_and(is_slow)).filter(Case::is_worth_a_word);
         let held = |file: &IoFile| is_held_back(file) && !file.reads.as_ref().is_some_and(is_slow);
         if let Some(case) = slow {

@@ -14,9 +14,10 @@ use crate::model::objects::FileSystem;
 use crate::model::report::{Report, RuleStatus};
 use crate::testing::{Leave, block_done, header, meta_event, switch};
 
-/// pread64 and write of x86-64.
+/// Calls of x86-64.
 const PREAD: i16 = 17;
 const WRITE: i16 = 1;
+const CLOSE: i16 = 3;
 const DISK: u32 = 254 << 20;
 
 /// Requests for the file, one for each wait.
@@ -83,8 +84,8 @@ fn reading(what: Requests) -> Report {
     })
 }
 
-/// The main thread reads a file of a file system of this type, which has no disk here.
-fn reading_from(kind: &str) -> Report {
+/// A file of a file system of this type, which has no disk here.
+fn far_file(kind: &str) -> ObjectsRecord {
     let system = FileSystem {
         kind: kind.to_owned(),
         source: Some("server:/export".to_owned()),
@@ -100,11 +101,70 @@ fn reading_from(kind: &str) -> Report {
         file_system: Some(system),
         ..ObjectRecord::default()
     };
-    let known = ObjectsRecord { objects: vec![file], ..ObjectsRecord::default() };
+    ObjectsRecord { objects: vec![file], ..ObjectsRecord::default() }
+}
+
+/// The main thread reads it.
+fn reading_from(kind: &str) -> Report {
+    let known = far_file(kind);
     waiting(PREAD, |round, end_ns| match round {
         0 => vec![meta_event(end_ns, Meta::Objects(known.clone()))],
         _ => Vec::new(),
     })
+}
+
+/// The kernel's state bits of a thread that waits: signals can end it, or not.
+const SLEEPING: u32 = 1;
+const UNINTERRUPTIBLE: u32 = 2;
+
+/// The main thread closes files for most of its time; with `writes` it waits in writing each before.
+fn closing(known: Option<ObjectsRecord>, writes: bool, state: u32) -> Report {
+    let mut events = computing(WORKING);
+    events.extend([family("block"), family("writeback")]);
+    for round in 0..LONG_MS / 10 {
+        let at = |ms: u64| START + round * 10 * MS + ms * MS;
+        if writes {
+            let write = Leave::Sleep { syscall: WRITE, fd_kind: 1, object: FILE };
+            events.push(Event::Switch(switch(at(2), 0, 10, 0, write)));
+            events.push(Event::Switch(switch(at(3), 0, 0, 10, Leave::Preempted)));
+        }
+        let closes = switch(at(5), 0, 10, 0, Leave::Sleep { syscall: CLOSE, fd_kind: 0, object: 0 });
+        events.push(Event::Switch(Switch { prev_state: state, ..closes }));
+        events.push(Event::Switch(switch(at(10), 0, 0, 10, Leave::Preempted)));
+    }
+    events.extend(known.map(|known| meta_event(START + LONG_MS * MS, Meta::Objects(known))));
+    run(events, LONG_MS)
+}
+
+#[test]
+fn a_file_that_has_much_left_to_be_written_when_it_is_closed_is_waited_for() {
+    let lost_s = |report: &Report| {
+        only(report, Some("slow-storage"));
+        let finding = of_class(report, "slow-storage").expect("it waited in close");
+        assert_evidence_resolves(report);
+        (finding.lost_s.expect("seconds"), finding.clone())
+    };
+    // Nobody has waited for the file before: neither it nor where it lies is known.
+    for state in [SLEEPING, UNINTERRUPTIBLE] {
+        let (s, finding) = lost_s(&closing(Some(far_file("nfs4")), false, state));
+        assert!((s - 1.0).abs() < 0.05, "{finding:?}");
+        assert!(finding.summary.starts_with("closing took"), "{}", finding.summary);
+        assert!(finding.hypothesis.contains("Which file it was is not known"), "{}", finding.hypothesis);
+        // As a client of an object store, which sends what was written at the end.
+        let (s, finding) = lost_s(&closing(Some(far_file("fuse.s3")), true, state));
+        assert!((s - 1.2).abs() < 0.05, "writing and closing: {finding:?}");
+        for part in ["/mnt/data/shard-0.tar on /mnt/data", "fuse.s3"] {
+            assert!(finding.summary.contains(part), "{part}: {finding:?}");
+        }
+    }
+    // On a disk of this host: a file that was deleted before.
+    let report = closing(None, true, UNINTERRUPTIBLE);
+    let (s, finding) = lost_s(&report);
+    assert!((s - 1.0).abs() < 0.05 && finding.summary.contains("closing inode:["), "{finding:?}");
+    assert!(!finding.hypothesis.contains("not known"), "{}", finding.hypothesis);
+    let (_, own) = super::threads(&report).find(|(_, thread)| thread.tid == 10).expect("the thread");
+    let waits = own.waits.iter().find(|wait| wait.detail.as_deref() == Some("close"));
+    assert_eq!(waits.expect("it waited").object, Some(format!("inode:[{FILE}]")), "the one that it wrote");
 }
 
 #[test]

@@ -16,6 +16,7 @@ pub mod cache;
 pub mod cpu;
 pub mod database;
 pub mod fault;
+pub mod file_exact;
 pub mod lock;
 pub mod map;
 pub mod net;
@@ -40,6 +41,7 @@ pub const FAMILIES: &[&dyn Family] = &[
     &writeback::Writeback,
     &database::Database,
     &net::Net,
+    &file_exact::FileExact,
 ];
 
 /// Where a program attaches.
@@ -135,6 +137,8 @@ pub enum CostClass {
     PerRequest,
     /// Runs at the start and at the end of each call of a database's client, and costs microseconds there.
     PerCall,
+    /// Runs at the end of each system call of the whole host, which takes a slow path then.
+    PerSystemCall,
     /// Runs once per packet from one socket of this host to another.
     PerPacket,
     /// Runs at the sampling rate, and as often for each second that threads wait.

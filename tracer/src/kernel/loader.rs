@@ -13,6 +13,7 @@ use tracer_common::{
     ABI_VERSION, FamilyId,
     block::{DIRTIED, FILES_TOLD, REQUESTS},
     config::{Config, filter},
+    file_calls::FILE_CALLS,
     lock::{TOTALS_ENTRIES, Totals, of_totals_key},
     loss::CpuState,
     memory::CACHED_FILES,
@@ -438,6 +439,8 @@ fn attempt(
     loader.map_max_entries("REQUESTS", if config.block.requests == 1 { REQUESTS } else { 1 });
     loader.map_max_entries("FILES_TOLD", if config.block.requests == 1 { FILES_TOLD } else { 1 });
     loader.map_max_entries("DIRTIED", if config.block.dirtied == 1 { DIRTIED } else { 1 });
+    loader.map_max_entries("FILE_SLOTS", per_thread(config.file_calls));
+    loader.map_max_entries("FILE_CALLS", if config.file_calls == 1 { FILE_CALLS } else { 1 });
     loader.map_max_entries("PYTHON", if config.python == 1 { PYTHON_PROCESSES } else { 1 });
     let mut ebpf = loader.load(OBJECT).map_err(|error| LoadError::Refused(chain(&error)))?;
     let mut running = Vec::new();

@@ -10,6 +10,7 @@ use aya::{
 use tracer_common::{
     block::{DirtiedKey, DirtiedSums, RequestSums},
     config::Config,
+    file_calls::{FileCallsKey, FileCallsSlot, FileCallsSums},
     mapping::MapSums,
     memory::{CacheSums, FaultSums, FileKey, StallKind, StallSums, fault_kind},
 };
@@ -20,7 +21,7 @@ use super::{
     loader::{LoadError, map_error, take},
     proc,
 };
-use crate::model::meta::{CacheRow, DirtiedRow, FaultsRow, MappedRow, StallsRow, SumsRecord};
+use crate::model::meta::{CacheRow, DirtiedRow, FaultsRow, FileCallsRow, MappedRow, StallsRow, SumsRecord};
 
 /// Makes plain structs of the binary interface values and keys of maps.
 macro_rules! values {
@@ -36,7 +37,8 @@ macro_rules! values {
 }
 
 values!(FaultsValue of FaultSums, StallsValue of StallSums, MappedValue of MapSums, FileValue of FileKey, CacheValue of CacheSums,
-    DirtiedKeyValue of DirtiedKey, DirtiedValue of DirtiedSums, RequestValue of RequestSums);
+    DirtiedKeyValue of DirtiedKey, DirtiedValue of DirtiedSums, RequestValue of RequestSums, CallsKeyValue of FileCallsKey, CallsValue of FileCallsSums,
+    CallsSlotValue of FileCallsSlot);
 
 /// See the file's head. A family that does not run has none.
 pub struct MemoryMaps {
@@ -45,6 +47,8 @@ pub struct MemoryMaps {
     mapped: Option<Array<MapData, MappedValue>>,
     cache: Option<PerCpuHashMap<MapData, FileValue, CacheValue>>,
     dirtied: Option<PerCpuHashMap<MapData, DirtiedKeyValue, DirtiedValue>>,
+    calls: Option<HashMap<MapData, CallsKeyValue, CallsValue>>,
+    call_slots: Option<Array<MapData, CallsSlotValue>>,
     /// Requests of disks that are under way, if they are followed.
     requests: Option<HashMap<MapData, u64, RequestValue>>,
     slot_mask: u32,
@@ -74,6 +78,13 @@ impl MemoryMaps {
             }
             _ => None,
         };
+        let calls = match config.file_calls {
+            1 => {
+                let map = HashMap::try_from(take(ebpf, "FILE_CALLS")?);
+                Some(map.map_err(|error| map_error("FILE_CALLS", &error))?)
+            }
+            _ => None,
+        };
         let requests = match config.block.requests {
             1 => {
                 let map = HashMap::try_from(take(ebpf, "REQUESTS")?);
@@ -83,6 +94,8 @@ impl MemoryMaps {
         };
         Ok(Self {
             dirtied,
+            calls,
+            call_slots: array(ebpf, "FILE_SLOTS", config.file_calls)?,
             faults: array(ebpf, "FAULTS", config.faults)?,
             stalls: array(ebpf, "STALLS", config.stalls)?,
             mapped: array(ebpf, "MAPPED", config.map)?,
@@ -94,11 +107,12 @@ impl MemoryMaps {
 
     /// What is summed up since tracing began, and, if asked for, which disks there are. `None`: nothing of it is counted.
     pub fn sums(&self, with_disks: bool) -> io::Result<Option<SumsRecord>> {
-        if self.cache.is_none() && self.dirtied.is_none() && self.requests.is_none() {
+        if self.cache.is_none() && self.dirtied.is_none() && self.requests.is_none() && self.calls.is_none() {
             return Ok(None);
         }
         let disks = if with_disks && self.requests.is_some() { disks::read() } else { Vec::new() };
-        Ok(Some(SumsRecord { files: self.cache()?, dirtied: self.dirtied()?, disks, ..SumsRecord::default() }))
+        let (files, dirtied, calls) = (self.cache()?, self.dirtied()?, self.calls()?);
+        Ok(Some(SumsRecord { files, dirtied, calls, disks, ..SumsRecord::default() }))
     }
 
     /// Files with what became of their pages.
@@ -145,8 +159,35 @@ impl MemoryMaps {
         Ok(dirtied)
     }
 
+    /// Calls that read and write files, but for those to the file that a thread is at.
+    fn calls(&self) -> io::Result<Vec<FileCallsRow>> {
+        let Some(map) = &self.calls else { return Ok(Vec::new()) };
+        let mut calls = Vec::new();
+        for entry in map.iter() {
+            let (key, sums) = entry.map_err(|error| io::Error::other(chain(&error)))?;
+            calls.push(calls_row(&key.0, &sums.0));
+        }
+        calls.sort_by_key(|row| (row.device, row.inode, row.tgid));
+        Ok(calls)
+    }
+
+    /// Those as well. Of processes that have ended they were added up then.
+    fn last_calls(&self, record: &mut SumsRecord) {
+        let Some(slots) = &self.call_slots else { return };
+        let mut all: BTreeMap<FileCallsKey, FileCallsSums> = record.calls.drain(..).map(|row| calls_of(&row)).collect();
+        for tid in proc::processes().into_iter().flat_map(proc::threads) {
+            let Ok(CallsSlotValue(slot)) = slots.get(&(tid & self.slot_mask), 0) else { continue };
+            if slot.tid == tid && slot.is_file == 1 {
+                let key = FileCallsKey { file: slot.file, tgid: slot.tgid, reserved: 0 };
+                all.entry(key).or_default().add(&slot.sums);
+            }
+        }
+        record.calls = all.iter().map(|(key, sums)| calls_row(key, sums)).collect();
+    }
+
     /// What threads that live have counted since their last record. No program runs any more.
     pub fn rest(&self, record: &mut SumsRecord) {
+        self.last_calls(record);
         record.unfinished = self.requests.as_ref().map_or(0, |map| map.keys().flatten().count() as u64);
         if self.faults.is_none() && self.stalls.is_none() && self.mapped.is_none() {
             return;
@@ -161,6 +202,18 @@ impl MemoryMaps {
             record.mapped.extend(mapped.and_then(|value| mapped_of(tid, &value.0)));
         }
     }
+}
+
+fn calls_row(key: &FileCallsKey, sums: &FileCallsSums) -> FileCallsRow {
+    let FileCallsSums { reads, read_bytes, writes, written_bytes } = *sums;
+    let (device, inode) = (key.file.device, key.file.inode);
+    FileCallsRow { device, inode, tgid: key.tgid, reads, read_bytes, writes, written_bytes }
+}
+
+fn calls_of(row: &FileCallsRow) -> (FileCallsKey, FileCallsSums) {
+    let FileCallsRow { device, inode, tgid, reads, read_bytes, writes, written_bytes } = *row;
+    let file = FileKey { inode, device, reserved: 0 };
+    (FileCallsKey { file, tgid, reserved: 0 }, FileCallsSums { reads, read_bytes, writes, written_bytes })
 }
 
 fn faults_of(tid: u32, sums: &FaultSums) -> Option<FaultsRow> {

@@ -303,6 +303,27 @@ pub fn missing_for_cache(offsets: &Offsets) -> Vec<&'static str> {
     Vec::new()
 }
 
+/// What calls on files cannot do without: one sentence each.
+pub fn missing_for_file_calls(offsets: &Offsets) -> Vec<&'static str> {
+    let needed = [
+        offsets.regs_syscall,
+        offsets.regs_arg0,
+        offsets.task_files,
+        offsets.files_fdt,
+        offsets.fdtable_fd,
+        offsets.fdtable_max_fds,
+        offsets.file_inode,
+        offsets.inode_mode,
+        offsets.inode_ino,
+        offsets.inode_sb,
+        offsets.sb_dev,
+    ];
+    if needed.contains(&ABSENT) {
+        return vec!["open files are not described: which file a call is for is unknown"];
+    }
+    Vec::new()
+}
+
 /// What of calls that change address spaces cannot be had without the fields that are missing: one sentence each.
 pub fn missing_for_map(offsets: &Offsets) -> Vec<&'static str> {
     let mut lacks = Vec::new();

@@ -8,7 +8,8 @@ use tracer_common::mapping::Mapped;
 use tracer_common::memory::{CachedFile, Faults, Stalled, Victim};
 use tracer_common::net::Connection;
 use tracer_common::record::{
-    Header, block, cache, cpu, database, fault, lock, map, meta, net, oom, reclaim, sched as kind, writeback,
+    Header, block, cache, cpu, database, fault, file_exact, lock, map, meta, net, oom, reclaim, sched as kind,
+    writeback,
 };
 use tracer_common::sched::{CgroupMove, Exec, Exit, Fork, Moved, NewTask, Rename, Step, Switch, SwitchFutex};
 use tracer_common::stack::Sampled;
@@ -158,6 +159,7 @@ pub const fn kind_name(number: u16) -> Option<&'static str> {
         block::FILE => "block-file",
         writeback::PAUSE => "dirty-pause",
         writeback::FILE => "dirtied-file",
+        file_exact::FILE => "called-file",
         meta::HOST => "host",
         meta::TARGET => "target",
         meta::FAMILIES => "families",

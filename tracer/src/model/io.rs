@@ -25,6 +25,12 @@ pub struct Io {
     /// Threads that were paused because too many pages were dirty; at most 32. Absent without the family `writeback`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub paused: Option<Vec<DirtyPauses>>,
+    /// What processes read and wrote of files by system calls, most bytes first; at most 32. Absent without the family `file-exact`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub calls: Option<Vec<FileCalls>>,
+    /// Further rows of them.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub calls_over: u64,
     /// Requests of devices beyond the bound.
     #[serde(skip_serializing_if = "is_zero")]
     pub requests_over: u64,
@@ -239,6 +245,46 @@ pub struct DirtyPauses {
     /// Its name.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub disk: Option<String>,
+}
+
+/// What a process read and wrote of a file by read(2), write(2) and calls like them on a descriptor of it. Exact since tracing began, as far
+/// as none is lost (`coverage`, family `file-exact`). Not in it: mapped pages, io_uring, sendfile(2), copy_file_range(2) and splice(2).
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct FileCalls {
+    /// Its path, where it could be looked up; else the last part of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+    /// Inode.
+    pub inode: u64,
+    /// Device of its file system, "major:minor".
+    pub device: String,
+    /// The process.
+    pub pid: u32,
+    /// Its name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub process: Option<String>,
+    /// Calls that read, without those that failed; those at the end of the file count.
+    pub reads: u64,
+    /// Bytes that they were given.
+    pub read_bytes: u64,
+    /// Calls that wrote, likewise.
+    pub writes: u64,
+    /// Bytes that they wrote.
+    pub written_bytes: u64,
+    /// Bytes that devices read for the file, whoever asked for them: the rest was in the page cache. Absent without the family `block`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub device_read_bytes: Option<u64>,
+    /// Bytes that devices wrote for it until the end, likewise.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub device_written_bytes: Option<u64>,
+}
+
+impl FileCalls {
+    /// Its path, else what tells it.
+    pub fn shown(&self) -> String {
+        self.path.clone().unwrap_or_else(|| format!("inode {} of {}", self.inode, self.device))
+    }
 }
 
 impl IoFile {

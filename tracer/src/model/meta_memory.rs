@@ -22,6 +22,9 @@ pub struct SumsRecord {
     /// Pages that processes dirtied, by file.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub dirtied: Vec<DirtiedRow>,
+    /// Calls that read and write files, by file and process.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub calls: Vec<FileCallsRow>,
     /// The host's block devices.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub disks: Vec<DiskRow>,
@@ -39,6 +42,20 @@ pub struct DirtiedRow {
     pub tgid: u32,
     pub tid: u32,
     pub pages: u64,
+}
+
+/// Part of [`SumsRecord`]: see [`FileCallsSums`](tracer_common::file_calls::FileCallsSums).
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+#[expect(missing_docs, reason = "described where the kernel's side has them")]
+pub struct FileCallsRow {
+    pub device: u32,
+    pub inode: u64,
+    pub tgid: u32,
+    pub reads: u64,
+    pub read_bytes: u64,
+    pub writes: u64,
+    pub written_bytes: u64,
 }
 
 /// Part of [`SumsRecord`]: a block device.

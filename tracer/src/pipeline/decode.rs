@@ -13,8 +13,8 @@ use tracer_common::mapping::{MAP_KINDS, Mapped};
 use tracer_common::memory::{CachedFile, Faults, FileKey, Stalled, Victim};
 use tracer_common::net::Connection;
 use tracer_common::record::{
-    HEADER_BYTES, Header, block, cache, cpu, database, fault, lock, map, meta, net, oom, reclaim, sched as kind,
-    writeback,
+    HEADER_BYTES, Header, block, cache, cpu, database, fault, file_exact, lock, map, meta, net, oom, reclaim,
+    sched as kind, writeback,
 };
 use tracer_common::sched::{
     CgroupMove, Exec, Exit, FdKind, Fork, Moved, NewTask, Rename, Step, Switch, SwitchFutex, WakeContext,
@@ -70,7 +70,9 @@ pub fn decode(record: &[u8]) -> Result<Event, Undecoded> {
         lock::CONTENDED => fields.contended(header).map(Event::Contended),
         fault::FAULTS => fields.faults(header).map(Event::Faults),
         reclaim::STALLED => fields.stalled(header).map(Event::Stalled),
-        cache::FILE | block::FILE | writeback::FILE => fields.cached_file(header).map(Event::CachedFile),
+        cache::FILE | block::FILE | writeback::FILE | file_exact::FILE => {
+            fields.cached_file(header).map(Event::CachedFile)
+        }
         map::MAPPED => fields.mapped(header).map(Event::Mapped),
         block::DONE => fields.block_done(header).map(Event::BlockDone),
         writeback::PAUSE => fields.dirty_pause(header).map(Event::DirtyPause),
@@ -162,7 +164,7 @@ pub fn descriptor(record: &[u8]) -> Option<Descriptor> {
                 && switch.flags & (flags::PREV_TRACKED | flags::QUEUE_FACTS) == flags::PREV_TRACKED;
             is_one.then_some(Descriptor { tid: switch.prev_tid, fd: switch.arg0, inode: switch.object })
         }
-        cache::FILE => {
+        cache::FILE | file_exact::FILE => {
             let file = Fields(record.get(HEADER_BYTES..)?).cached_file(header)?;
             Some(Descriptor { tid: file.tid, fd: NO_DESCRIPTOR, inode: file.file.inode })
         }

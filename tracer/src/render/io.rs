@@ -1,8 +1,8 @@
 //! The text report's lines on block devices: what they were asked to do, for which files, and who was paused for dirtying too much. Left
 //! out where they did next to nothing.
 
-use super::layout::Page;
-use crate::model::io::{DirtyPauses, Io, IoDevice, IoFile, IoRequests};
+use super::layout::{Align, Page};
+use crate::model::io::{DirtyPauses, FileCalls, Io, IoDevice, IoFile, IoRequests};
 use crate::model::report::Report;
 use crate::model::stacks::Whose;
 use crate::model::units::{bytes, count, duration, grouped, percent};
@@ -10,12 +10,14 @@ use crate::model::units::{bytes, count, duration, grouped, percent};
 const MAX_DEVICES: usize = 4;
 const MAX_FILES: usize = 6;
 const MAX_PAUSED: usize = 4;
+const MAX_CALLS: usize = 8;
 /// A device that was busy for a smaller part of the run is not told.
 const LEAST_SHARE: f64 = 0.01;
 
 /// All that there is to say.
 pub(super) fn lines(page: &mut Page, report: &Report) {
     let Some(io) = &report.io else { return };
+    calls(page, io);
     let least_s = LEAST_SHARE * report.window.duration_s;
     let devices: Vec<&IoDevice> = io.devices.iter().flatten().filter(|device| device.busy_s >= least_s).collect();
     let paused: Vec<&DirtyPauses> = io.paused.iter().flatten().filter(|row| row.total_s >= least_s).collect();
@@ -30,6 +32,38 @@ pub(super) fn lines(page: &mut Page, report: &Report) {
     for row in paused.into_iter().take(MAX_PAUSED) {
         page.paragraph("  ", &pause_line(row));
     }
+}
+
+/// Calls that read and write files, where each was counted.
+fn calls(page: &mut Page, io: &Io) {
+    let shown: Vec<&FileCalls> = io.calls.iter().flatten().take(MAX_CALLS).collect();
+    if shown.is_empty() {
+        return;
+    }
+    page.title("Calls that read and write files, exact");
+    let heading = [
+        ("process", Align::Left),
+        ("reads", Align::Right),
+        ("read", Align::Right),
+        ("by devices", Align::Right),
+        ("writes", Align::Right),
+        ("written", Align::Right),
+        ("file", Align::Left),
+    ];
+    let number = |count: u64| if count > 0 { grouped(count) } else { String::new() };
+    let size = |of: u64, calls: u64| if calls > 0 { bytes(of) } else { String::new() };
+    let row = |row: &&FileCalls| {
+        vec![
+            format!("{} ({})", row.process.as_deref().unwrap_or("?"), row.pid),
+            number(row.reads),
+            size(row.read_bytes, row.reads),
+            row.device_read_bytes.map(|read| size(read, row.reads)).unwrap_or_default(),
+            number(row.writes),
+            size(row.written_bytes, row.writes),
+            row.shown(),
+        ]
+    };
+    page.table(&heading, &shown.iter().map(row).collect::<Vec<_>>());
 }
 
 fn files(page: &mut Page, io: &Io, device: &IoDevice, least_s: f64) {

@@ -42,6 +42,8 @@ pub struct Traced {
 /// Runs of one workload, in pairs: the nth of each list ran next to the nth of the others.
 #[derive(Default)]
 pub struct Rounds {
+    /// Options of the tracer beside its defaults.
+    pub options: &'static [&'static str],
     /// Bare.
     pub base: Vec<Sample>,
     /// Bare once more: the control.
@@ -73,7 +75,7 @@ impl Bench {
     pub fn rounds(&self, name: &str, command: &[String], rounds: &mut Rounds, pairs: usize) -> Result<()> {
         while rounds.base.len() < pairs {
             let first = self.bare(command)?;
-            let traced = self.traced(command, false)?;
+            let traced = self.traced_with(command, rounds.options, false)?;
             let last = self.bare(command)?;
             let is_even = rounds.base.len().is_multiple_of(2);
             let (base, control) = if is_even { (first, last) } else { (last, first) };
@@ -104,10 +106,16 @@ impl Bench {
 
     /// One run under the tracer.
     pub fn traced(&self, command: &[String], with_capture: bool) -> Result<Traced> {
+        self.traced_with(command, &[], with_capture)
+    }
+
+    /// The same with options.
+    fn traced_with(&self, command: &[String], options: &[&str], with_capture: bool) -> Result<Traced> {
         let (timed, file) = self.timed(command)?;
         let capture = self.dir.path().join("run.trc");
-        let options: &[&str] = if with_capture { &["--capture", &utf8(&capture)?] } else { &[] };
-        let (report, children_cpu_s) = self.tracer(&["run"], options, &timed)?;
+        let path = utf8(&capture)?;
+        let kept: &[&str] = if with_capture { &["--capture", &path] } else { &[] };
+        let (report, children_cpu_s) = self.tracer(&["run"], &[options, kept].concat(), &timed)?;
         let sample = timed::read(&file)?;
         let capture_bytes = with_capture
             .then(|| fs::metadata(&capture).map(|meta| meta.len() as f64))

@@ -27,6 +27,8 @@ pub enum Yardstick {
     Reads,
     /// Reads of 4 KiB from the page cache, as fast as they go: the slowdown
     Cached,
+    /// The same with each call counted (--file-exact): the slowdown
+    Exact,
     /// Two processes on one CPU throw 64 KiB to and fro over TCP: the slowdown
     Socket,
     /// Stacks of waits: eBPF run time for each stack that was taken
@@ -196,8 +198,11 @@ impl<'a> Session<'a> {
             Yardstick::Faults => self.faults(),
             Yardstick::Numpy => self.numpy(),
             Yardstick::Stream => self.python_slowdown("reading a file from the page cache, slowdown", STREAM, 1.05),
-            Yardstick::Reads => self.reads("direct 4 KiB reads, slowdown", &DIRECT_READS, 1.03),
-            Yardstick::Cached => self.reads("cached 4 KiB reads, slowdown", &CACHED_READS, 1.05),
+            Yardstick::Reads => self.reads("direct 4 KiB reads, slowdown", &DIRECT_READS, 1.03, &[]),
+            Yardstick::Cached => self.reads("cached 4 KiB reads, slowdown", &CACHED_READS, 1.05, &[]),
+            Yardstick::Exact => {
+                self.reads("cached 4 KiB reads, each counted, slowdown", &CACHED_READS, 1.30, &["--file-exact"])
+            }
             Yardstick::Socket => self.python_slowdown("64 KiB to and fro over TCP, slowdown", SOCKET, 1.05),
             Yardstick::Waits => self.waits(),
             Yardstick::Python => self.python(),
@@ -276,10 +281,17 @@ impl<'a> Session<'a> {
         ])
     }
 
-    fn reads(&mut self, what: &str, arguments: &[&str], limit: f64) -> Result<Vec<Row>> {
+    fn reads(
+        &mut self,
+        what: &str,
+        arguments: &[&str],
+        limit: f64,
+        options: &'static [&'static str],
+    ) -> Result<Vec<Row>> {
         let folder = crate::workspace::utf8(&crate::workspace::target_dir())?;
         let command = self.bench.workload(&[arguments, &["--folder", &folder]].concat())?;
-        Ok(vec![self.slowdown(what, &command, limit, &mut Rounds::default())?])
+        let mut rounds = Rounds { options, ..Rounds::default() };
+        Ok(vec![self.slowdown(what, &command, limit, &mut rounds)?])
     }
 
     fn numpy(&mut self) -> Result<Vec<Row>> {

@@ -14,8 +14,9 @@ use crate::{sh, sh::Cmd, workspace::utf8};
 const SIZE_MIB: u64 = 4096;
 
 /// What the disk for swap writes in a second: not more than some cloud's disks, so that the kernel's own thread that frees memory does not
-/// keep up with those that want some. An emulated processor is too slow to outrun a quick disk.
-const SWAP_BYTES_PER_S: u64 = 24 << 20;
+/// keep up with those that want some. An emulated processor is too slow to outrun a quick disk. But on a quick host it outran 24 MiB/s by so
+/// much that all memory of a cgroup was on its way out at once, and the kernel killed its process.
+const SWAP_BYTES_PER_S: u64 = 64 << 20;
 
 /// The disks of one guest.
 pub struct Disks {

@@ -79,21 +79,11 @@ impl Binaries {
         let tests: Vec<_> = plan.iter().map(|one| json!({"family": one.family, "test": one.test})).collect();
         let plan = json!({"tests": tests, "test_limit_s": test_limit_s, "keep": keep}).to_string();
         let mut archive = Archive::default();
-        for folder in ["dev", "proc", "sys", "tmp", "vm"] {
+        for folder in ["dev", "proc", "sys", "tmp", "vm", "vm/python"] {
             archive.folder(folder);
         }
         archive.character_device("dev/console", 5, 1);
         archive.file("vm/plan.json", plan.as_bytes());
-        // Python's programs lie where the tests look for them.
-        let scripts = workspace::root().join("tests/live/python");
-        let mut files = Vec::new();
-        for entry in fs::read_dir(&scripts).with_context(|| format!("cannot read {}", scripts.display()))? {
-            let path = entry.context("cannot read a folder")?.path();
-            if path.extension().is_some_and(|kind| kind == "py") {
-                files.push(path);
-            }
-        }
-        files.sort();
         let init = read(&self.folder.join(NAMES[0]))?;
         archive.file("init", &init);
         for other in ["chroot", "nice"] {
@@ -102,8 +92,12 @@ impl Binaries {
         for name in &NAMES[1..] {
             archive.file(&format!("vm/{name}"), &read(&self.folder.join(name))?);
         }
+        for script in scripts()? {
+            let name = script.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            archive.file(&format!("vm/python/{name}"), &read(&script)?);
+        }
         let mut folders = BTreeSet::new();
-        files.splice(0..0, self.libraries.iter().cloned());
+        let files = &self.libraries;
         let places: Vec<String> = files.iter().map(|file| utf8(file)).collect::<Result<_>>()?;
         for place in &places {
             // Parents first, which is the order of their names.
@@ -111,11 +105,25 @@ impl Binaries {
             folders.extend(parents.map(|folder| folder.display().to_string()));
         }
         folders.iter().for_each(|folder| archive.folder(folder.trim_start_matches('/')));
-        for (place, file) in places.iter().zip(&files) {
+        for (place, file) in places.iter().zip(files) {
             archive.file(place.trim_start_matches('/'), &read(file)?);
         }
         Ok(archive.finish())
     }
+}
+
+/// Programs of tests in Python, by their names.
+fn scripts() -> Result<Vec<PathBuf>> {
+    let folder = workspace::root().join("tests/live/python");
+    let mut files = Vec::new();
+    for entry in fs::read_dir(&folder).with_context(|| format!("cannot read {}", folder.display()))? {
+        let path = entry.context("cannot read a folder")?.path();
+        if path.extension().is_some_and(|kind| kind == "py") {
+            files.push(path);
+        }
+    }
+    files.sort();
+    Ok(files)
 }
 
 fn read(file: &Path) -> Result<Vec<u8>> {

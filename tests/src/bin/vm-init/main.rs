@@ -120,6 +120,8 @@ fn with_variables(mut command: Command) -> Command {
     if python.exists() {
         command.env("TRACER_TEST_PYTHON_ROOTS", python);
     }
+    // Not where they lie on the machine that built the tests: that may be below what is mounted here.
+    command.env("TRACER_TEST_SCRIPTS", file("python"));
     command.env("PATH", "/usr/bin:/bin:/vm").env("HOME", "/tmp").env("RUST_BACKTRACE", "0").current_dir("/tmp");
     command
 }

@@ -1,6 +1,7 @@
 //! Requests of block devices, summed up by device, by file and by process; who dirtied what was written later, and who was paused for
 //! dirtying too much. Bounded: so many devices, files, processes; what finds no room is counted. Histograms have 2 digits.
 
+mod calls;
 pub(super) mod report;
 mod sums;
 
@@ -14,7 +15,7 @@ use super::Aggregate;
 use super::hash::FastMap;
 use super::thread::{Phase, Span};
 use super::times::Times;
-use crate::model::meta::{DirtiedRow, DiskRow, FamilyRecord, SumsRecord};
+use crate::model::meta::{DirtiedRow, DiskRow, FamilyRecord, FileCallsRow, SumsRecord};
 
 /// Devices kept.
 const MAX_DEVICES: usize = 256;
@@ -100,6 +101,7 @@ struct Name {
 pub struct Blocks {
     sees_requests: bool,
     sees_dirtying: bool,
+    sees_calls: bool,
     devices: BTreeMap<u32, Device>,
     files: FastMap<(u32, u64), FileSums>,
     names: FastMap<(u32, u64), Name>,
@@ -109,6 +111,7 @@ pub struct Blocks {
     /// Of all pauses the shortest for each tick that was asked for; 0 is for none.
     shortest_tick_ns: u64,
     dirtied: Vec<DirtiedRow>,
+    calls: Vec<FileCallsRow>,
     disks: BTreeMap<u32, DiskRow>,
     /// How long threads waited for files, by inode.
     waits: FastMap<u64, Times>,
@@ -127,6 +130,7 @@ impl Blocks {
         match family.family.as_str() {
             "block" => self.sees_requests |= runs,
             "writeback" => self.sees_dirtying |= runs,
+            "file-exact" => self.sees_calls |= runs,
             _ => {}
         }
     }
@@ -135,6 +139,9 @@ impl Blocks {
     pub fn sums(&mut self, record: &SumsRecord) {
         if !record.dirtied.is_empty() {
             self.dirtied.clone_from(&record.dirtied);
+        }
+        if !record.calls.is_empty() {
+            self.calls.clone_from(&record.calls);
         }
         self.unfinished = self.unfinished.max(record.unfinished);
         for disk in &record.disks {

@@ -54,7 +54,7 @@ impl Aggregate {
     /// The section; none where no family saw any of it.
     pub(in crate::aggregate) fn io_part(&self) -> Option<Io> {
         let blocks = &self.blocks;
-        if !blocks.sees_requests && !blocks.sees_dirtying {
+        if !blocks.sees_requests && !blocks.sees_dirtying && !blocks.sees_calls {
             return None;
         }
         let who = Who::new(self);
@@ -83,6 +83,7 @@ impl Aggregate {
             paused.truncate(MAX_ROWS);
             section.paused = Some(paused.into_iter().map(|(key, paused)| self.pauses(*key, paused, &who)).collect());
         }
+        self.calls_part(&who, &mut section);
         Some(section)
     }
 
@@ -114,7 +115,7 @@ impl Aggregate {
     }
 
     /// Path of a file, as one of these processes has it, or any; else the last part of it.
-    fn io_path(&self, (device, inode): (u32, u64), processes: &[u32]) -> Option<String> {
+    pub(super) fn io_path(&self, (device, inode): (u32, u64), processes: &[u32]) -> Option<String> {
         let number = device_number(device);
         let of = |tgid: &u32| self.objects.path_of(*tgid, inode, &number);
         let known = processes.iter().find_map(of).or_else(|| self.objects.any_path_of(inode, &number));
