@@ -102,11 +102,11 @@ fn limited(arguments: &str, limit_mib: u64) -> Option<(Value, Report)> {
 
 #[test]
 fn memory_that_was_swapped_out_is_waited_for_when_it_is_needed_again() {
-    let Some(_swap) = Swap::on() else { return };
+    let Some(_swap) = Swap::slow_to_read() else { return };
     let (before, stalled) = (vmstat("pswpin"), stalled_s());
     let Some((truth, report)) = limited("--mib 28 --passes 2", 14) else { return };
     let came_back = (vmstat("pswpin") - before) as f64;
-    let finding = told(&report, "swap-in");
+    let finding = report.finding("swap-in");
     assert_eq!(finding["culprit"]["pid"], truth["pid"], "{finding}");
     assert!(text(&finding["culprit"], "function").contains("touch_pages"), "{finding}");
     let rows = list(&report.0["paging"], "faults");
@@ -123,7 +123,7 @@ fn memory_that_was_swapped_out_is_waited_for_when_it_is_needed_again() {
 
 #[test]
 fn memory_that_fits_or_is_not_needed_again_waits_for_no_swap() {
-    let Some(_swap) = Swap::on() else { return };
+    let Some(_swap) = Swap::slow_to_read() else { return };
     for _ in 0..crate::healthy::repeats() {
         for (arguments, limit_mib) in [("--mib 28 --passes 2", 128), ("--mib 28 --passes 1", 14)] {
             let Some((_, report)) = limited(arguments, limit_mib) else { return };
@@ -137,7 +137,7 @@ fn a_process_that_wants_more_than_the_host_has_frees_memory_instead_of_working()
     if !is_small() {
         return;
     }
-    let Some(_swap) = Swap::on() else { return };
+    let Some(_swap) = Swap::slow_to_write() else { return };
     // The kernel's own thread begins late to free memory, as it does where much is wanted at once.
     let _settings = Settings::leave(384).with("watermark_scale_factor", "1").with("min_free_kbytes", "512");
     let stalled = stalled_s();

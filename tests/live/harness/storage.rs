@@ -18,12 +18,19 @@ pub struct Swap {
 }
 
 impl Swap {
-    /// On the device that `TRACER_TEST_SWAP` names, WHICH IS WRITTEN OVER; none, with a word why, where it names none.
-    pub fn on() -> Option<Self> {
-        let Some(path) = std::env::var_os("TRACER_TEST_SWAP").map(PathBuf::from) else {
-            eprintln!(
-                "not tested: TRACER_TEST_SWAP names no device that may be written over (`cargo xtask vm` has one)"
-            );
+    /// On the device that `TRACER_TEST_SWAP_SLOW_WRITES` names, WHICH IS WRITTEN OVER; none, with a word why, where it names none.
+    pub fn slow_to_write() -> Option<Self> {
+        Self::on("TRACER_TEST_SWAP_SLOW_WRITES")
+    }
+
+    /// The same of `TRACER_TEST_SWAP_SLOW_READS`.
+    pub fn slow_to_read() -> Option<Self> {
+        Self::on("TRACER_TEST_SWAP_SLOW_READS")
+    }
+
+    fn on(variable: &str) -> Option<Self> {
+        let Some(path) = std::env::var_os(variable).map(PathBuf::from) else {
+            eprintln!("not tested: {variable} names no device that may be written over (`cargo xtask vm` has one)");
             return None;
         };
         let device = CString::new(path.as_os_str().as_bytes()).expect("a path");

@@ -1,4 +1,4 @@
-//! The disks of a guest: one that tests may swap to, and one with a file system. Sparse files, made anew for each guest, so that no run
+//! The disks of a guest: two that tests may swap to, slow to write or to read, and one with a file system. Sparse files, made anew for each guest, so that no run
 //! finds what another has left. They are behind one NVMe controller, whose driver is built into the kernels; others are modules.
 
 use std::{
@@ -13,15 +13,17 @@ use crate::{sh, sh::Cmd, workspace::utf8};
 /// Size of each in MiB; files of that much hold only what a guest has written.
 const SIZE_MIB: u64 = 4096;
 
-/// What the disk for swap writes in a second: not more than some cloud's disks, so that the kernel's own thread that frees memory does not
-/// keep up with those that want some. An emulated processor is too slow to outrun a quick disk. But on a quick host it outran 24 MiB/s by so
-/// much that all memory of a cgroup was on its way out at once, and the kernel killed its process.
-const SWAP_BYTES_PER_S: u64 = 64 << 20;
+/// What a slow disk for swap writes, or reads, in a second: not more than some cloud's disks. An emulated processor is too slow to outrun a
+/// quick disk. Where writing is slow, the kernel's own thread that frees memory does not keep up with those that want some; a cgroup at
+/// its limit has all its memory on the way out at once then, and the kernel kills its process. Where reading is slow, nobody is killed,
+/// and what comes back is waited for.
+const SWAP_BYTES_PER_S: u64 = 24 << 20;
 
 /// The disks of one guest.
 pub struct Disks {
-    swap: PathBuf,
+    slow_to_write: PathBuf,
     files: PathBuf,
+    slow_to_read: PathBuf,
 }
 
 impl Disks {
@@ -31,8 +33,9 @@ impl Disks {
             eprintln!("guests have no disks: there is no mke2fs here (package e2fsprogs)");
             return Ok(None);
         };
-        let disks = Self { swap: folder.join("swap.img"), files: folder.join("files.img") };
-        for image in [&disks.swap, &disks.files] {
+        let image = |name: &str| folder.join(format!("{name}.img"));
+        let disks = Self { slow_to_write: image("swap-1"), files: image("files"), slow_to_read: image("swap-2") };
+        for image in [&disks.slow_to_write, &disks.files, &disks.slow_to_read] {
             let _ = fs::remove_file(image);
             let file = File::create_new(image).with_context(|| format!("cannot create {}", image.display()))?;
             file.set_len(SIZE_MIB << 20).with_context(|| format!("cannot size {}", image.display()))?;
@@ -56,11 +59,15 @@ impl Disks {
         Cmd::new(utf8(&program)?).args(["-R", &request]).arg(&self.files).quiet().read().map(drop)
     }
 
-    /// Arguments of QEMU. The guest knows them by their numbers, 1 for swap and 2 with files (`tests/src/bin/vm-init/machine.rs`).
+    /// Arguments of QEMU. The guest knows them by their numbers, 1 and 3 for swap and 2 with files (`tests/src/bin/vm-init/machine.rs`).
     pub fn arguments(&self) -> Result<Vec<String>> {
         let mut arguments = vec!["-device".to_owned(), "nvme,id=disks,serial=tests".to_owned()];
-        let limit = format!(",throttling.bps-write={SWAP_BYTES_PER_S}");
-        let disks = [("swap", &self.swap, limit.as_str()), ("files", &self.files, "")];
+        let limit = |what: &str| format!(",throttling.bps-{what}={SWAP_BYTES_PER_S}");
+        let disks = [
+            ("swap-1", &self.slow_to_write, limit("write")),
+            ("files", &self.files, String::new()),
+            ("swap-2", &self.slow_to_read, limit("read")),
+        ];
         for (number, (name, image, limit)) in disks.into_iter().enumerate() {
             // Nothing has to survive the guest.
             let image = utf8(image)?.replace(',', ",,");
@@ -80,7 +87,7 @@ fn tool(name: &str) -> Option<PathBuf> {
 
 impl Drop for Disks {
     fn drop(&mut self) {
-        for image in [&self.swap, &self.files] {
+        for image in [&self.slow_to_write, &self.files, &self.slow_to_read] {
             let _ = fs::remove_file(image);
         }
     }

@@ -27,7 +27,7 @@ const MOUNTS: [(&str, &str, &str); 9] = [
 ];
 
 /// The disks, as `xtask/src/vm/disks.rs` numbers them: for swap, and with a file system, which is mounted here.
-const SWAP: u32 = 1;
+const SWAPS: [(u32, &str); 2] = [(1, "TRACER_TEST_SWAP_SLOW_WRITES"), (3, "TRACER_TEST_SWAP_SLOW_READS")];
 const FILES: u32 = 2;
 pub const DISK: &str = "/disk";
 /// The driver finds them while this runs already.
@@ -84,9 +84,9 @@ pub fn prepare() -> Vec<String> {
     problems
 }
 
-/// The device for swap.
-pub fn swap() -> Option<String> {
-    disk(SWAP)
+/// The devices for swap, with the variables by which tests find them.
+pub fn swaps() -> impl Iterator<Item = (&'static str, String)> {
+    SWAPS.into_iter().filter_map(|(number, variable)| Some((variable, disk(number)?)))
 }
 
 /// The device with this number. They are found side by side, so their names do not tell which is which.

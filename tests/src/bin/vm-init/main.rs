@@ -113,9 +113,7 @@ fn with_variables(mut command: Command) -> Command {
     if Path::new(machine::DISK).exists() {
         command.env("TRACER_TEST_DISK", machine::DISK);
     }
-    if let Some(device) = machine::swap() {
-        command.env("TRACER_TEST_SWAP", device);
-    }
+    command.envs(machine::swaps());
     let python = Path::new(machine::DISK).join("python");
     if python.exists() {
         command.env("TRACER_TEST_PYTHON_ROOTS", python);
