@@ -5,7 +5,9 @@
 //! A thread counts in its own entry of an array as long as it stays with one file, and adds that to the sums of file and process when it
 //! goes to another. Whether it is the same one shows in the addresses of what is open and of its inode: a number alone is soon used again.
 
-use aya_ebpf::{EbpfContext, macros::btf_tracepoint, programs::BtfTracePointContext};
+use aya_ebpf::{
+    EbpfContext, helpers::bpf_get_current_pid_tgid, macros::btf_tracepoint, programs::BtfTracePointContext,
+};
 use tracer_common::{
     FamilyId,
     file_calls::{FileCallsKey, FileCallsSlot, FileCallsSums},
@@ -39,16 +41,19 @@ pub fn file_calls(ctx: BtfTracePointContext) -> i32 {
     if moved < 0 || compat || !task::moves_data(call) {
         return 0;
     }
-    let Some((state, tid, tgid)) = filter::current() else { return 0 };
+    let ids = bpf_get_current_pid_tgid();
+    let (tid, tgid) = (ids as u32, (ids >> 32) as u32);
     let Some(slot) = slot(tid) else { return 0 };
-    if slot.tid != tid {
-        add_up(state, slot);
-        *slot = FileCallsSlot { tid, tgid, ..FileCallsSlot::default() };
+    // An entry that is the thread's own says that it is traced.
+    let is_own = slot.tid == tid;
+    if !is_own && !filter::is_tracked(tid, tgid) {
+        return 0;
     }
     let (open, inode) = task::open_file(task::current(), fd);
-    if (slot.open, slot.inode, slot.fd) != (open, inode, fd) {
+    if !is_own || (slot.open, slot.inode, slot.fd) != (open, inode, fd) {
+        let Some(state) = emit::cpu_state() else { return 0 };
         add_up(state, slot);
-        (slot.open, slot.inode, slot.fd) = (open, inode, fd);
+        *slot = FileCallsSlot { tid, tgid, fd, open, inode, ..FileCallsSlot::default() };
         meet(state, slot);
     }
     if slot.is_file == 1 {

@@ -148,7 +148,7 @@ pub fn families(args: &FormatArgs) -> Result<u8, Failure> {
                         "runs with each call of a database's client, and adds microseconds to it; only with --db"
                     }
                     crate::families::CostClass::PerSystemCall => {
-                        "runs with each system call of the whole host, and makes each some 100 ns longer; only with --file-exact"
+                        "runs with each system call of the whole host, and makes each some 80 ns longer; only with --file-exact"
                     }
                     crate::families::CostClass::PerPacket => {
                         "runs with each packet that is sent from one socket of this host to another"

@@ -169,7 +169,7 @@ pub struct TraceArgs {
     /// these functions in it. Texts are kept without values. Adds some microseconds to each call
     #[arg(long, value_name = "FILE", num_args = 0.., require_equals = true, value_delimiter = ',')]
     pub db: Option<Vec<PathBuf>>,
-    /// Count every call that reads or writes a file, exactly, by file and process. Each system call of the whole host takes some 100 ns
+    /// Count every call that reads or writes a file, exactly, by file and process. Each system call of the whole host takes some 80 ns
     /// longer then
     #[arg(long)]
     pub file_exact: bool,
