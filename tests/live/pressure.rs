@@ -93,9 +93,10 @@ fn told<'a>(report: &'a Report, class: &str) -> &'a Value {
     told.unwrap_or_else(|| panic!("{class} is told: {}", report.0["rules"]))
 }
 
-/// A process that touches so much, over and over, within a limit.
+/// A process that touches so much, over and over, within a limit. Not a hard one: where all that a cgroup has is on its way out, and an
+/// emulated disk has no processor to end any of it, the kernel kills (seen with 6.12 and 6.18).
 fn limited(arguments: &str, limit_mib: u64) -> Option<(Value, Report)> {
-    let cgroup = MemoryCgroup::new(limit_mib * MIB)?;
+    let cgroup = MemoryCgroup::soft(limit_mib * MIB)?;
     let traced = traced(&format!("touch {arguments} --cgroup {}", cgroup.folder().display()));
     Some((traced.truth(), traced.report()))
 }

@@ -191,6 +191,9 @@ fn files_that_are_cut_before_they_are_written_again_wait_for_discards_and_not_fo
     // What syncing takes is said of fsync alone.
     let syncs = report.finding("fsync-stall");
     assert!(text(syncs, "summary").contains("in fsync of"), "{syncs}");
+    let told = |what: &str| list(syncs, "evidence").iter().any(|evidence| text(evidence, "metric") == what);
+    assert!(told("time that devices had writes of the process"), "{syncs}");
+    assert!(text(syncs, "hypothesis").contains("that it wrote, and"), "what of it costs most: {syncs}");
     for _ in 0..crate::healthy::repeats() {
         let (_, healthy) = run("in-place");
         assert!(healthy.findings("slow-storage").is_empty(), "written over in place: {}", healthy.0["findings"]);
@@ -229,7 +232,7 @@ fn a_device_on_a_slow_one_is_named() {
 #[test]
 fn what_is_written_later_is_charged_to_whoever_dirtied_it() {
     let script = "import os,sys,time\nf=open(sys.argv[1],'wb',buffering=0)\n\
-                  [f.write(bytes(1<<20)) for _ in range(48)]\nf.close()\nos.sync()\nprint(os.getpid())";
+                  [f.write(bytes(1<<20)) for _ in range(48)]\ntime.sleep(0.3)\nf.close()\nos.sync()\nprint(os.getpid())";
     let path = format!("{}/later-{}", disk(), fastrand::u32(..));
     let run = ["python3", "-c", script, &path].map(std::ffi::OsString::from).to_vec();
     let traced = Tracer::run(run).options(&FAMILIES).go().expect_code(0);
@@ -237,6 +240,7 @@ fn what_is_written_later_is_charged_to_whoever_dirtied_it() {
     std::fs::remove_file(&path).expect("it was written");
     let row = file(&report, &path);
     assert_eq!(row["dirtied_bytes"], 48 * MIB, "{row}");
+    assert_eq!(row["path"], path, "nobody waited for it, but it was open long enough to be looked up: {row}");
     close("written for it", number(&row["writes"], "bytes"), (48 * MIB) as f64, 0.02, 0.0);
     let pid = whole(row, "pid");
     let processes = list(&report.0["io"], "processes");

@@ -45,6 +45,16 @@ impl MemoryCgroup {
         Some(cgroup)
     }
 
+    /// The same, but where it is of version 2 it may have more for a moment: the kernel makes it free what is over, and kills nobody.
+    pub fn soft(limit_bytes: u64) -> Option<Self> {
+        let cgroup = Self::new(limit_bytes)?;
+        if cgroup.unified {
+            cgroup.write("memory.high", &limit_bytes.to_string());
+            cgroup.write("memory.max", "max");
+        }
+        Some(cgroup)
+    }
+
     fn write(&self, file: &str, text: &str) {
         let file = self.folder.join(file);
         std::fs::write(&file, text).unwrap_or_else(|error| panic!("cannot write {}: {error}", file.display()));

@@ -33,15 +33,15 @@ pub struct Closing {
 }
 
 impl Closing {
-    /// Looks at a switch in which a thread of this process waits in a system call. In close, what is known of the file takes the place of
+    /// Looks at a switch in which a thread of this process (0: not known) waits in a system call. In close, what is known of the file takes the place of
     /// what the record says.
     pub fn see(&mut self, tgid: u32, switch: &mut Switch, closes: bool, ran: Ran) {
         let key = u64::from(tgid) << 32 | u64::from(switch.arg0);
         if closes {
-            let inode = self.closed(key, switch.prev_tid, ran);
+            let inode = if tgid == 0 { 0 } else { self.closed(key, switch.prev_tid, ran) };
             let kind = if inode == 0 { FdKind::Unknown } else { FdKind::File };
             (switch.fd_kind, switch.object) = (kind as u8, inode);
-        } else if switch.fd_kind == FdKind::File as u8 && switch.object != 0 {
+        } else if switch.fd_kind == FdKind::File as u8 && switch.object != 0 && tgid != 0 {
             if self.by_number.len() >= MAX_DESCRIPTORS {
                 self.by_number.clear();
             }

@@ -1,12 +1,14 @@
 //! `fsync-stall`: a thread waits until what it wrote is on the disk, again and again, and the run waits with it. Calls in the
-//! background that nothing waits for are observed only. Which device was slow, and how much was flushed, is not known here.
+//! background that nothing waits for are observed only. What the devices did meanwhile, writing the data and flushing their caches, tells what
+//! of it costs most.
 
 use super::thresholds::{REPORTED_SHARE, bound_s, is_reported, severity, speedup_bound};
 use super::{Claim, Facts, Outcome, Rule, confidence, evidence, functions, named, parties, subject, threads};
 use crate::model::critical_path::{CriticalPath, PathPart};
+use crate::model::io::IoProcess;
 use crate::model::report::{Evidence, Finding, Report, Subject, Wait};
 use crate::model::stacks::SYNC;
-use crate::model::units::{count, duration, grouped, percent};
+use crate::model::units::{bytes, count, duration, grouped, percent};
 
 /// See the file's head.
 pub struct FsyncStall;
@@ -134,8 +136,10 @@ impl Syncing {
             victims: Vec::new(),
             evidence: Vec::new(),
             hypothesis: format!(
-                "{} returns when the disk has the data, and the next step of {} waits for that although it does not need it.",
-                self.call, self.name
+                "{} returns when the disk has the data, and the next step of {} waits for that although it does not need it.{}",
+                self.call,
+                self.name,
+                Devices::of(report, self.who.pid).map(|devices| devices.words()).unwrap_or_default()
             ),
             fix: "Write several items and sync once; sync in a thread or process of its own that the next step does not wait for; or \
                   leave the sync out where a crash may lose the last items."
@@ -147,6 +151,74 @@ impl Syncing {
             ),
             consequences: Vec::new(),
         }
+    }
+}
+
+/// What devices did for a process that syncs.
+struct Devices<'a> {
+    row: usize,
+    process: &'a IoProcess,
+    /// The device that flushed longest, for whomever: its position, how often and how long.
+    flushing: Option<(usize, u64, f64)>,
+}
+
+impl<'a> Devices<'a> {
+    fn of(report: &'a Report, pid: Option<u32>) -> Option<Self> {
+        let io = report.io.as_ref()?;
+        let (row, process) = io.processes.iter().enumerate().find(|(_, process)| Some(process.pid) == pid)?;
+        let devices = io.devices.iter().flatten().enumerate();
+        let flushing = devices.filter_map(|(index, device)| {
+            let flushes = device.flushes.as_ref()?;
+            Some((index, flushes.requests, flushes.device.total_s))
+        });
+        let flushing = flushing.max_by(|a, b| a.2.total_cmp(&b.2)).filter(|_| process.flushes > 0);
+        Some(Devices { row, process, flushing })
+    }
+
+    fn flush_s(&self) -> f64 {
+        self.flushing.map_or(0.0, |(_, _, s)| s)
+    }
+
+    fn evidence(&self) -> Vec<Evidence> {
+        let at = |field: &str| format!("/io/processes/{}/{field}", self.row);
+        let process = self.process;
+        let mut list = Vec::new();
+        if process.write_bytes > 0 {
+            let (s, bytes) = (process.write_device_s, process.write_bytes as f64);
+            list.push(evidence("time that devices had writes of the process", s, "s", at("write_device_s"), None));
+            list.push(evidence("bytes of them", bytes, "B", at("write_bytes"), None));
+        }
+        if let Some((index, _, s)) = self.flushing {
+            let source = format!("/io/devices/{index}/flushes/device/total_s");
+            list.push(evidence("time that the device took to flush its cache", s, "s", source, None));
+        }
+        list
+    }
+
+    /// Which of both costs more; nothing where neither was seen.
+    fn words(&self) -> String {
+        let (write_s, flush_s) = (self.process.write_device_s, self.flush_s());
+        if write_s + flush_s <= 0.0 {
+            return String::new();
+        }
+        let flushes = self.flushing.map_or(0, |(_, flushes, _)| flushes);
+        let told = format!(
+            " Devices spent {} on {} that it wrote, and {} on {}",
+            duration(write_s),
+            bytes(self.process.write_bytes),
+            duration(flush_s),
+            if flushes == 1 {
+                "one flush of their caches".to_owned()
+            } else {
+                format!("{} flushes of their caches", grouped(flushes))
+            },
+        );
+        let costs = if flush_s > write_s {
+            "it is the number of calls that costs most"
+        } else {
+            "it is the data that costs most, which could be written while it is made (sync_file_range)"
+        };
+        format!("{told}: {costs}.")
     }
 }
 
@@ -247,6 +319,42 @@ impl<'a> OnPath<'a> {
             finding.evidence.push(evidence("computing below the calls, by samples", *s, "s", source, None));
         }
         finding.evidence.extend(self.queued.iter().map(|(_, queued)| queued.clone()));
+        finding.evidence.extend(Devices::of(report, worst.who.pid).iter().flat_map(Devices::evidence));
         Claim { finding, reported }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::io::{Io, IoDevice, IoRequests, Latency};
+
+    #[test]
+    fn whether_the_data_or_the_flushes_cost_more_is_told() {
+        let took = |write_device_s: f64, flush_s: f64| {
+            let device = Latency { total_s: flush_s, ..Latency::default() };
+            let flushes = IoRequests { requests: 5, device, ..IoRequests::default() };
+            let device = IoDevice { flushes: Some(flushes), ..IoDevice::default() };
+            let process =
+                IoProcess { pid: 10, write_bytes: 1 << 20, write_device_s, flushes: 5, ..IoProcess::default() };
+            let mut report = crate::testing::contended_report();
+            report.io = Some(Io { devices: Some(vec![device]), processes: vec![process], ..Io::default() });
+            report
+        };
+        let report = took(0.2, 0.6);
+        let devices = Devices::of(&report, Some(10)).expect("it wrote");
+        let words = devices.words();
+        assert!(
+            words.contains("600 ms on 5 flushes") && words.ends_with("number of calls that costs most."),
+            "{words}"
+        );
+        let value = serde_json::to_value(&report).expect("a report");
+        for evidence in devices.evidence() {
+            assert_eq!(value.pointer(&evidence.source).and_then(serde_json::Value::as_f64), Some(evidence.value));
+        }
+        let words = Devices::of(&took(0.6, 0.2), Some(10)).expect("it wrote").words();
+        assert!(words.contains("1.0 MiB that it wrote") && words.contains("while it is made"), "{words}");
+        assert!(Devices::of(&took(0.6, 0.2), Some(11)).is_none(), "another process");
+        assert_eq!(Devices::of(&took(0.0, 0.0), Some(10)).expect("it wrote").words(), "");
     }
 }

@@ -171,13 +171,13 @@ impl MemoryMaps {
         Ok(calls)
     }
 
-    /// Those as well. Of processes that have ended they were added up then.
+    /// Those as well. Of threads that have ended they were added up then.
     fn last_calls(&self, record: &mut SumsRecord) {
         let Some(slots) = &self.call_slots else { return };
         let mut all: BTreeMap<FileCallsKey, FileCallsSums> = record.calls.drain(..).map(|row| calls_of(&row)).collect();
-        for tid in proc::processes().into_iter().flat_map(proc::threads) {
-            let Ok(CallsSlotValue(slot)) = slots.get(&(tid & self.slot_mask), 0) else { continue };
-            if slot.tid == tid && slot.is_file == 1 {
+        // Not by the threads that live: one that runs a program takes another id.
+        for CallsSlotValue(slot) in slots.iter().flatten() {
+            if slot.tid != 0 && slot.is_file == 1 {
                 let key = FileCallsKey { file: slot.file, tgid: slot.tgid, reserved: 0 };
                 all.entry(key).or_default().add(&slot.sums);
             }

@@ -164,7 +164,7 @@ pub fn descriptor(record: &[u8]) -> Option<Descriptor> {
                 && switch.flags & (flags::PREV_TRACKED | flags::QUEUE_FACTS) == flags::PREV_TRACKED;
             is_one.then_some(Descriptor { tid: switch.prev_tid, fd: switch.arg0, inode: switch.object })
         }
-        cache::FILE | file_exact::FILE => {
+        cache::FILE | writeback::FILE | file_exact::FILE => {
             let file = Fields(record.get(HEADER_BYTES..)?).cached_file(header)?;
             Some(Descriptor { tid: file.tid, fd: NO_DESCRIPTOR, inode: file.file.inode })
         }
