@@ -370,7 +370,7 @@ fn messages_through_a_pipe_bound_what_shared_memory_saves() {
 #[test]
 fn one_arena_bounds_what_many_save() {
     if two_cpus() {
-        let run = "arena --threads 6 --allocations 1200000";
+        let run = "arena --threads 6 --allocations 3000000";
         Pair::of("allocator-contention", run, &format!("{run} --healthy")).assert_bound();
     }
 }
@@ -488,8 +488,10 @@ fn pauses_of_a_writer_bound_what_room_for_dirty_pages_saves() {
         return;
     }
     let run = |mount: &LoopMount| format!("dirty-writer --mib 1536 --folder {}", mount.folder().display());
-    // The kernel's own threads write the file out.
-    of_storage(Pair::of("dirty-throttling", &run(&tight), &run(&wide)).beside());
+    // The kernel's own threads write the file out. What the writer computes is left out: copying takes several times as long on a virtual
+    // machine whose host has to find the memory first, which is so for the one that runs first.
+    let pair = Pair::of("dirty-throttling", &run(&tight), &run(&wide)).beside();
+    pair.families("cpu,cache,block,writeback").took("waited_s").assert_bound();
 }
 
 #[test]

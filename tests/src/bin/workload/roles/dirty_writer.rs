@@ -7,8 +7,8 @@ use std::time::Instant;
 
 use anyhow::Context;
 
-use crate::roles;
 use crate::truth::Run;
+use crate::{roles, sys};
 
 #[derive(clap::Args)]
 pub struct Options {
@@ -39,11 +39,14 @@ impl roles::Options for Options {
             roles::enter_cgroup(cgroup)?;
         }
         run.ready(&[]);
-        let started = Instant::now();
+        let (started, computed_ns) = (Instant::now(), sys::clock_ns(libc::CLOCK_THREAD_CPUTIME_ID));
         for _ in 0..self.mib {
             write_shard(&mut file, &piece).context("cannot write the file")?;
         }
-        run.set("took_s", started.elapsed().as_secs_f64());
+        let took_s = started.elapsed().as_secs_f64();
+        let computed_ns = sys::clock_ns(libc::CLOCK_THREAD_CPUTIME_ID) - computed_ns;
+        run.set("took_s", took_s);
+        run.set("waited_s", took_s - computed_ns as f64 / 1e9);
         Ok(())
     }
 }
