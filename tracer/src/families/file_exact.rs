@@ -17,7 +17,7 @@ const PROGRAMS: &[Program] = &[
         name: "file_calls_at_exit",
         hook: Hook::TpBtf { name: "sched_process_exit" },
         required: true,
-        purpose: "what threads counted that end",
+        purpose: "that no later thread of the same number goes on with what one has counted that ended",
         fallback: None,
     },
     Program {
