@@ -139,7 +139,7 @@ impl Syncing {
                 "{} returns when the disk has the data, and the next step of {} waits for that although it does not need it.{}",
                 self.call,
                 self.name,
-                Devices::of(report, self.who.pid).map(|devices| devices.words()).unwrap_or_default()
+                Devices::of(report, self.who.pid).map(|devices| devices.words(self.total_s)).unwrap_or_default()
             ),
             fix: "Write several items and sync once; sync in a thread or process of its own that the next step does not wait for; or \
                   leave the sync out where a crash may lose the last items."
@@ -158,7 +158,7 @@ impl Syncing {
 struct Devices<'a> {
     row: usize,
     process: &'a IoProcess,
-    /// The device that flushed longest, for whomever: its position, how often and how long.
+    /// The device that flushed longest, if most of its flushes are this process's: its position, how often and how long.
     flushing: Option<(usize, u64, f64)>,
 }
 
@@ -171,7 +171,8 @@ impl<'a> Devices<'a> {
             let flushes = device.flushes.as_ref()?;
             Some((index, flushes.requests, flushes.device.total_s))
         });
-        let flushing = flushing.max_by(|a, b| a.2.total_cmp(&b.2)).filter(|_| process.flushes > 0);
+        let flushing = flushing.max_by(|a, b| a.2.total_cmp(&b.2));
+        let flushing = flushing.filter(|(_, flushes, _)| process.flushes.saturating_mul(2) >= *flushes);
         Some(Devices { row, process, flushing })
     }
 
@@ -195,25 +196,27 @@ impl<'a> Devices<'a> {
         list
     }
 
-    /// Which of both costs more; nothing where neither was seen.
-    fn words(&self) -> String {
+    /// Which of both costs more, if they are most of the waiting; nothing where neither was seen.
+    fn words(&self, waited_s: f64) -> String {
         let (write_s, flush_s) = (self.process.write_device_s, self.flush_s());
         if write_s + flush_s <= 0.0 {
             return String::new();
         }
-        let flushes = self.flushing.map_or(0, |(_, flushes, _)| flushes);
+        let flushed = match self.flushing {
+            Some((_, 1, _)) => format!(", and {} on one flush of their caches", duration(flush_s)),
+            Some((_, flushes, _)) => {
+                format!(", and {} on {} flushes of their caches", duration(flush_s), grouped(flushes))
+            }
+            None => String::new(),
+        };
         let told = format!(
-            " Devices spent {} on {} that it wrote, and {} on {}",
+            " Devices spent {} on {} that it wrote{flushed}",
             duration(write_s),
-            bytes(self.process.write_bytes),
-            duration(flush_s),
-            if flushes == 1 {
-                "one flush of their caches".to_owned()
-            } else {
-                format!("{} flushes of their caches", grouped(flushes))
-            },
+            bytes(self.process.write_bytes)
         );
-        let costs = if flush_s > write_s {
+        let costs = if write_s + flush_s < waited_s / 2.0 {
+            "most of the waiting is neither's; it is the file system's own work, as that on its journal, or others' that it waits for"
+        } else if flush_s > write_s {
             "it is the number of calls that costs most"
         } else {
             "it is the data that costs most, which could be written while it is made (sync_file_range)"
@@ -343,7 +346,7 @@ mod tests {
         };
         let report = took(0.2, 0.6);
         let devices = Devices::of(&report, Some(10)).expect("it wrote");
-        let words = devices.words();
+        let words = devices.words(1.0);
         assert!(
             words.contains("600 ms on 5 flushes") && words.ends_with("number of calls that costs most."),
             "{words}"
@@ -352,9 +355,12 @@ mod tests {
         for evidence in devices.evidence() {
             assert_eq!(value.pointer(&evidence.source).and_then(serde_json::Value::as_f64), Some(evidence.value));
         }
-        let words = Devices::of(&took(0.6, 0.2), Some(10)).expect("it wrote").words();
+        let words = Devices::of(&took(0.6, 0.2), Some(10)).expect("it wrote").words(1.0);
         assert!(words.contains("1.0 MiB that it wrote") && words.contains("while it is made"), "{words}");
         assert!(Devices::of(&took(0.6, 0.2), Some(11)).is_none(), "another process");
-        assert_eq!(Devices::of(&took(0.0, 0.0), Some(10)).expect("it wrote").words(), "");
+        assert_eq!(Devices::of(&took(0.0, 0.0), Some(10)).expect("it wrote").words(1.0), "");
+        // As with small files on a quick disk.
+        let words = Devices::of(&took(0.2, 0.1), Some(10)).expect("it wrote").words(2.0);
+        assert!(words.contains("most of the waiting is neither's"), "{words}");
     }
 }

@@ -1,5 +1,5 @@
-//! Family `file-exact`: how often did each process read and write each file, and how many bytes? Counts every call where it returns; runs with
-//! `--file-exact` only, since each system call of the whole host takes a slow path then.
+//! Family `file-exact`: how often did each process read and write each file, and how many bytes? Counts every call where it returns; runs
+//! with `--file-exact` only, since each system call of the whole host takes a slow path then.
 
 use tracer_common::{FamilyId, config::Config, syscall};
 
@@ -61,7 +61,11 @@ impl Family for FileExact {
 
     fn can_run(&self, host: &HostFacts) -> Readiness {
         let remedy = "use a kernel that traces system calls (CONFIG_HAVE_SYSCALL_TRACEPOINTS)";
-        memory_readiness(host, PROGRAMS, RETURN, remedy, offsets::missing_for_file_calls)
+        match memory_readiness(host, PROGRAMS, RETURN, remedy, offsets::missing_for_file_calls) {
+            // It has no part that another one can do without.
+            Readiness::Degraded { reason, remedy } => Readiness::Unavailable { reason, remedy },
+            other => other,
+        }
     }
 
     fn configure(&self, host: &HostFacts, _settings: Settings, config: &mut Config) {

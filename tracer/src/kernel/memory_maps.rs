@@ -111,7 +111,7 @@ impl MemoryMaps {
             return Ok(None);
         }
         let disks = if with_disks && self.requests.is_some() { disks::read() } else { Vec::new() };
-        let (files, dirtied, calls) = (self.cache()?, self.dirtied()?, self.calls()?);
+        let (files, dirtied, calls) = (self.cache()?, self.dirtied()?, self.calls(false)?);
         Ok(Some(SumsRecord { files, dirtied, calls, disks, ..SumsRecord::default() }))
     }
 
@@ -159,35 +159,27 @@ impl MemoryMaps {
         Ok(dirtied)
     }
 
-    /// Calls that read and write files, but for those to the file that a thread is at.
-    fn calls(&self) -> io::Result<Vec<FileCallsRow>> {
+    /// Calls that read and write files; `with_last`: also those to the file that a thread is at, when no program runs any more.
+    fn calls(&self, with_last: bool) -> io::Result<Vec<FileCallsRow>> {
         let Some(map) = &self.calls else { return Ok(Vec::new()) };
-        let mut calls = Vec::new();
+        let mut all: BTreeMap<FileCallsKey, FileCallsSums> = BTreeMap::new();
         for entry in map.iter() {
             let (key, sums) = entry.map_err(|error| io::Error::other(chain(&error)))?;
-            calls.push(calls_row(&key.0, &sums.0));
+            all.insert(key.0, sums.0);
         }
-        calls.sort_by_key(|row| (row.device, row.inode, row.tgid));
-        Ok(calls)
-    }
-
-    /// Those as well. Of threads that have ended they were added up then.
-    fn last_calls(&self, record: &mut SumsRecord) {
-        let Some(slots) = &self.call_slots else { return };
-        let mut all: BTreeMap<FileCallsKey, FileCallsSums> = record.calls.drain(..).map(|row| calls_of(&row)).collect();
-        // Not by the threads that live: one that runs a program takes another id.
-        for CallsSlotValue(slot) in slots.iter().flatten() {
-            if slot.tid != 0 && slot.is_file == 1 {
-                let key = FileCallsKey { file: slot.file, tgid: slot.tgid, reserved: 0 };
-                all.entry(key).or_default().add(&slot.sums);
-            }
+        // Each entry, not those of threads that live: one that runs a program takes another id.
+        let slots = self.call_slots.iter().filter(|_| with_last).flat_map(|slots| slots.iter().flatten());
+        for CallsSlotValue(slot) in slots.filter(|slot| slot.0.tid != 0 && slot.0.is_file == 1) {
+            let key = FileCallsKey { file: slot.file, tgid: slot.tgid, reserved: 0 };
+            all.entry(key).or_default().add(&slot.sums);
         }
-        record.calls = all.iter().map(|(key, sums)| calls_row(key, sums)).collect();
+        Ok(all.iter().map(|(key, sums)| calls_row(key, sums)).collect())
     }
 
     /// What threads that live have counted since their last record. No program runs any more.
     pub fn rest(&self, record: &mut SumsRecord) {
-        self.last_calls(record);
+        // What was read of them before stays where this cannot be read.
+        record.calls = self.calls(true).unwrap_or_else(|_| std::mem::take(&mut record.calls));
         record.unfinished = self.requests.as_ref().map_or(0, |map| map.keys().flatten().count() as u64);
         if self.faults.is_none() && self.stalls.is_none() && self.mapped.is_none() {
             return;
@@ -208,12 +200,6 @@ fn calls_row(key: &FileCallsKey, sums: &FileCallsSums) -> FileCallsRow {
     let FileCallsSums { reads, read_bytes, writes, written_bytes } = *sums;
     let (device, inode) = (key.file.device, key.file.inode);
     FileCallsRow { device, inode, tgid: key.tgid, reads, read_bytes, writes, written_bytes }
-}
-
-fn calls_of(row: &FileCallsRow) -> (FileCallsKey, FileCallsSums) {
-    let FileCallsRow { device, inode, tgid, reads, read_bytes, writes, written_bytes } = *row;
-    let file = FileKey { inode, device, reserved: 0 };
-    (FileCallsKey { file, tgid, reserved: 0 }, FileCallsSums { reads, read_bytes, writes, written_bytes })
 }
 
 fn faults_of(tid: u32, sums: &FaultSums) -> Option<FaultsRow> {

@@ -248,7 +248,8 @@ pub struct DirtyPauses {
 }
 
 /// What a process read and wrote of a file by read(2), write(2) and calls like them on a descriptor of it. Exact since tracing began, as far
-/// as none is lost (`coverage`, family `file-exact`). Not in it: mapped pages, io_uring, sendfile(2), copy_file_range(2) and splice(2).
+/// as none is lost (`coverage`, family `file-exact`). Not in it: mapped pages, io_uring, sendfile(2), copy_file_range(2) and splice(2). A file that
+/// got the inode number of one that was deleted before shares its row.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct FileCalls {

@@ -2,6 +2,7 @@
 //! out where they did next to nothing.
 
 use super::layout::{Align, Page};
+use super::paging::process;
 use crate::model::io::{DirtyPauses, FileCalls, Io, IoDevice, IoFile, IoRequests};
 use crate::model::report::Report;
 use crate::model::stacks::Whose;
@@ -54,7 +55,7 @@ fn calls(page: &mut Page, io: &Io) {
     let size = |of: u64, calls: u64| if calls > 0 { bytes(of) } else { String::new() };
     let row = |row: &&FileCalls| {
         vec![
-            format!("{} ({})", row.process.as_deref().unwrap_or("?"), row.pid),
+            process(row.process.as_deref(), Some(row.pid)),
             number(row.reads),
             size(row.read_bytes, row.reads),
             row.device_read_bytes.map(|read| size(read, row.reads)).unwrap_or_default(),

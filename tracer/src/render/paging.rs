@@ -27,7 +27,7 @@ pub(super) fn tables(page: &mut Page, report: &Report) {
     loads(page, paging);
 }
 
-fn process(name: Option<&str>, pid: Option<u32>) -> String {
+pub(super) fn process(name: Option<&str>, pid: Option<u32>) -> String {
     match pid {
         Some(pid) => format!("{} ({pid})", name.unwrap_or("?")),
         None => name.unwrap_or("?").to_owned(),

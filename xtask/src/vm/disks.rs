@@ -1,5 +1,5 @@
-//! The disks of a guest: two that tests may swap to, slow to write or to read, and one with a file system. Sparse files, made anew for each guest, so that no run
-//! finds what another has left. They are behind one NVMe controller, whose driver is built into the kernels; others are modules.
+//! The disks of a guest: two that tests may swap to, slow to write or to read, and one with a file system. Sparse files, made anew for each
+//! guest, so that no run finds what another has left. They are behind one NVMe controller, whose driver is built into the kernels; others are modules.
 
 use std::{
     fs::{self, File},
@@ -14,9 +14,8 @@ use crate::{sh, sh::Cmd, workspace::utf8};
 const SIZE_MIB: u64 = 4096;
 
 /// What a slow disk for swap writes, or reads, in a second: not more than some cloud's disks. An emulated processor is too slow to outrun a
-/// quick disk. Where writing is slow, the kernel's own thread that frees memory does not keep up with those that want some; a cgroup at
-/// its limit has all its memory on the way out at once then, and the kernel kills its process. Where reading is slow, nobody is killed,
-/// and what comes back is waited for.
+/// quick disk. Where writing is slow, the kernel's own thread that frees memory does not keep up with those that want some. Where reading is
+/// slow, what comes back is waited for.
 const SWAP_BYTES_PER_S: u64 = 24 << 20;
 
 /// The disks of one guest.
