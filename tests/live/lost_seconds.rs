@@ -448,7 +448,7 @@ fn a_cold_file_bounds_what_a_warm_one_saves() {
 fn a_file_that_does_not_fit_bounds_what_more_room_saves() {
     let (Some(tight), Some(wide)) = (MemoryCgroup::new(128 * MIB), MemoryCgroup::new(1024 * MIB)) else { return };
     let run = |cgroup: &MemoryCgroup| {
-        format!("mapped-file --mib 256 --passes 6 --folder {} --cgroup {}", disk(), cgroup.folder().display())
+        format!("mapped-file --mib 256 --passes 16 --folder {} --cgroup {}", disk(), cgroup.folder().display())
     };
     of_memory(Pair::of("page-cache-thrash", &run(&tight), &run(&wide)));
 }
@@ -496,9 +496,9 @@ fn pauses_of_a_writer_bound_what_room_for_dirty_pages_saves() {
 
 #[test]
 fn a_writer_at_its_limit_bounds_what_more_room_saves() {
-    let (Some(tight), Some(wide)) = (MemoryCgroup::new(64 * MIB), MemoryCgroup::new(4096 * MIB)) else { return };
+    let (Some(tight), Some(wide)) = (MemoryCgroup::new(64 * MIB), MemoryCgroup::new(6144 * MIB)) else { return };
     let run = |cgroup: &MemoryCgroup| {
-        format!("dirty-writer --mib 2048 --folder {} --cgroup {}", disk(), cgroup.folder().display())
+        format!("dirty-writer --mib 4096 --folder {} --cgroup {}", disk(), cgroup.folder().display())
     };
     // The kernel's own threads write the file out. Closing the file, which has no name any more, waits for what of it is being written.
     let pair = Pair::of("memory-limit", &run(&tight), &run(&wide)).beside().took("took_s");

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::harness::storage::{IoCgroup, LoopMount, disk};
+use crate::harness::storage::{IoCgroup, LoopMount, Resident, disk};
 use crate::harness::{Background, Report, Traced, Tracer, close, list, number, python, text, until, whole, workload};
 
 const MIB: u64 = 1 << 20;
@@ -384,7 +384,8 @@ fn a_file_system_that_a_process_serves_slowly_is_named_with_its_type_and_that_pr
     let finding = report.finding("slow-storage");
     assert!(text(finding, "summary").contains(&server), "{finding}");
     close("waiting for all of them", number(finding, "lost_s"), number(&truth, "reading_s"), 0.15, 0.0);
-    // What the page cache has now is not asked for again.
+    // What the page cache has is not asked for again.
+    let _in_memory = Resident::of(Path::new(&fuse.file()));
     for _ in 0..crate::healthy::repeats() {
         let (_, report) = read(20);
         report.assert_silent(&CLASSES);

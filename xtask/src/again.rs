@@ -12,7 +12,10 @@ use anyhow::{Context, Result, bail};
 use crate::sh::{self, Cmd};
 
 /// So many tests may fail at first.
-const MOST: usize = 3;
+const MOST: usize = 5;
+
+/// Of what a failed test said, so many characters are repeated.
+const MOST_SAID: usize = 400;
 
 /// Runs the tests; to `command` nothing but arguments of libtest, those of the first run among them, is to be added. Anything but
 /// success, at first or then, is an error.
@@ -22,19 +25,25 @@ pub fn run(command: &Cmd, arguments: &[String]) -> Result<()> {
 
 fn run_into(command: &Cmd, arguments: &[String], shown: &mut impl Write) -> Result<()> {
     let all = command.clone().args(arguments);
-    let (status, failed) = watch(&all, shown)?;
+    let mut seen = Seen::default();
+    let status = watch(&all, shown, &mut seen)?;
     if status.success() {
         return Ok(());
     }
-    if failed.is_empty() || failed.len() > MOST {
-        bail!("`{all}` {}", sh::how_it_ended(status));
-    }
+    let failed = std::mem::take(&mut seen.failed);
     let mut still = Vec::new();
-    for test in &failed {
+    let once_more = !failed.is_empty() && failed.len() <= MOST;
+    for test in failed.iter().filter(|_| once_more) {
         let again = command.clone().args(["--exact", test, "--test-threads=1"]);
-        if !watch(&again, shown)?.0.success() {
+        if !watch(&again, shown, &mut seen)?.success() {
             still.push(test.as_str());
         }
+    }
+    for said in &seen.said {
+        eprintln!("FAILED: {said}");
+    }
+    if !once_more {
+        bail!("`{all}` {}", sh::how_it_ended(status));
     }
     if !still.is_empty() {
         bail!("{} failed twice", still.join(", "));
@@ -45,18 +54,41 @@ fn run_into(command: &Cmd, arguments: &[String], shown: &mut impl Write) -> Resu
     Ok(())
 }
 
-/// Lets its output through, and finds the names of tests that failed in it.
-fn watch(command: &Cmd, shown: &mut impl Write) -> Result<(ExitStatus, Vec<String>)> {
+/// What libtest's output told of tests that failed.
+#[derive(Default)]
+struct Seen {
+    failed: Vec<String>,
+    /// Of each panic: thread, place and the first line.
+    said: Vec<String>,
+    /// The line before this one told of a panic.
+    panicked: bool,
+}
+
+impl Seen {
+    fn line(&mut self, line: &str) {
+        self.failed.extend(failed_in(line));
+        if std::mem::take(&mut self.panicked)
+            && let Some(place) = self.said.last_mut()
+        {
+            *place = format!("{place} {line}").chars().take(MOST_SAID).collect();
+        }
+        if line.starts_with("thread '") && line.contains("panicked at ") {
+            self.said.push(line.to_owned());
+            self.panicked = true;
+        }
+    }
+}
+
+/// Lets its output through, and finds the tests that failed in it.
+fn watch(command: &Cmd, shown: &mut impl Write, seen: &mut Seen) -> Result<ExitStatus> {
     let mut child = command.start_reading()?;
     let output = child.stdout.take().context("its output is a pipe")?;
-    let mut failed = Vec::new();
     for line in BufReader::new(output).split(b'\n') {
         let line = line.with_context(|| format!("cannot read what `{command}` prints"))?;
         shown.write_all(&line).and_then(|()| shown.write_all(b"\n")).context("cannot print")?;
-        failed.extend(failed_in(&String::from_utf8_lossy(&line)));
+        seen.line(&String::from_utf8_lossy(&line));
     }
-    let status = child.wait().with_context(|| format!("cannot wait for `{command}`"))?;
-    Ok((status, failed))
+    child.wait().with_context(|| format!("cannot wait for `{command}`"))
 }
 
 /// The test that a line of libtest says has failed.
@@ -97,8 +129,23 @@ mod tests {
         assert_eq!(said("one one"), Ok(()));
         assert_eq!(said("one two"), Ok(()));
         assert_eq!(said("two three one"), Err("three failed twice".to_owned()));
-        let many = said("a b c d").expect_err("so many are no chance");
+        let many = said("a b c d e f").expect_err("so many are no chance");
         assert!(many.contains("ended with status 101"), "{many}");
+    }
+
+    #[test]
+    fn what_a_failed_test_said_is_kept_in_one_line() {
+        let mut seen = Seen::default();
+        let line = "thread 'paging::a_kill' (12) panicked at tests/live/paging.rs:3:5:";
+        for line in
+            ["test paging::a_kill ... FAILED", line, "no oom-kill: []", "stack backtrace:", "thread 'x' is well"]
+        {
+            seen.line(line);
+        }
+        assert_eq!(seen.said, [format!("{line} no oom-kill: []")]);
+        seen.line(line);
+        seen.line(&"x".repeat(1_000));
+        assert_eq!(seen.said[1].len(), MOST_SAID);
     }
 
     #[test]

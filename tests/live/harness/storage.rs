@@ -2,6 +2,7 @@
 
 use std::ffi::CString;
 use std::io::{Seek, SeekFrom, Write};
+use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -10,6 +11,34 @@ use std::process::Command;
 pub fn disk() -> String {
     let given = std::env::var_os("TRACER_TEST_DISK").map(PathBuf::from);
     given.unwrap_or_else(|| super::workspace().join("target")).display().to_string()
+}
+
+/// A file's pages, in memory until this is dropped: what programs read seldom some hosts throw out by themselves (DAMON, agents that
+/// reclaim), with much memory free.
+pub struct Resident {
+    address: *mut libc::c_void,
+    len_bytes: usize,
+}
+
+impl Resident {
+    /// Reads what is not there yet.
+    pub fn of(path: &Path) -> Self {
+        let file = std::fs::File::open(path).expect("the file can be opened");
+        let len_bytes = file.metadata().expect("it has a size").len() as usize;
+        let flags = libc::MAP_SHARED | libc::MAP_LOCKED | libc::MAP_POPULATE;
+        // SAFETY: a new mapping, to which nothing points.
+        let address =
+            unsafe { libc::mmap(std::ptr::null_mut(), len_bytes, libc::PROT_READ, flags, file.as_raw_fd(), 0) };
+        assert_ne!(address, libc::MAP_FAILED, "cannot lock {}: {}", path.display(), std::io::Error::last_os_error());
+        Resident { address, len_bytes }
+    }
+}
+
+impl Drop for Resident {
+    fn drop(&mut self) {
+        // SAFETY: the mapping made above, of which no reference is left.
+        unsafe { libc::munmap(self.address, self.len_bytes) };
+    }
 }
 
 /// Swap, switched on while a test needs it.
