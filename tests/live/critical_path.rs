@@ -105,7 +105,7 @@ fn who_sleeps_at_a_pace_of_its_own_waits_for_nobody() {
 fn input_and_output_under_a_lock_is_what_the_others_wait_for() {
     let folder = PathBuf::from(harness::storage::disk());
     let traced =
-        with_stacks(harness::workload(&format!("mutex --threads 3 --duration 1s --sync-in {}", folder.display())));
+        with_stacks(harness::workload(&format!("mutex --threads 3 --duration 2s --sync-in {}", folder.display())));
     let (truth, report) = (traced.truth(), traced.report());
     report.assert_path();
     let futex = report.futex(list(&truth, "locks")[0].as_str().expect("an address"));

@@ -266,7 +266,7 @@ fn items(class: &'static str, arguments: &str) {
 #[test]
 fn a_mutex_of_two_threads_costs_what_two_mutexes_save() {
     if two_cpus() {
-        items("user-lock-contention", "mutex --items 400");
+        items("user-lock-contention", "mutex --items 600");
     }
 }
 
@@ -358,7 +358,7 @@ fn a_slow_rank_bounds_what_a_fast_one_saves() {
 
 #[test]
 fn a_process_per_item_bounds_what_one_for_all_saves() {
-    let run = "spawn-storm --items 700";
+    let run = "spawn-storm --items 1200";
     Pair::of("process-spawn-storm", run, &format!("{run} --healthy")).assert_bound();
 }
 
@@ -401,7 +401,7 @@ fn the_interpreter_lock_bounds_what_a_process_saves() {
 
 #[test]
 fn collections_bound_what_freezing_saves() {
-    let run = |how: &str| python("gc_steps.py", &format!("400000 15 {how}"));
+    let run = |how: &str| python("gc_steps.py", &format!("400000 25 {how}"));
     Pair::new("gc-pauses", run(""), run("freeze")).took("took_s").assert_bound();
 }
 
@@ -422,7 +422,7 @@ fn of_storage(pair: Pair) {
 
 #[test]
 fn first_touches_bound_what_kept_memory_saves() {
-    let run = "touch --mib 1536";
+    let run = "touch --mib 2560";
     of_memory(Pair::of("page-fault-storm", run, &format!("{run} --healthy")));
 }
 
@@ -440,7 +440,7 @@ fn copied_pages_bound_what_not_looking_at_them_saves() {
 
 #[test]
 fn a_cold_file_bounds_what_a_warm_one_saves() {
-    let run = format!("mapped-file --mib 256 --random 16000 --folder {}", disk());
+    let run = format!("mapped-file --mib 256 --random 24000 --folder {}", disk());
     of_memory(Pair::of("cold-file-mapping", &run, &format!("{run} --warm")));
 }
 

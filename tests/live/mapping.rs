@@ -113,7 +113,7 @@ fn the_last_calls_of_a_thread_are_counted() {
 
 #[test]
 fn churn_is_told_with_its_calls_and_who_maps() {
-    let traced = traced("touch --mib 64 --passes 24 --churn --compute 10ms", "cpu,fault,map");
+    let traced = traced("touch --mib 64 --passes 40 --churn --compute 10ms", "cpu,fault,map");
     let report = traced.report();
     let found = report.findings("allocation-churn");
     let [finding] = found[..] else { panic!("one finding: {found:?}; {}", report.0["rules"]) };
@@ -133,5 +133,5 @@ fn churn_is_told_with_its_calls_and_who_maps() {
 }
 
 fn traced_without() -> Report {
-    traced("touch --mib 64 --passes 24 --churn --compute 10ms", "cpu,fault").report()
+    traced("touch --mib 64 --passes 40 --churn --compute 10ms", "cpu,fault").report()
 }

@@ -113,8 +113,8 @@ fn a_buffer_that_is_pinned_once_is_silent() {
 #[test]
 fn pinned_memory_that_leaves_too_little_for_the_rest_is_told_with_what_it_explains() {
     let Some(cgroup) = MemoryCgroup::new(128 * MIB) else { return };
-    let beside = format!("dirty-writer --mib 2048 --folder {} --cgroup {}", disk(), cgroup.folder().display());
-    let holder = format!("pin --mib 96 --batches 400 --reuse --cgroup {}", cgroup.folder().display());
+    let beside = format!("dirty-writer --mib 4096 --folder {} --cgroup {}", disk(), cgroup.folder().display());
+    let holder = format!("pin --mib 96 --batches 800 --reuse --cgroup {}", cgroup.folder().display());
     let line = format!("'{0}' {holder} & '{0}' {beside}; kill $!; wait", harness::workload_bin().display());
     let report = Tracer::run(harness::shell(&line)).options(&FAMILIES).go().expect_code(0).report();
     report.finding("memory-limit");

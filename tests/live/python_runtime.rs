@@ -148,7 +148,7 @@ fn a_main_thread_that_only_looks_now_and_then_is_no_victim() {
 fn steps_that_collect_garbage_among_many_objects_are_found_with_every_interpreter() {
     for interpreter in interpreters().iter().filter(|interpreter| interpreter.version <= (3, 13)) {
         let what = interpreter.shown();
-        let (truth, report) = trace(interpreter.line("gc_steps.py", "400000 20"));
+        let (truth, report) = trace(interpreter.line("gc_steps.py", "400000 30"));
         let finding = only(&report, "gc-pauses", &what);
         assert_every_number_is_in_the_report(&report, finding);
         assert_eq!(finding["culprit"]["tid"], whole(&truth, "pid"), "{what}: {finding}");

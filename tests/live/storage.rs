@@ -163,7 +163,7 @@ fn files_that_are_cut_before_they_are_written_again_wait_for_discards_and_not_fo
         return;
     };
     let run = |how: &str| {
-        let command = python("rewrite.py", &format!("{how} {} 500", disk()));
+        let command = python("rewrite.py", &format!("{how} {} 900", disk()));
         let traced = Tracer::run(command).options(&FAMILIES).go().expect_code(0);
         (traced.truth(), traced.report())
     };

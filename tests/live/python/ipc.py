@@ -64,7 +64,7 @@ def option(name, default):
 
 def main():
     kind = sys.argv[1]
-    count = int(option("count", {"slow-small": 100, "slow-large": 30, "unix": 40}.get(kind, 12)))
+    count = int(option("count", {"slow-small": 100, "slow-large": 30, "unix": 80}.get(kind, 20)))
     size, step_s = int(option("mib", 64) * (1 << 20)), option("step-ms", 2) / 1000
     near, far = socket.socketpair() if kind == "unix" else fork.Pipe(duplex=False)
     memory = shared_memory.SharedMemory(create=True, size=size) if kind == "shared" else None
