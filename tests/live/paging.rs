@@ -172,6 +172,21 @@ fn strings_that_forked_workers_look_at_are_copied_page_by_page() {
 }
 
 #[test]
+fn page_faults_of_each_kind_are_counted_whatever_calls_there_are_between_them() {
+    let traced = Tracer::run(python("fault_kinds.py", "")).options(&FAMILIES).go().expect_code(0);
+    let (truth, report) = (traced.truth(), traced.report());
+    let own = faults(&report, whole(&truth, "pid"));
+    // Python itself has some thousand.
+    for kind in ["anonymous", "shared", "other"] {
+        let wanted = number(&truth["own"], kind);
+        close(kind, of_kind(own, kind), wanted, 0.01, 2_500.0);
+    }
+    close("all of them, by the kernel's own account", number(own, "total"), number(&truth, "faults"), 0.01, 100.0);
+    let copied = of_kind(faults(&report, whole(&truth, "child")), "copy_on_write");
+    close("copied", copied, number(&truth, "copied"), 0.01, 500.0);
+}
+
+#[test]
 fn numbers_in_an_array_are_shared_with_forked_workers() {
     for _ in 0..crate::healthy::repeats() {
         let (_, report) = of_python("cow --healthy");

@@ -110,6 +110,7 @@ pub struct Offsets {
     pub cfs_rq_throttled_before: u32,
     pub rq_clock: u32,
     pub task_maj_flt: u32,
+    pub task_min_flt: u32,
     pub task_pagefault_disabled: u32,
     /// `mm_struct.rss_stat`: the first counter's sum.
     pub mm_rss: u32,
@@ -290,17 +291,19 @@ pub struct Config {
     pub comm: [u8; 16],
     /// What the families that see block devices and writeback need.
     pub block: BlockConfig,
+    /// 1: page faults are counted without their beginnings being seen: what they change and the kernel's own numbers of them say enough.
+    pub faults_by_number: u32,
     /// Offsets in kernel structs.
     pub offsets: Offsets,
     /// Offsets in tracepoint formats.
     pub formats: Formats,
 }
 
-const _: () = assert!(size_of::<Offsets>() == 101 * 4);
+const _: () = assert!(size_of::<Offsets>() == 102 * 4);
 const _: () = assert!(size_of::<Formats>() == 15 * 4);
 const _: () = assert!(
     size_of::<Config>()
-        == 14 * 4 + 3 * 8 + 22 * 4 + 64 + 64 + 64 + 8 + 16 + size_of::<BlockConfig>() + 101 * 4 + 15 * 4
+        == 14 * 4 + 3 * 8 + 23 * 4 + 64 + 64 + 64 + 8 + 16 + size_of::<BlockConfig>() + 102 * 4 + 15 * 4
 );
 
 impl Offsets {
@@ -366,6 +369,7 @@ impl Offsets {
         cfs_rq_throttled_before: ABSENT,
         rq_clock: ABSENT,
         task_maj_flt: ABSENT,
+        task_min_flt: ABSENT,
         task_pagefault_disabled: ABSENT,
         mm_rss: ABSENT,
         mm_rss_stride: ABSENT,
@@ -475,6 +479,7 @@ impl Config {
         futex_syscall: -1,
         comm: [0; 16],
         block: BlockConfig::NONE,
+        faults_by_number: 0,
         offsets: Offsets::NONE,
         formats: Formats::NONE,
     };

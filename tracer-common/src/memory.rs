@@ -17,11 +17,13 @@ pub enum FaultKind {
     FileMajor = 3,
     /// A page of shared memory (tmpfs, memfd, shared anonymous memory).
     Shared = 4,
-    /// Written to a page that may not be written: it was copied, or, where nobody shares it any more, made writable.
+    /// Written to a page that may not be written: it was copied, or, where nobody shares it any more, made writable. Not one of zeroes or of
+    /// a file, whose copy is a page more: [`FaultKind::Anonymous`].
     CopyOnWrite = 5,
     /// A page came back from swap.
     SwapIn = 6,
-    /// None of these: no page was added (another thread was first, or the access was refused).
+    /// None of these: no page was added (another thread was first, or the access was refused), or nobody saw how it began and it may have
+    /// been a copy: of processes that have not forked while they were traced, until there are some such faults.
     Other = 7,
 }
 
@@ -97,7 +99,7 @@ pub const fn fault_kind(error: u8, touched: u8, huge: bool, major: bool) -> Faul
     let copied = error_code::PROTECTION | error_code::WRITE;
     if touched & 1 << rss::SWAP != 0 {
         FaultKind::SwapIn
-    } else if error & copied == copied {
+    } else if error & copied == copied && touched & 1 << rss::ANONYMOUS == 0 {
         FaultKind::CopyOnWrite
     } else if major && touched != 0 {
         FaultKind::FileMajor
@@ -139,6 +141,20 @@ pub struct Faults {
 
 const _: () = assert!(size_of::<Faults>() == 72);
 
+/// What is known of a thread's last fault: [`FaultSums::open`].
+pub mod fault_state {
+    /// There was none.
+    pub const NONE: u8 = 0;
+    /// It has begun, and its kind is not known yet.
+    pub const OPEN: u8 = 1;
+    /// The same, and what is changed from now on is not its doing.
+    pub const LEFT: u8 = 2;
+    /// Nobody saw it begin; it is counted by what it changed until now.
+    pub const COUNTED: u8 = 3;
+    /// The same, and what is changed from now on is not its doing.
+    pub const DONE: u8 = 4;
+}
+
 /// A thread's faults of which there is no record yet, and its last one, whose kind shows when the next begins.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -159,7 +175,7 @@ pub struct FaultSums {
     pub pages_before: u64,
     /// The file of the last fault that did not find its page mapped near by; 0: none.
     pub inode: u64,
-    /// 1: a fault has begun whose kind is not known yet.
+    /// One of [`fault_state`].
     pub open: u8,
     /// Error code of it.
     pub error: u8,
@@ -171,8 +187,10 @@ pub struct FaultSums {
     pub from_kernel: u8,
     /// 1: since the last fault began the thread has given pages back by madvise: [`crate::mapping::MapSums::freed_call`].
     pub freed: u8,
-    /// Zero.
-    pub reserved: [u8; 2],
+    /// 1: `next` is known.
+    pub numbered: u8,
+    /// As what the last one is counted already, a [`FaultKind`].
+    pub kind: u8,
     /// Faults that add a page until a stack is taken; 0: not drawn yet.
     pub until_touch: u32,
     /// For how many that stack will stand.
@@ -183,11 +201,72 @@ pub struct FaultSums {
     pub copy_weight: u32,
     /// How the thread's own counters stood when the last one began; zeroes where it has none.
     pub counters: OwnCounters,
-    /// Zero.
-    pub reserved_end: u32,
+    /// The kernel's number of the first fault that is not counted here yet: low half of how many it has counted for the thread.
+    pub next: u32,
+    /// How often stacks of faults that add a page are taken.
+    pub pace: Pace,
 }
 
-const _: () = assert!(size_of::<FaultSums>() == 120);
+const _: () = assert!(size_of::<FaultSums>() == 128);
+
+/// How many faults a stack stands for: more where they come so fast that the stacks would cost more than they tell.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Pace {
+    /// When the last one was taken, in units of 2^20 ns.
+    pub taken: u32,
+    /// How often the least period is doubled.
+    pub doubled: u32,
+}
+
+impl Pace {
+    /// So often at most.
+    pub const MOST_DOUBLED: u32 = 3;
+    /// Stacks nearer to each other than this, in its units, are too many.
+    pub const NEAR: u32 = 2;
+    /// And farther from each other than this too few.
+    pub const FAR: u32 = 16;
+
+    /// A stack is taken.
+    #[inline(always)]
+    pub fn take(&mut self, ts_ns: u64) {
+        let now = (ts_ns >> 20) as u32;
+        let since = now.wrapping_sub(self.taken);
+        if since < Self::NEAR && self.doubled < Self::MOST_DOUBLED {
+            self.doubled += 1;
+        } else if since > Self::FAR && self.doubled > 0 {
+            self.doubled -= 1;
+        }
+        self.taken = now;
+    }
+}
+
+/// Processes whose last sum of pages is kept at once; a power of two.
+pub const PROCESS_PAGES: u32 = 1024;
+
+/// Pages of anonymous memory of a process when a fault was last seen to add one, as far as the kernel had summed them up.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ProcessPages {
+    /// Whose; 0: nobody's.
+    pub tgid: u64,
+    /// See above.
+    pub pages: u64,
+}
+
+const _: () = assert!(size_of::<ProcessPages>() == 16);
+
+/// What says whether beginnings of faults must be seen to tell copied pages from others.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FaultWatch {
+    /// Faults that added no page.
+    pub quiet: u64,
+    /// How often a traced process has forked: from then on such faults are taken for copies of pages while their beginnings are not seen.
+    pub forks: u64,
+}
+
+const _: () = assert!(size_of::<FaultWatch>() == 16);
 
 /// A thread's own counters of memory, which it hands in to its address space now and then, up to 6.1 (`struct task_rss_stat`, and
 /// `check_sync_rss_stat` in mm/memory.c). Only then does the kernel report a change, so what a fault did shows here.
@@ -438,7 +517,8 @@ mod tests {
             (0, file, false, true, FaultKind::FileMajor),
             (2, shared, false, false, FaultKind::Shared),
             (3, 0, false, false, FaultKind::CopyOnWrite),
-            (3, file | anonymous, false, false, FaultKind::CopyOnWrite),
+            (3, file | anonymous, false, false, FaultKind::Anonymous),
+            (3, anonymous, false, false, FaultKind::Anonymous),
             (0, anonymous | swap, false, true, FaultKind::SwapIn),
             (0, 0, false, false, FaultKind::Other),
             (1, 0, false, false, FaultKind::Other),
@@ -453,6 +533,24 @@ mod tests {
         for kind in StallKind::ALL {
             assert_eq!(StallKind::from_number(kind as u8), kind, "{kind:?} comes back from its number");
         }
+    }
+
+    #[test]
+    fn stacks_of_faults_that_come_fast_stand_for_more_of_them_and_again_for_fewer_when_they_do_not() {
+        let mut pace = Pace { taken: 99, doubled: 0 };
+        let mut at_ms = 100;
+        let mut every = |ms: u64, times: u32| {
+            for _ in 0..times {
+                at_ms += ms;
+                pace.take(at_ms << 20);
+            }
+            pace.doubled
+        };
+        assert_eq!(every(1, 2), 2);
+        assert_eq!(every(1, 9), Pace::MOST_DOUBLED);
+        assert_eq!(every(10, 9), Pace::MOST_DOUBLED, "neither near nor far");
+        assert_eq!(every(20, 2), 1);
+        assert_eq!(every(1_000, 9), 0);
     }
 
     #[test]

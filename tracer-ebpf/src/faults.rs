@@ -1,24 +1,24 @@
 //! A thread's page faults: counted in its own entry of an array, written as a record now and then. What kind a fault was shows when the
-//! next one begins, from what the kernel changed meanwhile.
+//! next one begins, from what the kernel changed meanwhile; where nobody sees faults begin, see `numbered`.
 
 use aya_ebpf::helpers::{bpf_get_smp_processor_id, bpf_ktime_get_ns, generated::bpf_get_prandom_u32};
 use tracer_common::{
     FamilyId,
     loss::CpuState,
-    memory::{FAULTS_PER_RECORD, FAULTS_RECORD_NS, FaultSums, Faults, OwnCounters, fault_kind, rss},
+    memory::{FAULTS_PER_RECORD, FAULTS_RECORD_NS, FaultSums, Faults, OwnCounters, Pace, fault_kind, fault_state, rss},
     record::fault as kind,
 };
 
 use crate::{
     access::{config, present, probed, typed},
     emit::{self, Lane},
-    maps,
-    task::{self, Task},
+    maps, numbered,
+    task::Task,
 };
 
 const FAMILY: FamilyId = FamilyId::Fault;
 /// The time is looked at with one of so many faults; a power of two.
-const LOOK_AT_TIME: u32 = 16;
+pub const LOOK_AT_TIME: u32 = 16;
 
 /// The entry for this thread, whosever it is now.
 #[inline(always)]
@@ -62,22 +62,53 @@ pub fn own_counters(task: Task) -> OwnCounters {
     }
 }
 
+/// A fault begins.
+#[inline(always)]
+pub fn begin(state: &mut CpuState, sums: &mut FaultSums, task: Task, (error, from_kernel): (u8, u8)) {
+    let counters = own_counters(task);
+    settle(state, sums, task, &counters);
+    if has_own_counters() {
+        sums.counters = counters;
+    }
+    if sums.pending == 0 {
+        // SAFETY: no arguments.
+        sums.since_ts_ns = unsafe { bpf_ktime_get_ns() };
+    }
+    numbered::begun(sums, task);
+    (sums.open, sums.error, sums.from_kernel) = (fault_state::OPEN, error, from_kernel);
+    (sums.touched, sums.huge, sums.inode, sums.freed) = (0, 0, 0, 0);
+    sums.major_before = major_faults(task);
+}
+
 /// Counts the last fault, whose kind is known by now, and writes a record if it is time.
 #[inline(always)]
 pub fn settle(state: &mut CpuState, sums: &mut FaultSums, task: Task, counters: &OwnCounters) {
-    if sums.open == 0 {
+    let was = sums.open;
+    sums.open = fault_state::NONE;
+    if was != fault_state::OPEN && was != fault_state::LEFT {
+        if was != fault_state::NONE {
+            numbered::was_major(sums, major_faults(task));
+        }
         return;
     }
-    sums.open = 0;
     if has_own_counters() {
         sums.touched |= sums.counters.touched(counters);
     }
     let major = major_faults(task) != sums.major_before;
     let kind = fault_kind(sums.error, sums.touched, sums.huge == 1, major);
+    if sums.touched == 0 {
+        numbered::added_no_page();
+    }
     if let Some(count) = sums.counts.get_mut(kind as usize) {
         *count += 1;
     }
     sums.pending += 1;
+    write_if_due(state, sums);
+}
+
+/// Writes a record if it is time.
+#[inline(always)]
+pub fn write_if_due(state: &mut CpuState, sums: &mut FaultSums) {
     if sums.pending & (LOOK_AT_TIME - 1) == 0 || sums.pending >= FAULTS_PER_RECORD {
         // SAFETY: no arguments.
         let now_ns = unsafe { bpf_ktime_get_ns() };
@@ -126,28 +157,24 @@ pub fn anonymous_pages(space: *const u8) -> u64 {
     unsafe { if stride == rss::PLAIN_BYTES { probed(space, at) } else { typed(space, at) } }
 }
 
-/// Draws how many faults a stack stands for: between 1 and twice the period, so the period in the mean, whatever pattern there is.
+/// Draws how many faults a stack stands for: between 1 and twice the period (so many times doubled), so the period in the mean, whatever
+/// pattern there is.
 #[inline(always)]
-pub fn draw() -> u32 {
+pub fn draw(doubled: u32) -> u32 {
     // SAFETY: no arguments.
     let random = unsafe { bpf_get_prandom_u32() };
-    ((u64::from(random) * (2 * u64::from(config!(fault_period)) - 1)) >> 32) as u32 + 1
+    let period = u64::from(config!(fault_period)) << (doubled & Pace::MOST_DOUBLED);
+    ((u64::from(random) * (2 * period - 1)) >> 32) as u32 + 1
 }
 
 /// The inode of the file whose page the thread waits for in a page fault; 0: none.
 #[inline(always)]
-pub fn waits_for_file(tid: u32) -> u64 {
+pub fn waits_for_file(task: Task, tid: u32) -> u64 {
     if config!(faults) != 1 {
         return 0;
     }
     match slot(tid) {
-        Some(sums) if sums.tid == tid && sums.open == 1 => sums.inode,
+        Some(sums) if sums.tid == tid && numbered::is_in(sums, task) => sums.inode,
         _ => 0,
     }
-}
-
-/// The current thread's address space.
-#[inline(always)]
-pub fn current_space() -> *const u8 {
-    task::address_space(task::current())
 }

@@ -14,6 +14,7 @@ mod filter;
 mod locks;
 mod mapped;
 mod maps;
+mod numbered;
 mod places;
 mod probes;
 mod python;

@@ -14,7 +14,7 @@ use tracer_common::{
     lock::Totals,
     loss::CpuState,
     mapping::MapSums,
-    memory::{CACHED_FILES, CacheSums, FaultSums, FileKey, StallSums},
+    memory::{CACHED_FILES, CacheSums, FaultSums, FaultWatch, FileKey, PROCESS_PAGES, ProcessPages, StallSums},
     net::{Connecting, MOST_CONNECTING},
     python::PythonProcess,
 };
@@ -101,6 +101,14 @@ pub static LOCK_TOTALS: PerCpuHashMap<u64, Totals> = PerCpuHashMap::with_max_ent
 /// Page faults of which there is no record yet, indexed as `SLOTS`.
 #[map]
 pub static FAULTS: Array<FaultSums> = Array::with_max_entries(1, 0);
+
+/// Sums of pages of processes, indexed by the low bits of their ids.
+#[map]
+pub static PAGES: Array<ProcessPages> = Array::with_max_entries(PROCESS_PAGES, 0);
+
+/// See [`FaultWatch`].
+#[map]
+pub static FAULT_WATCH: Array<FaultWatch> = Array::with_max_entries(1, 0);
 
 /// Where the stack of a page fault, or of a call that maps memory, is put together. Interrupts are on then, so it is not that of samples.
 #[map]

@@ -2,6 +2,9 @@
 //!
 //! The kernel reports the beginning of a fault, and each change of a process's counters of resident memory. A fault that added a page has
 //! changed one; one that was a write to a page that was there copied it. The end is not reported: the next fault settles the last one.
+//!
+//! Two programs for each fault cost more than one, so beginnings are looked at only where pages are copied (`kernel::on_demand` in user space
+//! decides); otherwise see `numbered`.
 //! Up to 6.1 threads count their memory themselves and report it later: there the next fault looks at these counters.
 //!
 //! Programs with STACKS take stacks, by a helper that kernels before 5.17 lack (see `repeat`). There the others run, which only count:
@@ -15,15 +18,15 @@ use aya_ebpf::{
 };
 use tracer_common::{
     loss::CpuState,
-    memory::{FaultKind, FaultSums, error_code, rss},
+    memory::{FaultKind, FaultSums, error_code, fault_state, rss},
     stack::{origin, raw_flags as flags},
 };
 
 use crate::{
     access::{config, typed},
-    emit, faults, filter, mapped,
+    emit, faults, filter, mapped, numbered,
     stack::{self, Request},
-    task,
+    task::{self, Task},
 };
 
 /// Huge pages come in hundreds; other threads' pages meanwhile in tens.
@@ -62,18 +65,7 @@ fn begins<const STACKS: bool>(ctx: &BtfTracePointContext, error: u8, from_kernel
     let Some((state, tid, tgid)) = filter::current() else { return };
     let Some(sums) = faults::own(state, tid, tgid) else { return };
     let task = task::current();
-    let counters = faults::own_counters(task);
-    faults::settle(state, sums, task, &counters);
-    if faults::has_own_counters() {
-        sums.counters = counters;
-    }
-    if sums.pending == 0 {
-        // SAFETY: no arguments.
-        sums.since_ts_ns = unsafe { bpf_ktime_get_ns() };
-    }
-    (sums.open, sums.error, sums.from_kernel) = (1, error, from_kernel);
-    (sums.touched, sums.huge, sums.inode, sums.freed) = (0, 0, 0, 0);
-    sums.major_before = faults::major_faults(task);
+    faults::begin(state, sums, task, (error, from_kernel));
     sums.pages_before = faults::anonymous_pages(task::address_space(task));
     let copies = error_code::PROTECTION | error_code::WRITE;
     if STACKS && config!(fault_period) != 0 && error & copies == copies && from_kernel == 0 {
@@ -85,7 +77,7 @@ fn begins<const STACKS: bool>(ctx: &BtfTracePointContext, error: u8, from_kernel
 #[inline(always)]
 fn copied(ctx: &BtfTracePointContext, state: &mut CpuState, sums: &mut FaultSums) {
     if sums.until_copy == 0 {
-        sums.until_copy = faults::draw();
+        sums.until_copy = faults::draw(0);
         sums.copy_weight = sums.until_copy;
     }
     sums.until_copy -= 1;
@@ -108,20 +100,26 @@ pub fn rss_stat_old(ctx: BtfTracePointContext) -> i32 {
 
 #[inline(always)]
 fn counter_changes<const STACKS: bool>(ctx: &BtfTracePointContext) -> i32 {
+    let space = ctx.arg::<*const u8>(0);
+    let counter = ctx.arg::<u64>(1) as u32;
+    // Asked for once: calls of helpers are most of what this costs.
+    let task = task::current();
+    if task::address_space(task) != space || counter >= rss::KINDS as u32 {
+        return 0;
+    }
+    if numbered::is_on() {
+        changes_by_number::<STACKS>(ctx, task, space, counter);
+        return 0;
+    }
     let tid = bpf_get_current_pid_tgid() as u32;
     let Some(sums) = faults::slot(tid) else { return 0 };
     // An entry that is the thread's own says that it is traced.
-    if sums.tid != tid || sums.open == 0 {
-        return 0;
-    }
-    let space = ctx.arg::<*const u8>(0);
-    let counter = ctx.arg::<u64>(1) as u32;
-    if faults::current_space() != space || counter >= rss::KINDS as u32 {
+    if sums.tid != tid || sums.open == fault_state::NONE {
         return 0;
     }
     // Behind a fault in user code the thread may have gone on and called the kernel, which then changes the counter.
     if sums.from_kernel == 0 || config!(map) == 1 {
-        let call = system_call();
+        let call = system_call(task);
         if call >= 0 && (given_back(ctx, sums, space, call) || sums.from_kernel == 0) {
             return 0;
         }
@@ -130,10 +128,51 @@ fn counter_changes<const STACKS: bool>(ctx: &BtfTracePointContext) -> i32 {
     0
 }
 
+/// The same where the kernel's numbers tell faults apart.
+#[inline(always)]
+fn changes_by_number<const STACKS: bool>(ctx: &BtfTracePointContext, task: Task, space: *const u8, counter: u32) {
+    let Some(sums) = traced(task) else { return };
+    let number = numbered::number(task);
+    let is_in = numbered::is_at(sums, number);
+    let call = system_call(task);
+    if call >= 0 {
+        let is_fault = is_in && sums.from_kernel == 1;
+        let is_given_back = sums.open != fault_state::NONE && given_back(ctx, sums, space, call);
+        if !is_fault {
+            numbered::called(sums, number, call);
+        }
+        if !is_fault || is_given_back {
+            return;
+        }
+    }
+    let is_huge = counter == rss::ANONYMOUS && numbered::has_grown_huge(sums, space);
+    let (kind, is_first) = if is_in {
+        numbered::more(sums, counter, is_huge)
+    } else {
+        (numbered::first(sums, task, number, counter, is_huge), true)
+    };
+    if STACKS && config!(fault_period) != 0 && is_first && sums.error & error_code::PROTECTION == 0 {
+        touched(ctx, sums, kind);
+    }
+}
+
+/// The entry of the current thread, if it is traced.
+#[inline(always)]
+fn traced(task: Task) -> Option<&'static mut FaultSums> {
+    let tid = task::tid(task);
+    let sums = faults::slot(tid)?;
+    // An entry that is the thread's own says that it is traced.
+    if sums.tid == tid {
+        return Some(sums);
+    }
+    let (state, tid, tgid) = filter::current()?;
+    faults::own(state, tid, tgid)
+}
+
 /// The system call by which the thread entered the kernel; negative: none.
 #[inline(always)]
-fn system_call() -> i16 {
-    let registers = task::user_registers(task::current());
+fn system_call(task: Task) -> i16 {
+    let registers = task::user_registers(task);
     // SAFETY: the kernel's own registers of the task.
     if registers.is_null() { -1 } else { unsafe { task::syscall(registers) } }
 }
@@ -181,7 +220,7 @@ fn touched(ctx: &BtfTracePointContext, sums: &mut FaultSums, kind: FaultKind) {
     let mut weight = 1;
     if sums.huge == 0 {
         if sums.until_touch == 0 {
-            sums.until_touch = faults::draw();
+            sums.until_touch = faults::draw(sums.pace.doubled);
             sums.touch_weight = sums.until_touch;
         }
         sums.until_touch -= 1;
@@ -189,6 +228,8 @@ fn touched(ctx: &BtfTracePointContext, sums: &mut FaultSums, kind: FaultKind) {
             return;
         }
         weight = sums.touch_weight;
+        // SAFETY: no arguments.
+        sums.pace.take(unsafe { bpf_ktime_get_ns() });
     }
     if let Some(state) = emit::cpu_state() {
         take(ctx, state, sums, kind, weight);
@@ -215,10 +256,10 @@ fn take(ctx: &BtfTracePointContext, state: &mut CpuState, sums: &FaultSums, kind
 /// A page fault of a mapped file did not find its page mapped near by. Which file is kept: the thread may have to wait for it.
 #[btf_tracepoint(function = "mm_filemap_fault")]
 pub fn mm_filemap_fault(ctx: BtfTracePointContext) -> i32 {
-    let tid = bpf_get_current_pid_tgid() as u32;
-    if let Some(sums) = faults::slot(tid)
-        && sums.tid == tid
-        && sums.open == 1
+    let sums = if numbered::is_on() { in_fault() } else { faults::slot(bpf_get_current_pid_tgid() as u32) };
+    if let Some(sums) = sums
+        && sums.tid == bpf_get_current_pid_tgid() as u32
+        && (numbered::is_on() || sums.open == fault_state::OPEN)
     {
         let mapping = ctx.arg::<*const u8>(0);
         // SAFETY: `mapping` is known to the verifier, and so is the inode that it belongs to.
@@ -228,6 +269,21 @@ pub fn mm_filemap_fault(ctx: BtfTracePointContext) -> i32 {
         };
     }
     0
+}
+
+/// The entry of the current thread, which is in a page fault, if it is traced. A fault of which this is the first sign begins; not one of
+/// a system call, which may read a file as well.
+#[inline(always)]
+fn in_fault() -> Option<&'static mut FaultSums> {
+    let task = task::current();
+    let sums = traced(task)?;
+    if !numbered::is_in(sums, task) {
+        if system_call(task) >= 0 {
+            return None;
+        }
+        faults::begin(emit::cpu_state()?, sums, task, (0, 0));
+    }
+    Some(sums)
 }
 
 /// A thread ends: what it counted is written.
@@ -241,6 +297,7 @@ pub fn faults_at_exit(ctx: BtfTracePointContext) -> i32 {
         && tid != 0
     {
         faults::settle(state, sums, task, &faults::own_counters(task));
+        numbered::ended(sums, task);
         if sums.pending != 0 {
             faults::write(state, sums);
         }

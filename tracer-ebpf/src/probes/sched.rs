@@ -258,7 +258,7 @@ fn left_in(prev: Task, record: &mut Switch) -> Option<Registers> {
     {
         polls_one(prev, at.args[0], record);
     } else if at.syscall < 0 {
-        let inode = faults::waits_for_file(record.prev_tid);
+        let inode = faults::waits_for_file(prev, record.prev_tid);
         if inode != 0 {
             // No descriptor: the file is mapped.
             (record.fd_kind, record.object, record.arg0) = (FdKind::File as u8, inode, u32::MAX);

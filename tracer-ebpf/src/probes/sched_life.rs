@@ -15,13 +15,15 @@ use tracer_common::{
 use crate::{
     access::{config, present, probed},
     emit::{self, Lane},
-    filter,
+    filter, numbered,
     probes::sched::unseen_arrival,
     python_processes,
     task::{self, Task},
 };
 
 const FAMILY: FamilyId = FamilyId::Sched;
+/// The new task has its creator's address space (uapi/linux/sched.h).
+const CLONE_VM: u64 = 0x100;
 
 /// A record's header and the CPU that writes it.
 #[inline(always)]
@@ -92,6 +94,7 @@ fn new_task(state: &mut CpuState, child: Task, clone_flags: u64) {
         emit::lose(state, FAMILY, LossReason::MapFull);
         return;
     }
+    numbered::new_task(state, tid, task::tgid(child), clone_flags & CLONE_VM != 0);
     let (ns_tid, ns_level) = task::namespace_id(child);
     let (header, cpu) = now(state, kind::NEW_TASK);
     let record = NewTask {
@@ -159,6 +162,7 @@ fn exec(state: &mut CpuState, task: Task, old_tid: u32, bprm: *const u8) {
         return;
     }
     python_processes::forget(tgid);
+    numbered::executed(task, tid);
     emit::see(state, FAMILY);
     // SAFETY: a probed load takes any address.
     let filename: u64 = unsafe { probed(bprm, config!(offsets.bprm_filename)) };

@@ -123,6 +123,7 @@ pub fn prepare(
         filter,
         ring_bytes: args.ring_size,
         sample_hz: args.sample_hz,
+        starts_target: !target.command.is_empty(),
         steps,
         host: &host,
     };

@@ -5,7 +5,7 @@ use tracer_common::{
     config::{ABSENT, Config},
 };
 
-use super::{CostClass, Fallback, Family, Hook, Program, Readiness, Settings, lacks_stacks, memory_readiness};
+use super::{CostClass, Fallback, Family, Hook, OnDemand, Program, map, Readiness, Settings, lacks_stacks, memory_readiness};
 use crate::kernel::{host::HostFacts, offsets};
 
 /// See the module.
@@ -35,7 +35,7 @@ const PROGRAMS: &[Program] = &[
     counting(
         "page_fault_user_old",
         "page_fault_user",
-        program("page_fault_user", "page_fault_user", true, "page faults of user code"),
+        program("page_fault_user", "page_fault_user", true, "copied pages, told from other page faults of user code"),
     ),
 ];
 
@@ -79,11 +79,22 @@ impl Family for Fault {
         )
     }
 
-    fn configure(&self, _host: &HostFacts, _settings: Settings, config: &mut Config) {
+    fn configure(&self, host: &HostFacts, _settings: Settings, config: &mut Config) {
         config.faults = 1;
+        let offsets = &config.offsets;
+        let needed = [offsets.task_min_flt, offsets.task_maj_flt, offsets.mm_rss, offsets.regs_syscall];
+        let tells_calls = config.has_task_pt_regs == 1 || config.regs_in_stack != 0;
+        if tells_calls && !needed.contains(&ABSENT) && offsets.task_rss_counts == ABSENT {
+            config.faults_by_number = 1;
+            config.map_calls = host.known_arch().map_or(config.map_calls, map::calls);
+        }
         // The family that takes stacks is asked before this one.
         if config.wait_stacks == 1 && config.sample_period_ns != 0 && config.offsets.regs_bytes != ABSENT {
             config.fault_period = PERIOD;
         }
+    }
+
+    fn on_demand(&self, config: &Config) -> Option<OnDemand> {
+        (config.faults_by_number == 1).then_some(OnDemand { program: "page_fault_user", stands_in: "rss_stat" })
     }
 }

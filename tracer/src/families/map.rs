@@ -35,7 +35,7 @@ const PROGRAMS: &[Program] = &[
 ];
 
 /// Numbers of the calls.
-fn calls(arch: Arch) -> MapCalls {
+pub(super) fn calls(arch: Arch) -> MapCalls {
     let number = |name| syscall::number(arch, name).map_or(-1, i32::from);
     MapCalls {
         mmap: number("mmap"),

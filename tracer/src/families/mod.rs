@@ -123,6 +123,15 @@ pub struct Fallback {
     pub hook: Hook,
 }
 
+/// See [`Family::on_demand`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OnDemand {
+    /// The program.
+    pub program: &'static str,
+    /// The one that does without it. Where that does not run, the program is attached from the beginning.
+    pub stands_in: &'static str,
+}
+
 /// How much a family costs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -232,6 +241,10 @@ pub trait Family: Sync {
     fn can_run(&self, host: &HostFacts) -> Readiness;
     /// Fills in its part of the programs' configuration.
     fn configure(&self, host: &HostFacts, settings: Settings, config: &mut Config);
+    /// A program that is attached only while what it alone sees happens.
+    fn on_demand(&self, _config: &Config) -> Option<OnDemand> {
+        None
+    }
 }
 
 /// Whether a family that sees memory can run here: it needs type information and its first tracepoint; `lacks` says what is missing of

@@ -84,15 +84,27 @@ impl<'a> Programs<'a> {
         config: &Config,
         reasons: &mut Vec<String>,
     ) -> Result<aya::programs::ProgramFd, String> {
-        let program = self.ebpf.program_mut(name).ok_or_else(|| format!("the object has no program {name}"))?;
-        self.loaded.entry(name).or_insert_with(|| load(program, name, hook, self.btf)).clone()?;
-        if let Some(steps) = self.steps.filter(|_| hook.is_for_steps()) {
-            let fd = program.fd().map_err(|error| text(name, &error))?.as_fd();
-            self.links.extend(steps.attach(fd)?);
+        let steps = self.steps.filter(|_| hook.is_for_steps());
+        let (program, fd) = self.loaded(name, hook)?;
+        if let Some(steps) = steps {
+            let links = steps.attach(fd.as_fd())?;
+            self.links.extend(links);
         } else {
             reasons.extend(attach(program, name, hook, config)?);
         }
-        program.fd().map_err(|error| text(name, &error))?.try_clone().map_err(|error| error.to_string())
+        Ok(fd)
+    }
+
+    /// A program; loads it, if that was not tried yet.
+    fn loaded(
+        &mut self,
+        name: &'static str,
+        hook: Hook,
+    ) -> Result<(&mut AyaProgram, aya::programs::ProgramFd), String> {
+        let program = self.ebpf.program_mut(name).ok_or_else(|| format!("the object has no program {name}"))?;
+        self.loaded.entry(name).or_insert_with(|| load(program, name, hook, self.btf)).clone()?;
+        let fd = program.fd().map_err(|error| text(name, &error))?.try_clone().map_err(|error| error.to_string())?;
+        Ok((program, fd))
     }
 }
 
@@ -122,7 +134,12 @@ pub fn family(
             }
             continue;
         }
-        let mut outcome = programs.attach(program.name, program.hook, config, &mut reasons);
+        let runs = |name| running.iter().any(|running: &Running| running.name == name);
+        let waits = family.on_demand(config).is_some_and(|one| one.program == program.name && runs(one.stands_in));
+        let mut outcome = match waits {
+            true => programs.loaded(program.name, program.hook).map(|(_, fd)| fd),
+            false => programs.attach(program.name, program.hook, config, &mut reasons),
+        };
         let mut name = program.name;
         if let (Err(_), Some(fallback)) = (&outcome, program.fallback) {
             if plan.without.iter().any(|name| name == fallback.name) {

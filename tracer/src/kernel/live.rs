@@ -45,7 +45,7 @@ const POLL_MS: u16 = 50;
 /// A record older than this before a drain began has reached its ring: programs run for microseconds.
 const IN_FLIGHT_NS: u64 = 1_000_000;
 /// Run times are measured for this long at the start and then in each period.
-const MEASURED_NS: u64 = 100_000_000;
+const MEASURED_NS: u64 = 50_000_000;
 /// See above.
 const MEASURE_PERIOD_NS: u64 = 1_000_000_000;
 /// Loss and cost are written this often.
@@ -207,6 +207,7 @@ impl Drainer {
         loop {
             let start_ns = clock::monotonic_ns();
             self.cost.turn(start_ns);
+            self.loaded.look_at_needs(start_ns);
             let mut batch = self.batch();
             let complete = self.drain(&mut batch);
             if complete {

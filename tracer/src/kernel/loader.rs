@@ -25,6 +25,7 @@ use super::{
     clients::Attacher,
     host::HostFacts,
     memory_maps::MemoryMaps,
+    on_demand::OnDemandProgram,
     ring_sizes::{PAGE_BYTES, RingSizes, SHARD_NAMES},
     step_points::Points,
 };
@@ -111,6 +112,8 @@ pub struct Plan<'a> {
     pub ring_bytes: u64,
     /// Samples per second of each CPU: 1 to 999.
     pub sample_hz: u32,
+    /// What is traced is started behind this: nothing has happened to it before.
+    pub starts_target: bool,
     /// Where steps begin; none: nobody asked.
     pub steps: Option<&'a Points>,
     /// The host.
@@ -138,6 +141,8 @@ pub struct Running {
 pub struct Loaded {
     /// Keeps programs and links; `None` once detached.
     ebpf: Option<Ebpf>,
+    /// The program that is attached while it is needed, if there is one.
+    on_demand: Option<OnDemandProgram>,
     /// Keeps programs attached where steps begin.
     step_links: Vec<OwnedFd>,
     /// What runs.
@@ -317,11 +322,13 @@ pub fn load(plan: &Plan) -> Result<Loaded, LoadError> {
         None
     };
     let memory = MemoryMaps::take(&mut ebpf, &config)?;
+    let on_demand = on_demand(&mut ebpf, plan, &config, &running)?;
     let cpu = PerCpuArray::try_from(take(&mut ebpf, "CPU")?).map_err(|error| map_error("CPU", &error))?;
     let tracked = hash(&mut ebpf, "TRACKED")?;
     let slot_map = Array::try_from(take(&mut ebpf, "SLOTS")?).map_err(|error| map_error("SLOTS", &error))?;
     Ok(Loaded {
         ebpf: Some(ebpf),
+        on_demand,
         step_links,
         running,
         families,
@@ -337,6 +344,21 @@ pub fn load(plan: &Plan) -> Result<Loaded, LoadError> {
         memory,
         ring_bytes: sizes.total_bytes(),
     })
+}
+
+/// The program that waits for what it is needed for, if its stand-in runs.
+fn on_demand(
+    ebpf: &mut Ebpf,
+    plan: &Plan,
+    config: &Config,
+    running: &[Running],
+) -> Result<Option<OnDemandProgram>, LoadError> {
+    let runs = |name| running.iter().any(|running| running.name == name);
+    let mut all = plan.families.iter().filter_map(|family| family.on_demand(config));
+    match all.find(|one| runs(one.program) && runs(one.stands_in)) {
+        Some(one) => OnDemandProgram::new(ebpf, one.program, !plan.starts_target).map(Some),
+        None => Ok(None),
+    }
 }
 
 /// What attaches the programs that see calls of databases' clients, if they run.
@@ -488,6 +510,13 @@ impl Loaded {
         let program: &mut Iter = program.try_into().map_err(|error| chain(&error))?;
         let link = program.attach().and_then(|link| program.take_link(link)).map_err(|error| chain(&error))?;
         link.into_file().map(Some).map_err(|error| chain(&error))
+    }
+
+    /// Attaches or detaches what is needed now and then only.
+    pub fn look_at_needs(&mut self, now_ns: u64) {
+        if let (Some(program), Some(ebpf)) = (&mut self.on_demand, &mut self.ebpf) {
+            program.look(ebpf, now_ns);
+        }
     }
 
     /// Detaches every program. Maps and counters stay readable.

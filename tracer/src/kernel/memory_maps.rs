@@ -12,7 +12,7 @@ use tracer_common::{
     config::Config,
     file_calls::{FileCallsKey, FileCallsSlot, FileCallsSums},
     mapping::MapSums,
-    memory::{CacheSums, FaultSums, FileKey, StallKind, StallSums, fault_kind},
+    memory::{CacheSums, FaultSums, FileKey, StallKind, StallSums, fault_kind, fault_state},
 };
 
 use super::{
@@ -203,11 +203,11 @@ fn calls_row(key: &FileCallsKey, sums: &FileCallsSums) -> FileCallsRow {
 }
 
 fn faults_of(tid: u32, sums: &FaultSums) -> Option<FaultsRow> {
-    if sums.tid != tid || (sums.pending == 0 && sums.open == 0) {
+    if sums.tid != tid || (sums.pending == 0 && sums.open == fault_state::NONE) {
         return None;
     }
     let mut counts = sums.counts;
-    if sums.open == 1 {
+    if [fault_state::OPEN, fault_state::LEFT].contains(&sums.open) {
         // Whether it was a major one shows in a count that was not read again: it counts as a minor one.
         let kind = fault_kind(sums.error, sums.touched, sums.huge == 1, false);
         counts[kind as usize] += 1;

@@ -23,6 +23,7 @@ pub mod mounts;
 pub mod numa;
 pub mod objects;
 pub mod offsets;
+pub mod on_demand;
 pub mod proc;
 pub mod progstats;
 pub mod ring_sizes;

@@ -138,6 +138,7 @@ fn memory(btf: &Btf, offsets: &mut Offsets) {
     let field = |of: Option<Struct>, path: &str| of.and_then(|of| btf.field(of, path)).unwrap_or(ABSENT);
     let task = find("task_struct", &["pid", "tgid", "comm"]);
     offsets.task_maj_flt = field(task, "maj_flt");
+    offsets.task_min_flt = field(task, "min_flt");
     offsets.task_pagefault_disabled = field(task, "pagefault_disabled");
     // Counters that each CPU has a part of, from 6.2 on; before that plain ones.
     let counters = field(find("mm_struct", &["start_stack"]), "rss_stat");

@@ -39,6 +39,7 @@ fn a_family_that_the_kernel_refused_is_left_out_with_its_reason_unless_it_was_as
         filter: Filter::default(),
         ring_bytes: 0,
         sample_hz: 99,
+        starts_target: false,
         steps: None,
         host: &host,
     };
