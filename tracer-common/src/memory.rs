@@ -260,13 +260,15 @@ const _: () = assert!(size_of::<ProcessPages>() == 16);
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct FaultWatch {
-    /// Faults that added no page.
-    pub quiet: u64,
-    /// How often a traced process has forked: from then on such faults are taken for copies of pages while their beginnings are not seen.
+    /// Faults that added no page, of which nobody saw the beginning.
+    pub unseen: u64,
+    /// Faults that were seen to copy a page.
+    pub copies: u64,
+    /// How often a traced process has forked. Without that none is copied.
     pub forks: u64,
 }
 
-const _: () = assert!(size_of::<FaultWatch>() == 16);
+const _: () = assert!(size_of::<FaultWatch>() == 24);
 
 /// A thread's own counters of memory, which it hands in to its address space now and then, up to 6.1 (`struct task_rss_stat`, and
 /// `check_sync_rss_stat` in mm/memory.c). Only then does the kernel report a change, so what a fault did shows here.
@@ -537,7 +539,7 @@ mod tests {
 
     #[test]
     fn stacks_of_faults_that_come_fast_stand_for_more_of_them_and_again_for_fewer_when_they_do_not() {
-        let mut pace = Pace { taken: 99, doubled: 0 };
+        let mut pace = Pace { taken: 100, doubled: 0 };
         let mut at_ms = 100;
         let mut every = |ms: u64, times: u32| {
             for _ in 0..times {

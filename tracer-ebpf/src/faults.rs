@@ -5,7 +5,10 @@ use aya_ebpf::helpers::{bpf_get_smp_processor_id, bpf_ktime_get_ns, generated::b
 use tracer_common::{
     FamilyId,
     loss::CpuState,
-    memory::{FAULTS_PER_RECORD, FAULTS_RECORD_NS, FaultSums, Faults, OwnCounters, Pace, fault_kind, fault_state, rss},
+    memory::{
+        FAULTS_PER_RECORD, FAULTS_RECORD_NS, FaultKind, FaultSums, Faults, OwnCounters, Pace, fault_kind, fault_state,
+        rss,
+    },
     record::fault as kind,
 };
 
@@ -96,8 +99,8 @@ pub fn settle(state: &mut CpuState, sums: &mut FaultSums, task: Task, counters: 
     }
     let major = major_faults(task) != sums.major_before;
     let kind = fault_kind(sums.error, sums.touched, sums.huge == 1, major);
-    if sums.touched == 0 {
-        numbered::added_no_page();
+    if kind as u8 == FaultKind::CopyOnWrite as u8 {
+        numbered::copied();
     }
     if let Some(count) = sums.counts.get_mut(kind as usize) {
         *count += 1;

@@ -106,6 +106,10 @@ pub static FAULTS: Array<FaultSums> = Array::with_max_entries(1, 0);
 #[map]
 pub static PAGES: Array<ProcessPages> = Array::with_max_entries(PROCESS_PAGES, 0);
 
+/// 1: faults that add no page, and which nobody saw begin, are taken for copies of pages: from a fork until user space has looked.
+#[map]
+pub static TAKEN_FOR_COPIES: Array<u32> = Array::with_max_entries(1, 0);
+
 /// See [`FaultWatch`].
 #[map]
 pub static FAULT_WATCH: Array<FaultWatch> = Array::with_max_entries(1, 0);

@@ -92,25 +92,24 @@ fn passed(sums: &mut FaultSums, number: u32, next: u32) {
 /// So many faults were not seen.
 #[inline(always)]
 fn quiet(sums: &mut FaultSums, faults: u32) {
-    let Some(watch) = maps::FAULT_WATCH.get_ptr_mut(0) else { return };
-    // SAFETY: plain data in a map, counted in one instruction.
-    let forked = unsafe {
-        add_shared(&raw mut (*watch).quiet, u64::from(faults));
-        (*watch).forks != 0
-    };
-    let kind = if forked { FaultKind::CopyOnWrite } else { FaultKind::Other };
+    if let Some(watch) = maps::FAULT_WATCH.get_ptr_mut(0) {
+        // SAFETY: plain data in a map, counted in one instruction.
+        unsafe { add_shared(&raw mut (*watch).unseen, u64::from(faults)) };
+    }
+    let are_copies = maps::TAKEN_FOR_COPIES.get(0) == Some(&1);
+    let kind = if are_copies { FaultKind::CopyOnWrite } else { FaultKind::Other };
     sums.counts[kind as usize] += faults;
     sums.pending += faults;
 }
 
-/// A fault was seen to begin that adds no page.
+/// A fault was seen to copy a page.
 #[inline(always)]
-pub fn added_no_page() {
+pub fn copied() {
     if is_on()
         && let Some(watch) = maps::FAULT_WATCH.get_ptr_mut(0)
     {
         // SAFETY: as above.
-        unsafe { add_shared(&raw mut (*watch).quiet, 1) };
+        unsafe { add_shared(&raw mut (*watch).copies, 1) };
     }
 }
 
@@ -124,9 +123,14 @@ pub fn new_task(state: &mut CpuState, tid: u32, tgid: u32, shares_memory: bool) 
     if let Some(sums) = faults::own(state, tid, tgid) {
         (sums.next, sums.numbered) = (0, 1);
     }
-    if !shares_memory && let Some(watch) = maps::FAULT_WATCH.get_ptr_mut(0) {
-        // SAFETY: plain data in a map, counted in one instruction.
-        unsafe { add_shared(&raw mut (*watch).forks, 1) };
+    if !shares_memory
+        && let (Some(watch), Some(taken)) = (maps::FAULT_WATCH.get_ptr_mut(0), maps::TAKEN_FOR_COPIES.get_ptr_mut(0))
+    {
+        // SAFETY: plain data in maps, counted and written in one instruction each.
+        unsafe {
+            *taken = 1;
+            add_shared(&raw mut (*watch).forks, 1);
+        }
     }
 }
 

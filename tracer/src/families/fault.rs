@@ -5,7 +5,9 @@ use tracer_common::{
     config::{ABSENT, Config},
 };
 
-use super::{CostClass, Fallback, Family, Hook, OnDemand, Program, map, Readiness, Settings, lacks_stacks, memory_readiness};
+use super::{
+    CostClass, Fallback, Family, Hook, OnDemand, Program, Readiness, Settings, lacks_stacks, map, memory_readiness,
+};
 use crate::kernel::{host::HostFacts, offsets};
 
 /// See the module.

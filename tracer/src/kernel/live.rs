@@ -44,7 +44,7 @@ const BATCHES: usize = 16;
 const POLL_MS: u16 = 50;
 /// A record older than this before a drain began has reached its ring: programs run for microseconds.
 const IN_FLIGHT_NS: u64 = 1_000_000;
-/// Run times are measured for this long at the start and then in each period.
+/// Run times are measured for this long, at the start of each period.
 const MEASURED_NS: u64 = 50_000_000;
 /// See above.
 const MEASURE_PERIOD_NS: u64 = 1_000_000_000;
@@ -95,7 +95,7 @@ pub fn spawn(
         None => None,
     };
     let drainer = Drainer {
-        cost: Cost { measuring: None, measured_ns: 0, period_start_ns: clock::monotonic_ns() },
+        cost: Cost { measuring: None, measured_ns: 0, period_start_ns: 0 },
         loaded,
         send,
         spare,

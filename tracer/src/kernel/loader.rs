@@ -356,7 +356,7 @@ fn on_demand(
     let runs = |name| running.iter().any(|running| running.name == name);
     let mut all = plan.families.iter().filter_map(|family| family.on_demand(config));
     match all.find(|one| runs(one.program) && runs(one.stands_in)) {
-        Some(one) => OnDemandProgram::new(ebpf, one.program, !plan.starts_target).map(Some),
+        Some(one) => OnDemandProgram::new(ebpf, one.program, plan.starts_target).map(Some),
         None => Ok(None),
     }
 }
