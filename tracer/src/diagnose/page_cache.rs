@@ -87,11 +87,12 @@ impl Rule for PageCacheThrash {
             ));
         };
         let any = |object: Option<&str>, path: Option<&str>| worst.iter().any(|(_, file)| is_for(file, object, path));
-        // Faults that find their page still have to map it: that is the price of a mapping, not of thrash.
+        // Computing in page faults is asking the disk for the pages and finding room for them; mapping those that are there anyway is little
+        // of it (0.01 of 0.34 s where a file of 256 MiB was read 16 times).
         let lost = lost(
             report,
             |wait| wait.state == "memory" || (reads(wait.state, wait.detail) && any(wait.object, wait.path)),
-            |phase, _| phase == RECLAIM,
+            |phase, pid| phase == RECLAIM || (phase == PAGE_FAULT && reads_mapped_files(report, pid)),
         );
         let claim = Case { report, index, file, others: worst.len() - 1, lost }.thrash();
         Outcome::Claims(vec![claim])
