@@ -73,13 +73,10 @@ fn without_the_copies_the_run_is_faster_by_what_was_lost_and_silent() {
         let lost = number(copied("pipe", &sick.report(), number(&sick.truth(), "took_s")), "lost_s");
         (lost, number(&sick.truth(), "took_s") - number(&healthy.truth(), "took_s"))
     };
-    // One pair; measured once more if it does not fit, since others may have had the machine in one half of it.
-    let fits = |(lost, saved): (f64, f64)| (0.6 * saved..=1.2 * saved).contains(&lost);
-    let first = measured();
-    if !fits(first) {
-        let second = measured();
-        assert!(fits(second), "lost and saved: {first:?} s, then {second:?} s");
-    }
+    // The median of three: others may have had the machine in one half of a pair.
+    let mut ratios: Vec<f64> = (0..3).map(|_| measured()).map(|(lost, saved)| lost / saved).collect();
+    ratios.sort_by(f64::total_cmp);
+    assert!((0.6..=1.2).contains(&ratios[1]), "lost, as a part of what was saved: {ratios:?}");
 }
 
 #[test]

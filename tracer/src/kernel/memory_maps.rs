@@ -12,7 +12,7 @@ use tracer_common::{
     config::Config,
     file_calls::{FileCallsKey, FileCallsSlot, FileCallsSums},
     mapping::MapSums,
-    memory::{CacheSums, FaultSums, FileKey, StallKind, StallSums, fault_kind, fault_state},
+    memory::{CacheSums, FaultSums, FaultWatch, FileKey, StallKind, StallSums, fault_kind, fault_state},
 };
 
 use super::{
@@ -38,7 +38,7 @@ macro_rules! values {
 
 values!(FaultsValue of FaultSums, StallsValue of StallSums, MappedValue of MapSums, FileValue of FileKey, CacheValue of CacheSums,
     DirtiedKeyValue of DirtiedKey, DirtiedValue of DirtiedSums, RequestValue of RequestSums, CallsKeyValue of FileCallsKey, CallsValue of FileCallsSums,
-    CallsSlotValue of FileCallsSlot);
+    CallsSlotValue of FileCallsSlot, WatchValue of FaultWatch);
 
 /// See the file's head. A family that does not run has none.
 pub struct MemoryMaps {

@@ -13,6 +13,7 @@ use tracer_common::memory::FaultWatch;
 use super::{
     attach::chain,
     loader::{LoadError, map_error, take},
+    memory_maps::WatchValue,
 };
 
 /// Length of a period.
@@ -24,14 +25,6 @@ const CALM_PERIODS: u32 = 3;
 /// Between one look that found few copies and the next so many periods pass at first, then twice as many each time, up to the most.
 const PAUSE_PERIODS: u32 = 4;
 const MOST_PAUSE_PERIODS: u32 = 64;
-
-/// [`FaultWatch`] as a map value.
-#[repr(transparent)]
-#[derive(Clone, Copy)]
-struct WatchValue(FaultWatch);
-
-// SAFETY: plain numbers without padding (its size is asserted beside the type), any bit pattern is valid.
-unsafe impl aya::Pod for WatchValue {}
 
 /// See the file's head.
 pub struct OnDemandProgram {
@@ -78,7 +71,7 @@ impl OnDemandProgram {
         });
         match done {
             Ok(()) => tracing::debug!("{}: {}", self.name, if on { "attached" } else { "detached" }),
-            // It is tried again: without it copies are counted, but their code is not known.
+            // It is tried again when many faults may be copies: without it these are counted, but their code is not known.
             Err(error) => tracing::debug!("{}: {}", self.name, chain(&error)),
         }
     }
