@@ -6,6 +6,12 @@ use crate::block::BlockConfig;
 /// Marks an offset or address that this kernel does not have.
 pub const ABSENT: u32 = u32::MAX;
 
+/// The function of the kernel that lets a program name the type of an address.
+pub const KERNEL_CAST: &str = "bpf_rdonly_cast";
+/// Its call in the object, as one instruction: such calls need the function's number in the running kernel's type information, which the
+/// loader puts in the place of the last four bytes.
+pub const KERNEL_CAST_CALL: [u8; 8] = [0x85, 0x20, 0, 0, b'C', b'A', b'S', b'T'];
+
 /// Which threads are traced.
 pub mod filter {
     /// Threads in the tracked set: seeded by user space, inherited over fork.
@@ -293,6 +299,11 @@ pub struct Config {
     pub block: BlockConfig,
     /// 1: page faults are counted without their beginnings being seen: what they change and the kernel's own numbers of them say enough.
     pub faults_by_number: u32,
+    /// Type of a kernel struct that begins with a word: any address, called the address of such a one, is followed by a load of one
+    /// instruction. 0: this kernel has no [`KERNEL_CAST`] (6.2 and later), and the probe-read helper follows addresses.
+    pub word_type: u32,
+    /// Zero.
+    pub reserved: u32,
     /// Offsets in kernel structs.
     pub offsets: Offsets,
     /// Offsets in tracepoint formats.
@@ -303,7 +314,7 @@ const _: () = assert!(size_of::<Offsets>() == 102 * 4);
 const _: () = assert!(size_of::<Formats>() == 15 * 4);
 const _: () = assert!(
     size_of::<Config>()
-        == 14 * 4 + 3 * 8 + 23 * 4 + 64 + 64 + 64 + 8 + 16 + size_of::<BlockConfig>() + 102 * 4 + 15 * 4
+        == 14 * 4 + 3 * 8 + 25 * 4 + 64 + 64 + 64 + 8 + 16 + size_of::<BlockConfig>() + 102 * 4 + 15 * 4
 );
 
 impl Offsets {
@@ -480,6 +491,8 @@ impl Config {
         comm: [0; 16],
         block: BlockConfig::NONE,
         faults_by_number: 0,
+        word_type: 0,
+        reserved: 0,
         offsets: Offsets::NONE,
         formats: Formats::NONE,
     };

@@ -7,6 +7,8 @@
 use core::{mem::MaybeUninit, ptr};
 
 use aya_ebpf::helpers::generated::{bpf_probe_read_kernel, bpf_probe_read_user};
+#[cfg(target_arch = "bpf")]
+use tracer_common::config::KERNEL_CAST_CALL;
 use tracer_common::config::{ABSENT, Config};
 
 /// What the loader decided. Overwritten at load time, read-only from then on.
@@ -114,6 +116,10 @@ pub unsafe fn probed<T: Copy + Default>(base: *const u8, offset: u32) -> T {
     if !present(offset) {
         return T::default();
     }
+    if size_of::<T>() <= size_of::<u64>() && config!(word_type) != 0 {
+        // SAFETY: the verifier sees that the load is within the type's first word; the kernel handles faults.
+        return unsafe { ptr::read_volatile(word_at(base.wrapping_add(offset as usize) as u64).cast::<T>()) };
+    }
     let mut value = MaybeUninit::<T>::zeroed();
     // SAFETY: `value` has room for `T`; on failure the helper zeroes it, so it stays initialised. T is a plain number.
     unsafe {
@@ -124,6 +130,42 @@ pub unsafe fn probed<T: Copy + Default>(base: *const u8, offset: u32) -> T {
         );
         value.assume_init()
     }
+}
+
+/// The same address as a pointer through which the verifier lets a program read one word: bad addresses read as zero, as by the helper.
+/// The kernel's function is no call in the end: the verifier puts a move in its place, so this costs a tenth of the helper.
+#[cfg(target_arch = "bpf")]
+#[inline(always)]
+unsafe fn word_at(address: u64) -> *const u8 {
+    let pointer: *const u8;
+    // SAFETY: a call by its convention.
+    unsafe {
+        core::arch::asm!(
+            ".byte {0}, {1}, {2}, {3}, {4}, {5}, {6}, {7}",
+            const KERNEL_CAST_CALL[0],
+            const KERNEL_CAST_CALL[1],
+            const KERNEL_CAST_CALL[2],
+            const KERNEL_CAST_CALL[3],
+            const KERNEL_CAST_CALL[4],
+            const KERNEL_CAST_CALL[5],
+            const KERNEL_CAST_CALL[6],
+            const KERNEL_CAST_CALL[7],
+            lateout("r0") pointer,
+            inlateout("r1") address => _,
+            inlateout("r2") u64::from(config!(word_type)) => _,
+            lateout("r3") _,
+            lateout("r4") _,
+            lateout("r5") _,
+            options(readonly, nostack)
+        );
+    }
+    pointer
+}
+
+/// The same where nothing is run.
+#[cfg(not(target_arch = "bpf"))]
+unsafe fn word_at(address: u64) -> *const u8 {
+    address as *const u8
 }
 
 /// Reads `N` words of the current thread's memory; `None` when any of it is not resident.

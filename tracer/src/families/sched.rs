@@ -7,7 +7,7 @@ use tracer_common::{
 };
 
 use super::{CostClass, Fallback, Family, Hook, Program, Readiness, Settings};
-use crate::kernel::{btf::Btf, host::HostFacts, offsets, tracefs};
+use crate::kernel::{btf::Btf, host::HostFacts, kernel_cast, offsets, tracefs};
 
 /// See the module.
 pub struct Sched;
@@ -176,6 +176,7 @@ impl Family for Sched {
         config.has_task_pt_regs = u32::from(tells_registers(btf));
         if config.has_task_pt_regs == 1 {
             config.typed_loads = 1;
+            config.word_type = kernel_cast::word_type(btf).unwrap_or(0);
         } else {
             // What is found without the helper is an address to the verifier, which no load can follow.
             config.regs_in_stack = offsets::registers_in_stack(btf, arch).unwrap_or(0);

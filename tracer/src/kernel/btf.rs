@@ -38,7 +38,8 @@ pub struct Btf {
 /// A struct or union, found by name.
 #[derive(Clone, Copy, Debug)]
 pub struct Struct {
-    id: u32,
+    /// Its number among the types.
+    pub id: u32,
     /// Its size in bytes.
     pub size_bytes: u32,
 }

@@ -24,6 +24,7 @@ use super::{
     attach::{self, chain},
     clients::Attacher,
     host::HostFacts,
+    kernel_cast,
     memory_maps::MemoryMaps,
     on_demand::OnDemandProgram,
     ring_sizes::{PAGE_BYTES, RingSizes, SHARD_NAMES},
@@ -420,7 +421,7 @@ fn attempt_both(
     match attempt(plan, able, config, btf, sizes) {
         Err(first) if config.typed_loads == 1 => {
             tracing::debug!("typed loads refused ({first}), using the probe-read helper");
-            config.typed_loads = 0;
+            (config.typed_loads, config.word_type) = (0, 0);
             attempt(plan, able, config, btf, sizes)
         }
         other => other,
@@ -436,6 +437,7 @@ fn attempt(
 ) -> Result<Attached, LoadError> {
     // SAFETY: `Config` is plain numbers without padding (its size is asserted), and lives as long as the slice.
     let bytes = unsafe { std::slice::from_raw_parts((&raw const *config).cast::<u8>(), size_of::<Config>()) };
+    let object = kernel_cast::put_in(OBJECT, plan.host.btf.as_ref(), config);
     let mut loader = EbpfLoader::new();
     loader.btf(btf).override_global("CONFIG", bytes, true);
     loader.map_max_entries("RING_RARE", sizes.rare_bytes);
@@ -464,7 +466,7 @@ fn attempt(
     loader.map_max_entries("FILE_SLOTS", per_thread(config.file_calls));
     loader.map_max_entries("FILE_CALLS", if config.file_calls == 1 { FILE_CALLS } else { 1 });
     loader.map_max_entries("PYTHON", if config.python == 1 { PYTHON_PROCESSES } else { 1 });
-    let mut ebpf = loader.load(OBJECT).map_err(|error| LoadError::Refused(chain(&error)))?;
+    let mut ebpf = loader.load(&object).map_err(|error| LoadError::Refused(chain(&error)))?;
     let mut running = Vec::new();
     let mut families = Vec::new();
     let wanted: Vec<(&'static str, Hook)> = able

@@ -12,6 +12,7 @@ pub mod file_map;
 mod fixtures;
 pub mod hooks;
 pub mod host;
+pub mod kernel_cast;
 pub mod ksyms;
 pub mod launch;
 pub mod live;
