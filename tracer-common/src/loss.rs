@@ -99,6 +99,8 @@ pub struct CpuState {
     pub net_sender: u32,
     /// The thread whose packets the softirq that receives packets has now; 0: none of this host's.
     pub softirq_sender: u32,
+    /// State of this CPU's random numbers; 0: none was drawn yet.
+    pub random: u64,
 }
 
 /// A contention that has begun.
@@ -115,4 +117,4 @@ pub struct Spin {
     pub kind: u32,
 }
 
-const _: () = assert!(size_of::<CpuState>() == 64 * FAMILY_SLOTS + 88 + 24 + 24 * MAX_SPINS);
+const _: () = assert!(size_of::<CpuState>() == 64 * FAMILY_SLOTS + 96 + 24 + 24 * MAX_SPINS);

@@ -2,7 +2,7 @@
 
 use aya_ebpf::{
     macros::map,
-    maps::{Array, HashMap, LruHashMap, PerCpuArray, PerCpuHashMap, RingBuf},
+    maps::{Array, HashMap, LruHashMap, PerCpuArray, PerCpuHashMap, ProgramArray, RingBuf},
 };
 use tracer_common::{
     block::{
@@ -20,6 +20,14 @@ use tracer_common::{
 };
 
 use crate::{locks::Contention, places::Place, stack::Draft};
+
+/// The program that the one at each switch goes on with. A map for each tracepoint: the kernel lets no others share one.
+#[map]
+pub static BEHIND_SWITCH: ProgramArray = ProgramArray::with_max_entries(1, 0);
+
+/// The same of wake-ups.
+#[map]
+pub static BEHIND_WAKING: ProgramArray = ProgramArray::with_max_entries(1, 0);
 
 /// Frequent records, a ring per shard of CPUs.
 #[map]

@@ -6,7 +6,7 @@
 //! same chance, whatever its stack: a rule that waits until enough time has passed would always catch the wait after a long one.
 //! A budget per CPU bounds the number.
 
-use aya_ebpf::helpers::{bpf_get_current_pid_tgid, generated::bpf_get_prandom_u32};
+use aya_ebpf::helpers::generated::bpf_get_prandom_u32;
 use tracer_common::{
     FamilyId,
     loss::CpuState,
@@ -94,7 +94,7 @@ pub fn begin(state: &mut CpuState, slot: &mut Slot, tgid: u32, at: [u64; 2], ts_
             // Nobody looked: it stays new.
             chosen.place = 0;
         }
-    } else if drawn(chosen.mean) && due(state, place, chosen.stacks(), ts_ns) {
+    } else if drawn(state, chosen.mean) && due(state, place, chosen.stacks(), ts_ns) {
         chosen.count_stack();
     }
     place
@@ -102,10 +102,19 @@ pub fn begin(state: &mut CpuState, slot: &mut Slot, tgid: u32, at: [u64; 2], ts_
 
 /// True with the probability (mean wait) / (sampling period).
 #[inline(always)]
-fn drawn(mean: u32) -> bool {
-    // SAFETY: no arguments.
-    let random = unsafe { bpf_get_prandom_u32() } as u64;
-    (random * config!(sample_period_ns)) >> 32 < u64::from(mean) << UNIT_SHIFT
+fn drawn(state: &mut CpuState, mean: u32) -> bool {
+    (random(state) * config!(sample_period_ns)) >> 32 < u64::from(mean) << UNIT_SHIFT
+}
+
+/// Thirty-two random bits, by a generator of the CPU's own (Knuth's, of which the upper half is good): the kernel's costs ten times as much.
+#[inline(always)]
+fn random(state: &mut CpuState) -> u64 {
+    if state.random == 0 {
+        // SAFETY: no arguments.
+        state.random = u64::from(unsafe { bpf_get_prandom_u32() });
+    }
+    state.random = state.random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+    state.random >> 32
 }
 
 /// Asks for the stack, if the budget allows. False: it does not.
@@ -121,25 +130,18 @@ fn due(state: &mut CpuState, place: u32, stacks_before: u32, ts_ns: u64) -> bool
 }
 
 /// The current thread ends a wait. Its stack is asked for with a probability of (this wait) / (sampling period): of wakers too, one per
-/// period of waiting.
+/// period of waiting. Of a thread that is not traced no stack is taken, which must not use up the budget.
 #[inline(always)]
-pub fn woken(state: &mut CpuState, slot: &Slot, wakee: u64) {
+pub fn woken(state: &mut CpuState, slot: &Slot, (tid, tgid): (u32, u32), wakee: u64) {
     // What a slot holds instead of a time is later than any.
     let mut waited = slot.wake_ts_ns.saturating_sub(slot.wait_ts_ns) >> UNIT_SHIFT;
     if waited > u64::from(u32::MAX) {
         waited = u64::from(u32::MAX);
     }
-    if slot.place != 0 && drawn(waited as u32) && is_traced(state) && pay(state, slot.wake_ts_ns) {
+    if slot.place != 0 && drawn(state, waited as u32) && filter::tracked(state, tid, tgid) && pay(state, slot.wake_ts_ns) {
         state.due_waker = slot.place;
         state.due_wakee = wakee;
     }
-}
-
-/// Whether the current thread is: of others no stack is taken, which must not use up the budget.
-#[inline(always)]
-fn is_traced(state: &mut CpuState) -> bool {
-    let ids = bpf_get_current_pid_tgid();
-    filter::tracked(state, ids as u32, (ids >> 32) as u32)
 }
 
 /// One stack of the budget: time is paid in advance, and no more than a burst of it.

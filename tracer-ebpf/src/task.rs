@@ -382,7 +382,7 @@ unsafe fn inode_facts(inode: *const u8) -> (u16, u64) {
     let (mode, number) = (config!(offsets.inode_mode) as usize, config!(offsets.inode_ino) as usize);
     // SAFETY: probed loads take any address; the offsets are checked against the buffer.
     unsafe {
-        if mode + 2 <= INODE_HEAD_BYTES && number + 8 <= INODE_HEAD_BYTES {
+        if config!(word_type) == 0 && mode + 2 <= INODE_HEAD_BYTES && number + 8 <= INODE_HEAD_BYTES {
             let mut head = core::mem::MaybeUninit::<[u64; INODE_HEAD_BYTES / 8]>::zeroed();
             bpf_probe_read_kernel(head.as_mut_ptr().cast(), INODE_HEAD_BYTES as u32, inode.cast());
             let head = head.as_ptr().cast::<u8>();

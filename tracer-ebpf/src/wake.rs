@@ -24,6 +24,12 @@ const DEVICE_SOFTIRQS: u32 = 1 << 2 | 1 << 3 | 1 << 4 | 1 << 5;
 /// The context of the program that runs now.
 #[inline(always)]
 pub fn context(state: &CpuState) -> WakeContext {
+    context_of(state, bpf_get_current_pid_tgid() as u32)
+}
+
+/// The same, with the current thread's id.
+#[inline(always)]
+pub fn context_of(state: &CpuState, tid: u32) -> WakeContext {
     if config!(no_wake_context) == 1 || (state.preempt_count == 0 && !present(config!(offsets.task_preempt_count))) {
         return WakeContext::Unknown;
     }
@@ -32,7 +38,7 @@ pub fn context(state: &CpuState) -> WakeContext {
         if state.irq_handlers > 0 { WakeContext::Device } else { WakeContext::Timer }
     } else if count & SERVING_SOFTIRQ != 0 {
         let softirq = 1u32 << (state.softirq & 31);
-        if state.softirq == NET_RX && is_current(state.softirq_sender) {
+        if state.softirq == NET_RX && tid != 0 && tid == state.softirq_sender {
             // It receives what the current thread has just sent to another socket of this host: it does so itself, at the end of its call.
             WakeContext::Task
         } else if softirq & TIMER_SOFTIRQS != 0 {
@@ -47,12 +53,6 @@ pub fn context(state: &CpuState) -> WakeContext {
     }
 }
 
-/// Whether this is the thread that the program interrupts; never the idle task.
-#[inline(always)]
-fn is_current(tid: u32) -> bool {
-    tid != 0 && bpf_get_current_pid_tgid() as u32 == tid
-}
-
 #[inline(always)]
 fn preempt_count(address: u64) -> u32 {
     let in_task = config!(offsets.task_preempt_count);
@@ -60,14 +60,17 @@ fn preempt_count(address: u64) -> u32 {
     unsafe { if present(in_task) { probed(task::current(), in_task) } else { probed(address as *const u8, 0) } }
 }
 
+/// Whether there is nothing to be found by [`locate`].
+#[inline(always)]
+pub fn is_located(state: &CpuState) -> bool {
+    state.preempt_count != 0 || config!(no_wake_context) == 1 || present(config!(offsets.task_preempt_count))
+}
+
 /// Finds this CPU's preemption counter. The kernel does not publish where per-CPU variables are, but a task on a CPU leads to the
 /// CPU's run queue, which is one of them, and BTF gives the distance between two. The run queue's own number of its CPU proves
 /// that it is the right one.
 #[inline(always)]
 pub fn locate(state: &mut CpuState, task: Task) {
-    if config!(no_wake_context) == 1 || present(config!(offsets.task_preempt_count)) || state.preempt_count != 0 {
-        return;
-    }
     // SAFETY: probed loads take any address.
     unsafe {
         let cfs: u64 = probed(task, config!(offsets.task_cfs_rq));

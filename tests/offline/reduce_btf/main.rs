@@ -97,7 +97,7 @@ fn wanted() -> Wanted {
     };
     for hook in hooks() {
         match hook {
-            Hook::TpBtf { name } => drop(wanted.typedefs.insert(format!("btf_trace_{name}"))),
+            Hook::TpBtf { name } | Hook::Behind { name, .. } => drop(wanted.typedefs.insert(format!("btf_trace_{name}"))),
             Hook::Iterator { over } => drop(wanted.functions.insert(format!("bpf_iter_{over}"))),
             _ => {}
         }
@@ -142,7 +142,7 @@ fn compare(whole: &[u8], reduced: &[u8]) -> Result<()> {
     same("the programs' configuration", format!("{config:#?}"), format!("{config_of_reduced:#?}"))?;
     for hook in hooks() {
         match hook {
-            Hook::TpBtf { name } => {
+            Hook::TpBtf { name } | Hook::Behind { name, .. } => {
                 let arguments = |btf: &Btf| format!("{:?}", btf.tracepoint_args(name));
                 same(name, arguments(of_whole), arguments(of_reduced))?;
             }

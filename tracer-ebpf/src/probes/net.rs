@@ -28,10 +28,11 @@ const TCP: u16 = 6;
 #[btf_tracepoint(function = "netif_rx")]
 pub fn netif_rx(_ctx: BtfTracePointContext) -> i32 {
     // A softirq that works for the current thread counts as the thread: it answers what that has sent.
+    let tid = bpf_get_current_pid_tgid() as u32;
     if let Some(state) = emit::cpu_state()
-        && matches!(wake::context(state), WakeContext::Task)
+        && matches!(wake::context_of(state, tid), WakeContext::Task)
     {
-        state.net_sender = bpf_get_current_pid_tgid() as u32;
+        state.net_sender = tid;
     }
     0
 }

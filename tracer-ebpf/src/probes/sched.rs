@@ -1,9 +1,9 @@
 //! Family sched, the frequent part: context switches and wake-ups, by BTF tracepoints.
 
 use aya_ebpf::{
-    EbpfContext,
-    helpers::{bpf_get_smp_processor_id, bpf_ktime_get_ns},
+    helpers::{bpf_get_current_pid_tgid, bpf_get_smp_processor_id, bpf_ktime_get_ns},
     macros::btf_tracepoint,
+    maps::ProgramArray,
     programs::BtfTracePointContext,
 };
 use tracer_common::{
@@ -18,7 +18,7 @@ use crate::{
     access::{config, typed, user_words},
     emit::{self, Lane},
     faults, filter, locks,
-    maps::Slot,
+    maps::{self, Slot},
     places, stalls,
     task::{self, Registers, Task},
     wake,
@@ -49,14 +49,18 @@ pub fn sched_switch(ctx: BtfTracePointContext) -> i32 {
     };
     if let Some(state) = emit::cpu_state() {
         switch(state, prev, next, prev_state, preempt & 1 == 1);
+        if config!(wait_stacks) == 1 && state.due_place != 0 {
+            go_on(&ctx, &maps::BEHIND_SWITCH);
+        }
     }
-    let _ = ctx.as_ptr();
     0
 }
 
 #[inline(always)]
 fn switch(state: &mut CpuState, prev: Task, next: Task, prev_state: u32, preempted: bool) {
-    wake::locate(state, prev);
+    if !wake::is_located(state) {
+        wake::locate(state, prev);
+    }
     // No handler is active in a switch: one whose end was missed is forgotten here.
     state.irq_handlers = 0;
     // Nor does anybody spin.
@@ -306,6 +310,13 @@ fn futex(state: &mut CpuState, cpu: u32, mut switch: Switch, at: Registers) {
     emit::submit(state, FAMILY, cpu, Lane::Frequent, &record);
 }
 
+/// Ends this program by running another one. Comes back where there is none.
+#[inline(always)]
+fn go_on(ctx: &BtfTracePointContext, with: &ProgramArray) {
+    // SAFETY: both are programs of this tracepoint.
+    unsafe { with.tail_call(ctx, 0) };
+}
+
 /// A thread is about to be woken. Nothing is written: the waker waits in the thread's slot until it runs.
 #[btf_tracepoint(function = "sched_waking")]
 pub fn sched_waking(ctx: BtfTracePointContext) -> i32 {
@@ -314,9 +325,14 @@ pub fn sched_waking(ctx: BtfTracePointContext) -> i32 {
         && filter::tracked(state, task::tid(wakee), task::tgid(wakee))
         && let Some(slot) = filter::slot(task::tid(wakee))
     {
-        remember(state, slot, ctx.pid());
+        let ids = bpf_get_current_pid_tgid();
+        let (tid, tgid) = (ids as u32, (ids >> 32) as u32);
+        remember(state, slot, tid);
         if config!(wait_stacks) == 1 && slot.wake_context == tracer_common::sched::WakeContext::Task as u8 {
-            places::woken(state, slot, u64::from(task::tgid(wakee)) << 32 | u64::from(task::tid(wakee)));
+            places::woken(state, slot, (tid, tgid), u64::from(task::tgid(wakee)) << 32 | u64::from(task::tid(wakee)));
+            if state.due_waker != 0 {
+                go_on(&ctx, &maps::BEHIND_WAKING);
+            }
         }
     }
     0
@@ -326,9 +342,11 @@ pub fn sched_waking(ctx: BtfTracePointContext) -> i32 {
 #[inline(always)]
 pub fn remember(state: &mut CpuState, slot: &mut Slot, waker_tid: u32) {
     // A busy CPU may not have had a switch yet since tracing began.
-    wake::locate(state, task::current_address());
+    if !wake::is_located(state) {
+        wake::locate(state, task::current_address());
+    }
     slot.waker_tid = waker_tid;
-    slot.wake_context = wake::context(state) as u8;
+    slot.wake_context = wake::context_of(state, waker_tid) as u8;
     // SAFETY: no arguments.
     slot.wake_ts_ns = unsafe { bpf_ktime_get_ns() };
 }

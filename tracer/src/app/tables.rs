@@ -187,6 +187,7 @@ fn rules() -> String {
 fn hook(hook: Hook) -> String {
     match hook {
         Hook::TpBtf { name } => format!("tp_btf {name}"),
+        Hook::Behind { name, .. } => format!("tp_btf {name}, now and then"),
         Hook::Tracepoint { category, name } => format!("tracepoint {category}:{name}"),
         Hook::PerfEvent => "perf_event cpu-clock".to_owned(),
         Hook::StepEntry => "uprobe, with --step".to_owned(),

@@ -24,18 +24,24 @@ const PROGRAMS: &[Program] = &[
     Program {
         name: "wait_stack",
         // Behind `sched_switch`, which decides whose turn it is.
-        hook: Hook::TpBtf { name: "sched_switch" },
+        hook: Hook::Behind { name: "sched_switch", map: "BEHIND_SWITCH" },
         required: false,
         purpose: "which code threads wait in",
-        fallback: Some(Fallback { name: "wait_stack_old", hook: Hook::TpBtf { name: "sched_switch" } }),
+        fallback: Some(Fallback {
+            name: "wait_stack_old",
+            hook: Hook::Behind { name: "sched_switch", map: "BEHIND_SWITCH" },
+        }),
     },
     Program {
         name: "waker_stack",
         // Behind `sched_waking`, which decides whose turn it is.
-        hook: Hook::TpBtf { name: "sched_waking" },
+        hook: Hook::Behind { name: "sched_waking", map: "BEHIND_WAKING" },
         required: false,
         purpose: "which code ends the waits of others",
-        fallback: Some(Fallback { name: "waker_stack_old", hook: Hook::TpBtf { name: "sched_waking" } }),
+        fallback: Some(Fallback {
+            name: "waker_stack_old",
+            hook: Hook::Behind { name: "sched_waking", map: "BEHIND_WAKING" },
+        }),
     },
     Program {
         name: "sleeping_threads",

@@ -11,6 +11,7 @@ use std::{
 
 use aya::{
     Ebpf,
+    maps::ProgramArray,
     programs::{
         BtfTracePoint, Iter, PerfEvent, Program as AyaProgram, TracePoint, UProbe,
         perf_event::{PerfEventConfig, PerfEventScope, SamplePolicy, SoftwareEvent},
@@ -86,7 +87,9 @@ impl<'a> Programs<'a> {
     ) -> Result<aya::programs::ProgramFd, String> {
         let steps = self.steps.filter(|_| hook.is_for_steps());
         let (program, fd) = self.loaded(name, hook)?;
-        if let Some(steps) = steps {
+        if let Hook::Behind { map, .. } = hook {
+            put_behind(self.ebpf, map, &fd).map_err(|error| chain(&error))?;
+        } else if let Some(steps) = steps {
             let links = steps.attach(fd.as_fd())?;
             self.links.extend(links);
         } else {
@@ -183,7 +186,7 @@ pub fn family(
 fn load(program: &mut AyaProgram, name: &str, hook: Hook, btf: Option<&aya::Btf>) -> Result<(), String> {
     let started = Instant::now();
     match hook {
-        Hook::TpBtf { name: tracepoint } => {
+        Hook::TpBtf { name: tracepoint } | Hook::Behind { name: tracepoint, .. } => {
             let btf = btf.ok_or_else(|| "the kernel has no BTF".to_owned())?;
             <&mut BtfTracePoint>::try_from(&mut *program).and_then(|program| program.load(tracepoint, btf))
         }
@@ -217,6 +220,8 @@ fn attach(program: &mut AyaProgram, name: &str, hook: Hook, config: &Config) -> 
         }
         // Where is not known here.
         Hook::StepEntry | Hook::StepWatch | Hook::CallEntry | Hook::CallReturn => Ok(()),
+        // Its place in the map is what attaches it.
+        Hook::Behind { .. } => Ok(()),
         // What reads it attaches it (`Loaded::iterate`); that it can be is shown here.
         Hook::Iterator { .. } => <&mut Iter>::try_from(program).and_then(|program| {
             let link = program.attach()?;
@@ -231,6 +236,12 @@ fn text(name: &str, error: &aya::programs::ProgramError) -> String {
     let whole = chain(error);
     tracing::debug!("{name}: {whole}");
     brief(&whole)
+}
+
+/// Makes the program at a tracepoint go on with this one where it finds reason to.
+fn put_behind(ebpf: &mut Ebpf, map: &str, program: &aya::programs::ProgramFd) -> Result<(), aya::maps::MapError> {
+    let map = ebpf.map_mut(map).ok_or_else(|| aya::maps::MapError::InvalidName { name: map.to_owned() })?;
+    ProgramArray::try_from(map)?.set(0, program, 0)
 }
 
 /// Starts a clock on each CPU that is online now. One that comes online later is not sampled. Gives a sentence about CPUs without.

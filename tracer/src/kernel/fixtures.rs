@@ -210,7 +210,7 @@ fn offsets_have_a_kernel_in_which_each_tracepoint_is_found() {
     let programs = FAMILIES.iter().flat_map(|family| family.programs());
     for hook in programs.flat_map(|program| [Some(program.hook), program.fallback.map(|other| other.hook)]).flatten() {
         let is_there = |host: &HostFacts| match hook {
-            Hook::TpBtf { name } => btf(host).tracepoint_args(name).is_some(),
+            Hook::TpBtf { name } | Hook::Behind { name, .. } => btf(host).tracepoint_args(name).is_some(),
             Hook::Iterator { over } => btf(host).function(&format!("bpf_iter_{over}")).is_some(),
             _ => true,
         };
