@@ -247,6 +247,10 @@ pub struct Config {
     pub cgroup_id: u64,
     /// Distance from a CPU's run queue to its preemption counter in the per-CPU area, wrapping.
     pub preempt_count_from_rq: u64,
+    /// The same to the number of packets that wait for the CPU's softirq; 0: not known.
+    pub backlog_from_rq: u64,
+    /// The same to the number of times that other CPUs have steered packets there; 0: this kernel does not steer.
+    pub steered_from_rq: u64,
     /// Time that a sample on a CPU stands for, and waiting time for which a stack is taken; 0: no stacks are taken.
     pub sample_period_ns: u64,
     /// 1: waits get a place, and the stacks of some are taken.
@@ -314,7 +318,7 @@ const _: () = assert!(size_of::<Offsets>() == 102 * 4);
 const _: () = assert!(size_of::<Formats>() == 15 * 4);
 const _: () = assert!(
     size_of::<Config>()
-        == 14 * 4 + 3 * 8 + 25 * 4 + 64 + 64 + 64 + 8 + 16 + size_of::<BlockConfig>() + 102 * 4 + 15 * 4
+        == 14 * 4 + 5 * 8 + 25 * 4 + 64 + 64 + 64 + 8 + 16 + size_of::<BlockConfig>() + 102 * 4 + 15 * 4
 );
 
 impl Offsets {
@@ -465,6 +469,8 @@ impl Config {
         no_wake_context: 1,
         cgroup_id: 0,
         preempt_count_from_rq: 0,
+        backlog_from_rq: 0,
+        steered_from_rq: 0,
         sample_period_ns: 0,
         wait_stacks: 0,
         python: 0,

@@ -69,8 +69,8 @@ pub struct CpuState {
     pub irq_handlers: u32,
     /// The softirq that started last.
     pub softirq: u32,
-    /// Kernel address of this CPU's preemption counter; 0: not found yet.
-    pub preempt_count: u64,
+    /// Kernel address of this CPU's run queue; 0: not found yet.
+    pub run_queue: u64,
     /// Up to when this CPU's budget of wait stacks is used up.
     pub budget_ts_ns: u64,
     /// The wait whose stack the next program is to take: when it began.
@@ -95,10 +95,15 @@ pub struct CpuState {
     pub due_wakee: u64,
     /// Up to when this CPU's budget of stacks of calls that map memory is used up.
     pub map_budget_ts_ns: u64,
-    /// The thread that handed a packet to another socket of this host since packets were last received here; 0: none did.
-    pub net_sender: u32,
-    /// The thread whose packets the softirq that receives packets has now; 0: none of this host's.
-    pub softirq_sender: u32,
+    /// How often other CPUs have steered packets to this one, when packets were last received here.
+    pub steered: u32,
+    /// 1: the softirq that receives packets has those that the current thread has just sent.
+    pub softirq_is_own: u32,
+    /// The least that the preemption counter has in its lowest byte when a program runs in a softirq that a thread runs at the end of its
+    /// own call; 0: not known yet.
+    pub own_softirq_depth: u32,
+    /// Zero.
+    pub reserved: u32,
     /// State of this CPU's random numbers; 0: none was drawn yet.
     pub random: u64,
 }
@@ -117,4 +122,4 @@ pub struct Spin {
     pub kind: u32,
 }
 
-const _: () = assert!(size_of::<CpuState>() == 64 * FAMILY_SLOTS + 96 + 24 + 24 * MAX_SPINS);
+const _: () = assert!(size_of::<CpuState>() == 64 * FAMILY_SLOTS + 104 + 24 + 24 * MAX_SPINS);

@@ -57,17 +57,20 @@ const STRUCTS: &[&str] = &[
     "rt_mutex_base",
     "rw_semaphore",
     "signal_struct",
+    "sk_buff_head",
     "sock",
+    "softnet_data",
     "socket",
     "super_block",
     "task_struct",
     "tcp_sock",
+    "timespec64",
     "upid",
 ];
 const ENUMS: &[&str] = &["bpf_func_id", "pageflags"];
-const VARIABLES: &[&str] = &["__preempt_count", "pcpu_hot", "runqueues"];
-/// The one that `kernel/hooks.rs` tries a program on.
-const FUNCTIONS: &[&str] = &["vfs_read"];
+const VARIABLES: &[&str] = &["__preempt_count", "pcpu_hot", "runqueues", "softnet_data"];
+/// The one that `kernel/hooks.rs` tries a program on, and the one that `kernel/kernel_cast.rs` looks for.
+const FUNCTIONS: &[&str] = &["vfs_read", "bpf_rdonly_cast"];
 
 /// A fixture is read by people too, in a review: as a number of bytes.
 const MOST_BYTES: usize = 60 * 1024;

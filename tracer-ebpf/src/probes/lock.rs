@@ -101,7 +101,7 @@ fn end(lock: u64, gave_up: bool) {
         reserved: 0,
     };
     if let Some((since_ts_ns, kind)) = locks::pop(state, tid, lock) {
-        if !matches!(wake::context(state), WakeContext::Task | WakeContext::Unknown) {
+        if !matches!(wake::context(state, tid), WakeContext::Task | WakeContext::Unknown) {
             // An interrupt's, which is none of the thread that it interrupted.
             return;
         }

@@ -23,20 +23,6 @@ const IPV6: u16 = 10;
 /// IPPROTO_TCP.
 const TCP: u16 = 6;
 
-/// A packet is handed to a socket of this host, through the loopback device or a pair of virtual ones. Who receives it is woken in a
-/// softirq, which runs at the end of this call, in this thread. Writes no record.
-#[btf_tracepoint(function = "netif_rx")]
-pub fn netif_rx(_ctx: BtfTracePointContext) -> i32 {
-    // A softirq that works for the current thread counts as the thread: it answers what that has sent.
-    let tid = bpf_get_current_pid_tgid() as u32;
-    if let Some(state) = emit::cpu_state()
-        && matches!(wake::context_of(state, tid), WakeContext::Task)
-    {
-        state.net_sender = tid;
-    }
-    0
-}
-
 /// A socket changes its state.
 #[btf_tracepoint(function = "inet_sock_set_state")]
 pub fn inet_sock_set_state(ctx: BtfTracePointContext) -> i32 {
@@ -71,7 +57,7 @@ fn changes(state: &mut CpuState, sock: *const u8, old: u8, new: u8) {
     // In a softirq the current thread is any one.
     let ids = bpf_get_current_pid_tgid();
     let (tid, tgid) = (ids as u32, (ids >> 32) as u32);
-    if !matches!(wake::context(state), WakeContext::Task) || !filter::tracked(state, tid, tgid) {
+    if !matches!(wake::context(state, tid), WakeContext::Task) || !filter::tracked(state, tid, tgid) {
         return;
     }
     if new == tcp::SYN_SENT {

@@ -61,6 +61,7 @@ fn switch(state: &mut CpuState, prev: Task, next: Task, prev_state: u32, preempt
     if !wake::is_located(state) {
         wake::locate(state, prev);
     }
+    wake::note_depth(state);
     // No handler is active in a switch: one whose end was missed is forgotten here.
     state.irq_handlers = 0;
     // Nor does anybody spin.
@@ -346,7 +347,7 @@ pub fn remember(state: &mut CpuState, slot: &mut Slot, waker_tid: u32) {
         wake::locate(state, task::current_address());
     }
     slot.waker_tid = waker_tid;
-    slot.wake_context = wake::context_of(state, waker_tid) as u8;
+    slot.wake_context = wake::context(state, waker_tid) as u8;
     // SAFETY: no arguments.
     slot.wake_ts_ns = unsafe { bpf_ktime_get_ns() };
 }

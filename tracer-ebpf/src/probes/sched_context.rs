@@ -11,7 +11,7 @@ pub fn softirq_entry(ctx: BtfTracePointContext) -> i32 {
     if let Some(state) = emit::cpu_state() {
         state.softirq = ctx.arg::<u64>(0) as u32;
         if state.softirq == wake::NET_RX {
-            (state.softirq_sender, state.net_sender) = (state.net_sender, 0);
+            state.softirq_is_own = u32::from(wake::is_sender(state));
         }
     }
     0

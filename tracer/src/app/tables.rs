@@ -150,9 +150,6 @@ pub fn families(args: &FormatArgs) -> Result<u8, Failure> {
                     crate::families::CostClass::PerSystemCall => {
                         "runs with each system call of the whole host, and makes each some 80 ns longer; only with --file-exact"
                     }
-                    crate::families::CostClass::PerPacket => {
-                        "runs with each packet that is sent from one socket of this host to another"
-                    }
                     crate::families::CostClass::Rare => "runs rarely",
                 };
                 lines.push(format!("{}: {}", row.family, row.question));

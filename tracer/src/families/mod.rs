@@ -164,8 +164,6 @@ pub enum CostClass {
     PerCall,
     /// Runs at the end of each system call of the whole host, which takes a slow path then.
     PerSystemCall,
-    /// Runs once per packet from one socket of this host to another.
-    PerPacket,
     /// Runs at the sampling rate, and as often for each second that threads wait.
     Sampled,
     /// Runs rarely.

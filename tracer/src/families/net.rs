@@ -15,15 +15,7 @@ pub struct Net;
 /// The tracepoint that fires when a socket changes its state.
 const STATE: &str = "inet_sock_set_state";
 
-const PROGRAMS: &[Program] = &[
-    Program {
-        name: "netif_rx",
-        hook: Hook::TpBtf { name: "netif_rx" },
-        required: false,
-        purpose: "which thread ended a wait at a socket whose other end is on this host",
-        fallback: None,
-    },
-    Program {
+const PROGRAMS: &[Program] = &[Program {
         name: "inet_sock_set_state",
         hook: Hook::TpBtf { name: STATE },
         required: true,
@@ -46,11 +38,11 @@ impl Family for Net {
     }
 
     fn cost_class(&self) -> CostClass {
-        CostClass::PerPacket
+        CostClass::Rare
     }
 
     fn builds_on(&self) -> &'static [FamilyId] {
-        // Its set of traced threads, and its account of softirqs.
+        // Its set of traced threads, and its account of softirqs, which tells who sent what is received on this host.
         &[FamilyId::Sched]
     }
 
@@ -61,7 +53,7 @@ impl Family for Net {
     fn can_run(&self, host: &HostFacts) -> Readiness {
         let lacks = |offsets: &Offsets| {
             let mut lacks = offsets::missing_for_net(offsets);
-            if !super::sched::tells_interrupts(host) {
+            if !super::sched::tells_senders(host) {
                 lacks.push(
                     "this kernel does not describe its per-CPU variables: which process of this host answers is unknown",
                 );

@@ -96,6 +96,11 @@ pub(super) fn tells_interrupts(host: &HostFacts) -> bool {
     in_task || offsets::preempt_count_from_rq(btf).is_some()
 }
 
+/// Whether a thread that sends to another socket of this host can be told from a device whose packets arrive.
+pub(super) fn tells_senders(host: &HostFacts) -> bool {
+    tells_interrupts(host) && host.btf.as_ref().is_some_and(|btf| offsets::backlog_from_rq(btf).is_some())
+}
+
 impl Family for Sched {
     fn id(&self) -> FamilyId {
         FamilyId::Sched
@@ -180,6 +185,9 @@ impl Family for Sched {
         } else {
             // What is found without the helper is an address to the verifier, which no load can follow.
             config.regs_in_stack = offsets::registers_in_stack(btf, arch).unwrap_or(0);
+        }
+        if let Some((backlog, steered)) = offsets::backlog_from_rq(btf) {
+            (config.backlog_from_rq, config.steered_from_rq) = (backlog, steered);
         }
         if config.offsets.task_preempt_count == ABSENT {
             if let Some(distance) = offsets::preempt_count_from_rq(btf) {

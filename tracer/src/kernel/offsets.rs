@@ -407,6 +407,18 @@ pub fn preempt_count_from_rq(btf: &Btf) -> Option<u64> {
     Some(counter.wrapping_sub(run_queue))
 }
 
+/// Distances from a CPU's run queue to the number of packets that wait there to be received, and to the number of times that other CPUs
+/// have steered packets there (0: this kernel does not), both in `softnet_data` (include/linux/netdevice.h).
+pub fn backlog_from_rq(btf: &Btf) -> Option<(u64, u64)> {
+    let run_queue = u64::from(btf.per_cpu_variable("runqueues")?);
+    let start = u64::from(btf.per_cpu_variable("softnet_data")?).wrapping_sub(run_queue);
+    let packets = btf.find_struct("softnet_data", &["input_pkt_queue"])?;
+    let queue = btf.find_struct("sk_buff_head", &["qlen"])?;
+    let waiting = u64::from(btf.field(packets, "input_pkt_queue")?) + u64::from(btf.field(queue, "qlen")?);
+    let steered = btf.field(packets, "received_rps").map_or(0, |at| start.wrapping_add(u64::from(at)));
+    Some((start.wrapping_add(waiting), steered))
+}
+
 /// What a tracer cannot do without the fields that are missing: one sentence each.
 pub fn missing(offsets: &Offsets) -> Vec<&'static str> {
     let mut lacks = Vec::new();
