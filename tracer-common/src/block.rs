@@ -223,11 +223,13 @@ pub struct RequestSums {
     pub made_ts_ns: u64,
     /// When the device got it; 0: not yet.
     pub issued_ts_ns: u64,
+    /// See [`BlockDone::asked_ns`].
+    pub asked_ns: u64,
     /// What it is.
     pub request: Request,
 }
 
-const _: () = assert!(size_of::<RequestSums>() == 64);
+const _: () = assert!(size_of::<RequestSums>() == 72);
 
 /// A request is done: the header's time is when.
 #[repr(C)]
@@ -241,9 +243,14 @@ pub struct BlockDone {
     pub device_ns: u64,
     /// What it was.
     pub request: Request,
+    /// From when its thread put a place for the first page into the page cache until it was made; 0: not known, or past the page cache.
+    pub asked_ns: u64,
 }
 
-const _: () = assert!(size_of::<BlockDone>() == 80);
+const _: () = assert!(size_of::<BlockDone>() == 88);
+
+/// Between asking for a page and its request a thread does no more than this for both: what asked before that asked for something else.
+pub const ASKING_NS: u64 = 100_000;
 
 /// Requests that can be under way at once.
 pub const REQUESTS: u32 = 1 << 13;

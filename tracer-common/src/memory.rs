@@ -443,9 +443,13 @@ pub struct CacheSums {
     pub read_first_ts_ns: u64,
     /// See `read_first_ts_ns`.
     pub read_last_ts_ns: u64,
+    /// Who read a page last: process in the upper half, thread in the lower one.
+    pub reader: u64,
+    /// When that thread first read one of those that it has made no request for yet; 0: there are none.
+    pub asked_ts_ns: u64,
 }
 
-const _: () = assert!(size_of::<CacheSums>() == 80);
+const _: () = assert!(size_of::<CacheSums>() == 96);
 
 /// The first page of a file that a traced thread brought in since tracing began.
 #[repr(C)]

@@ -14,7 +14,7 @@ use aya_ebpf::{
 };
 use tracer_common::{
     FamilyId,
-    block::{BlockDone, Request, RequestSums, block_notes as notes},
+    block::{ASKING_NS, BlockDone, Request, RequestSums, block_notes as notes},
     loss::LossReason,
     memory::FileKey,
     record::block as kind,
@@ -118,6 +118,7 @@ fn done(sums: &RequestSums, status: u8, noted: u8) {
         queued_ns: issued_ns.saturating_sub(sums.made_ts_ns),
         device_ns: now_ns.saturating_sub(issued_ns),
         request: Request { notes: sums.request.notes | note | noted, status, ..sums.request },
+        asked_ns: sums.asked_ns,
     };
     emit::submit_preemptible(state, FAMILY, cpu, &record);
 }
@@ -170,7 +171,28 @@ fn made(request: u64) -> RequestSums {
             }
         }
     }
-    RequestSums { made_ts_ns, issued_ts_ns: 0, request }
+    let asked_ns = if direct { 0 } else { asked_ns(request.file, ids, made_ts_ns) };
+    RequestSums { made_ts_ns, issued_ts_ns: 0, asked_ns, request }
+}
+
+/// How long ago the current thread began to want the pages that it makes a request for now: what the file system does in between is
+/// part of what it waits for. Read on the same CPU, as nearly always, or not at all.
+#[inline(always)]
+fn asked_ns(file: FileKey, who: u64, now_ns: u64) -> u64 {
+    if config!(cache) != 1 || file.inode == 0 {
+        return 0;
+    }
+    let Some(sums) = maps::CACHE_FILES.get_ptr_mut(file) else { return 0 };
+    // SAFETY: a per-CPU value.
+    unsafe {
+        let asked_ts_ns = (*sums).asked_ts_ns;
+        if (*sums).reader != who || asked_ts_ns == 0 {
+            return 0;
+        }
+        (*sums).asked_ts_ns = 0;
+        let ago_ns = now_ns.saturating_sub(asked_ts_ns);
+        if ago_ns < ASKING_NS { ago_ns } else { 0 }
+    }
 }
 
 /// Whether an inode is a block device.

@@ -46,6 +46,9 @@ pub fn page_cache_add(ctx: BtfTracePointContext) -> i32 {
             } else {
                 (*sums).read += pages.count;
                 (*sums).read_last_ts_ns = bpf_ktime_get_ns();
+                if (*sums).asked_ts_ns == 0 || (*sums).reader != ids {
+                    ((*sums).reader, (*sums).asked_ts_ns) = (ids, (*sums).read_last_ts_ns);
+                }
                 if (*sums).read_first_ts_ns == 0 {
                     (*sums).read_first_ts_ns = (*sums).read_last_ts_ns;
                 }

@@ -134,6 +134,7 @@ pub fn write_event(event: &Event, out: &mut impl io::Write) -> io::Result<()> {
             line.number("disk", request.device)?;
             line.number("inode", request.file.inode)?;
             line.number("device", request.file.device)?;
+            line.number("asked_ns", event.asked_ns)?;
             line.number("queued_ns", event.queued_ns)?;
             line.number("device_ns", event.device_ns)?;
             line.number("notes", request.notes)?;

@@ -437,8 +437,7 @@ fn attempt(
 ) -> Result<Attached, LoadError> {
     // SAFETY: `Config` is plain numbers without padding (its size is asserted), and lives as long as the slice.
     let bytes = unsafe { std::slice::from_raw_parts((&raw const *config).cast::<u8>(), size_of::<Config>()) };
-    let hack = std::env::var("TRACER_OBJECT").ok().and_then(|p| std::fs::read(p).ok());
-    let object = kernel_cast::put_in(hack.as_deref().unwrap_or(OBJECT), plan.host.btf.as_ref(), config);
+    let object = kernel_cast::put_in(OBJECT, plan.host.btf.as_ref(), config);
     let mut loader = EbpfLoader::new();
     loader.btf(btf).override_global("CONFIG", bytes, true);
     loader.map_max_entries("RING_RARE", sizes.rare_bytes);

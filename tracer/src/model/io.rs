@@ -170,8 +170,8 @@ pub struct IoFile {
     /// has the same number.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub waits: Option<Latency>,
-    /// Of reads that a thread made and waited for: from the request until it ran again, waiting for a CPU included. What a call that reads
-    /// takes, but for what it does before and after. Absent: nobody did, or another file has the same number.
+    /// Of reads that a thread made and waited for: from when it gave the first page a place in the page cache, or past that from the request,
+    /// until it ran again, waiting for a CPU included. What a call that reads takes, but for what it does before and after. Absent: nobody did, or another file has the same number.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub answers: Option<Latency>,
     /// Of these, requests past the page cache (O_DIRECT).

@@ -410,7 +410,9 @@ impl Fields<'_> {
         let (tid, tgid, flags, bytes, device) = (self.u32()?, self.u32()?, self.u32()?, self.u32()?, self.u32()?);
         let [notes, requeues, status, reserved] = self.take()?;
         let request = Request { sector, file, tid, tgid, flags, bytes, device, notes, requeues, status, reserved };
-        Some(Box::new(BlockDone { header, queued_ns, device_ns, request }))
+        // Captures of before it was told end here.
+        let asked_ns = self.u64().unwrap_or(0);
+        Some(Box::new(BlockDone { header, queued_ns, device_ns, request, asked_ns }))
     }
 
     fn dirty_pause(&mut self, header: Header) -> Option<DirtyPause> {

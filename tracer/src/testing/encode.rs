@@ -99,6 +99,7 @@ pub fn bytes(event: &Event) -> Vec<u8> {
                 out.extend_from_slice(&word.to_le_bytes());
             }
             out.extend_from_slice(&[r.notes, r.requeues, r.status, r.reserved]);
+            out.extend_from_slice(&e.asked_ns.to_le_bytes());
         }
         Event::DirtyPause(e) => words(&[e.tid, e.tgid, e.ticks, e.device]),
         Event::Mapped(e) => {

@@ -36,7 +36,7 @@ pub fn block_done(ts_ns: u64) -> BlockDone {
         notes: block_notes::TRACED,
         ..Request::default()
     };
-    BlockDone { header: header(block::DONE, ts_ns, 0), queued_ns: 1, device_ns: 2, request }
+    BlockDone { header: header(block::DONE, ts_ns, 0), queued_ns: 1, device_ns: 2, request, asked_ns: 3 }
 }
 
 /// A name as the kernel stores it.

@@ -7,7 +7,7 @@ mod sums;
 
 use std::collections::BTreeMap;
 
-use tracer_common::block::{BlockDone, BlockOp, DirtyPause, block_notes as notes};
+use tracer_common::block::{ASKING_NS, BlockDone, BlockOp, DirtyPause, block_notes as notes};
 use tracer_common::memory::{CachedFile, FILE_NAME_BYTES};
 
 use self::sums::{Busy, Ops, Streams};
@@ -299,9 +299,6 @@ impl ProcessSums {
     }
 }
 
-/// Between its request and its wait a thread does no more than this for both: what asked before that asked ahead.
-const ASKING_NS: u64 = 100_000;
-
 impl Aggregate {
     /// A request is done. If its thread waits for that file, it has its answer.
     pub(super) fn block_done(&mut self, event: &BlockDone) {
@@ -316,8 +313,9 @@ impl Aggregate {
         if thread.phase != Phase::Waiting || thread.object != request.file.inode {
             return;
         }
+        // What asked long before the wait asked ahead.
         let made_ns = event.header.ts_ns.saturating_sub(device_ns).saturating_sub(event.queued_ns);
-        let made_ns = made_ns.max(thread.since_ns.saturating_sub(ASKING_NS));
+        let made_ns = made_ns.saturating_sub(event.asked_ns).max(thread.since_ns.saturating_sub(ASKING_NS));
         let first_ns =
             thread.asked.filter(|(inode, _)| *inode == thread.object).map_or(made_ns, |(_, first_ns)| first_ns);
         thread.asked = Some((thread.object, first_ns.min(made_ns)));
