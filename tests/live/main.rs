@@ -11,6 +11,7 @@ mod harness;
 mod allocator;
 mod bad_input;
 mod captures;
+mod checkpoint;
 mod critical_path;
 mod database;
 mod deadlock;

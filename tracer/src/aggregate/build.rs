@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use tracer_common::sched::WakeContext;
 
 use super::Aggregate;
+use super::block::saves::with_devices;
 use super::build_cpu::nice;
 use super::classify::{Detail, Reason, State};
 use super::locks::{Lock, WaiterTally};
@@ -112,6 +113,11 @@ impl Aggregate {
             coverage: self.coverage_part(),
             overhead: self.cost.as_ref().map(|cost| overhead(cost, self.startup_cpu_s, self.window_ns())),
         };
+        let saves = writer.stacks.as_ref().map(Named::saves).unwrap_or_default();
+        let saves = with_devices(saves, &report);
+        if let Some(io) = &mut report.io {
+            io.saves = saves;
+        }
         let loads = loads(&report);
         if let Some(paging) = &mut report.paging {
             paging.loads = loads;

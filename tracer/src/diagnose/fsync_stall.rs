@@ -5,7 +5,7 @@
 use super::thresholds::{REPORTED_SHARE, bound_s, is_reported, severity, speedup_bound};
 use super::{Claim, Facts, Outcome, Rule, confidence, evidence, functions, named, parties, subject, threads};
 use crate::model::critical_path::{CriticalPath, PathPart};
-use crate::model::io::IoProcess;
+use crate::model::io::{IoProcess, Save};
 use crate::model::report::{Evidence, Finding, Report, Subject, Wait};
 use crate::model::stacks::SYNC;
 use crate::model::units::{bytes, count, duration, grouped, percent};
@@ -140,6 +140,7 @@ impl Syncing {
                 self.call,
                 self.name,
                 Devices::of(report, self.who.pid).map(|devices| devices.words(self.total_s)).unwrap_or_default()
+                    + &save(report, self.who.pid).map(|(_, save)| save_words(save)).unwrap_or_default()
             ),
             fix: "Write several items and sync once; sync in a thread or process of its own that the next step does not wait for; or \
                   leave the sync out where a crash may lose the last items."
@@ -166,14 +167,7 @@ impl<'a> Devices<'a> {
     fn of(report: &'a Report, pid: Option<u32>) -> Option<Self> {
         let io = report.io.as_ref()?;
         let (row, process) = io.processes.iter().enumerate().find(|(_, process)| Some(process.pid) == pid)?;
-        let devices = io.devices.iter().flatten().enumerate();
-        let flushing = devices.filter_map(|(index, device)| {
-            let flushes = device.flushes.as_ref()?;
-            Some((index, flushes.requests, flushes.device.total_s))
-        });
-        let flushing = flushing.max_by(|a, b| a.2.total_cmp(&b.2));
-        let flushing = flushing.filter(|(_, flushes, _)| process.flushes.saturating_mul(2) >= *flushes);
-        Some(Devices { row, process, flushing })
+        Some(Devices { row, process, flushing: io.flushing(process) })
     }
 
     fn flush_s(&self) -> f64 {
@@ -223,6 +217,38 @@ impl<'a> Devices<'a> {
         };
         format!("{told}: {costs}.")
     }
+}
+
+/// Where most of a process's waiting for disks is done.
+fn save(report: &Report, pid: Option<u32>) -> Option<(usize, &Save)> {
+    report.io.as_ref()?.saves.iter().enumerate().find(|(_, save)| save.whose.pid == pid)
+}
+
+/// What else is done there.
+fn save_words(save: &Save) -> String {
+    let Some(function) = &save.location.function else { return String::new() };
+    let waits = match save.write_waits_s + save.other_waits_s {
+        waits_s if waits_s > LEAST_S => format!(", and {} in other waits", duration(waits_s)),
+        _ => String::new(),
+    };
+    format!(
+        " In {function} there are, beside the {} in these calls, {} of computing (packing the data, and whatever else it does) and {} of copying \
+         into the page cache, by samples{waits}.",
+        duration(save.synced_s),
+        duration(save.computed_s),
+        duration(save.copied_s),
+    )
+}
+
+fn save_evidence(report: &Report, pid: Option<u32>) -> impl Iterator<Item = Evidence> {
+    let of = |(index, save): (usize, &Save)| {
+        let at = |field: &str| format!("/io/saves/{index}/{field}");
+        [
+            evidence("computing in the function that saves, by samples", save.computed_s, "s", at("computed_s"), None),
+            evidence("copying into the page cache there, by samples", save.copied_s, "s", at("copied_s"), None),
+        ]
+    };
+    save(report, pid).map(of).into_iter().flatten()
 }
 
 fn file(who: &Subject) -> String {
@@ -323,6 +349,7 @@ impl<'a> OnPath<'a> {
         }
         finding.evidence.extend(self.queued.iter().map(|(_, queued)| queued.clone()));
         finding.evidence.extend(Devices::of(report, worst.who.pid).iter().flat_map(Devices::evidence));
+        finding.evidence.extend(save_evidence(report, worst.who.pid));
         Claim { finding, reported }
     }
 }

@@ -4,7 +4,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::stacks::Whose;
+use super::stacks::{Location, Whose};
 
 /// See the file's head. Counts, bytes and times of requests are exact, as far as none is lost (`coverage`, family `block`).
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -31,6 +31,9 @@ pub struct Io {
     /// Further rows of them.
     #[serde(skip_serializing_if = "is_zero")]
     pub calls_over: u64,
+    /// Functions that write files and wait until disks have them, most waiting first; at most 8. Needs the family `cpu`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub saves: Vec<Save>,
     /// Requests of devices beyond the bound.
     #[serde(skip_serializing_if = "is_zero")]
     pub requests_over: u64,
@@ -223,6 +226,46 @@ pub struct IoProcess {
     pub discard_device_s: f64,
 }
 
+/// A function that writes files and has them synced, as one that saves a checkpoint: the time in it and in what it calls, of all threads. Times on
+/// a CPU are estimates by samples; waits are measured, and shared out by stacks. A helper that only syncs counts for what calls it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct Save {
+    /// Which, where it waits for the disk.
+    #[serde(flatten)]
+    pub location: Location,
+    /// The process.
+    #[serde(flatten)]
+    pub whose: Whose,
+    /// The file that the process waited longest for in syncs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+    /// On a CPU, but for what follows: packing the data (serialising), and whatever else the function does.
+    pub computed_s: f64,
+    /// On a CPU in the kernel, copying what is written into the page cache.
+    pub copied_s: f64,
+    /// Samples of both.
+    pub samples: u64,
+    /// Waits in calls that write.
+    pub write_waits_s: f64,
+    /// In fsync and calls like it: waits for the disk, and what the kernel computes for them.
+    pub synced_s: f64,
+    /// Other waits.
+    pub other_waits_s: f64,
+    /// Bytes that the process wrote to devices in the whole run. Absent without the family `block`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub write_bytes: Option<u64>,
+    /// How long devices had these writes (writeback), likewise.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub write_device_s: Option<f64>,
+    /// How long the device took to flush its cache, where most of its flushes were the process's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub flush_device_s: Option<f64>,
+    /// How often.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub flushes: Option<u64>,
+}
+
 /// A thread that was paused because it dirtied pages while too many were dirty.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
@@ -279,6 +322,18 @@ pub struct FileCalls {
     /// Bytes that devices wrote for it until the end, likewise.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub device_written_bytes: Option<u64>,
+}
+
+impl Io {
+    /// The device that took longest to flush its cache, if most of its flushes are this process's: its position, how often and how long.
+    pub fn flushing(&self, process: &IoProcess) -> Option<(usize, u64, f64)> {
+        let flushes = self.devices.iter().flatten().enumerate().filter_map(|(index, device)| {
+            let flushes = device.flushes.as_ref()?;
+            Some((index, flushes.requests, flushes.device.total_s))
+        });
+        let longest = flushes.max_by(|a, b| a.2.total_cmp(&b.2));
+        longest.filter(|(_, flushes, _)| process.flushes.saturating_mul(2) >= *flushes)
+    }
 }
 
 impl FileCalls {

@@ -320,6 +320,9 @@ pub const SYNC: &str = "sync";
 /// [`Phase::phase`] of time on a CPU in the kernel below calls that read a file: what reading costs besides the waiting.
 pub const FILE_READ: &str = "file-read";
 
+/// [`Phase::phase`] of time in the kernel below calls that write a file: copying what is written into the page cache.
+pub const FILE_WRITE: &str = "file-write";
+
 /// [`Phase::phase`] of time on a CPU below functions of a database's client: SQLite's own work, or packing and unpacking.
 pub const DATABASE: &str = "database";
 
@@ -353,7 +356,7 @@ pub const IPC_PACK: &str = "ipc-pack";
 #[serde(default)]
 pub struct Phase {
     /// "python-gc": CPython's collector of cyclic garbage; "sync": fsync and calls like it, in the kernel; "ipc-copy": reads and writes
-    /// of pipes and unix sockets, in the kernel; "ipc-pack": Python's multiprocessing around these, pickling included; in the kernel also
+    /// of pipes and unix sockets, in the kernel; "file-read" and "file-write": of files, likewise; "ipc-pack": Python's multiprocessing around these, pickling included; in the kernel also
     /// "reclaim": freeing memory, "page-fault": page faults but for that, "unmap": giving memory back.
     pub phase: String,
     /// How long, as the samples estimate it.

@@ -53,7 +53,7 @@ pub fn bytes(count: u64) -> String {
 pub fn count(number: u64, noun: &str) -> String {
     let plural = match number {
         1 => "",
-        _ if noun.ends_with('s') => "es",
+        _ if noun.ends_with('s') || noun.ends_with("sh") => "es",
         _ => "s",
     };
     format!("{} {noun}{plural}", grouped(number))

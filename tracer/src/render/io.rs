@@ -1,9 +1,12 @@
 //! The text report's lines on block devices: what they were asked to do, for which files, and who was paused for dirtying too much. Left
 //! out where they did next to nothing.
 
+use std::fmt::Write;
+
 use super::layout::{Align, Page};
 use super::paging::process;
-use crate::model::io::{DirtyPauses, FileCalls, Io, IoDevice, IoFile, IoRequests};
+use super::stacks::name;
+use crate::model::io::{DirtyPauses, FileCalls, Io, IoDevice, IoFile, IoRequests, Save};
 use crate::model::report::Report;
 use crate::model::stacks::Whose;
 use crate::model::units::{bytes, count, duration, grouped, percent};
@@ -12,6 +15,9 @@ const MAX_DEVICES: usize = 4;
 const MAX_FILES: usize = 6;
 const MAX_PAUSED: usize = 4;
 const MAX_CALLS: usize = 8;
+const MAX_SAVES: usize = 3;
+/// Of a function's name.
+const NAME_ROOM: usize = 60;
 /// A device that was busy for a smaller part of the run is not told.
 const LEAST_SHARE: f64 = 0.01;
 
@@ -22,6 +28,7 @@ pub(super) fn lines(page: &mut Page, report: &Report) {
     let least_s = LEAST_SHARE * report.window.duration_s;
     let devices: Vec<&IoDevice> = io.devices.iter().flatten().filter(|device| device.busy_s >= least_s).collect();
     let paused: Vec<&DirtyPauses> = io.paused.iter().flatten().filter(|row| row.total_s >= least_s).collect();
+    saves(page, io, least_s);
     if devices.is_empty() && paused.is_empty() {
         return;
     }
@@ -33,6 +40,41 @@ pub(super) fn lines(page: &mut Page, report: &Report) {
     for row in paused.into_iter().take(MAX_PAUSED) {
         page.paragraph("  ", &pause_line(row));
     }
+}
+
+/// Functions that write files and wait until disks have them.
+fn saves(page: &mut Page, io: &Io, least_s: f64) {
+    let shown: Vec<&Save> = io.saves.iter().filter(|save| save.synced_s >= least_s).take(MAX_SAVES).collect();
+    if shown.is_empty() {
+        return;
+    }
+    page.title("Saving files until disks have them");
+    for save in shown {
+        page.paragraph("  ", &save_line(save));
+    }
+}
+
+fn save_line(save: &Save) -> String {
+    let mut line = format!("{} of {}: ", name(&save.location, NAME_ROOM), process(save.whose.process.as_deref(), save.whose.pid));
+    let _ = write!(
+        line,
+        "{} computing (packing the data, and whatever else it does), {} copying into the page cache, {} in fsync and calls like it",
+        duration(save.computed_s),
+        duration(save.copied_s),
+        duration(save.synced_s),
+    );
+    for (s, what) in [(save.write_waits_s, "waiting in calls that write"), (save.other_waits_s, "in other waits")] {
+        if s > 0.0 {
+            let _ = write!(line, ", {} {what}", duration(s));
+        }
+    }
+    if let Some((bytes_written, s)) = save.write_bytes.zip(save.write_device_s).filter(|(bytes, _)| *bytes > 0) {
+        let _ = write!(line, "; devices had {} of the process for {}", bytes(bytes_written), duration(s));
+    }
+    if let Some((flushes, s)) = save.flushes.zip(save.flush_device_s).filter(|(flushes, _)| *flushes > 0) {
+        let _ = write!(line, ", and took {} for {}", duration(s), count(flushes, "flush"));
+    }
+    line
 }
 
 /// Calls that read and write files, where each was counted.

@@ -3,6 +3,7 @@
 
 mod calls;
 pub(super) mod report;
+pub(super) mod saves;
 mod sums;
 
 use std::collections::BTreeMap;

@@ -16,6 +16,7 @@ mod estimate;
 pub mod phases;
 mod quality;
 pub mod report;
+mod saves;
 mod spin;
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, HashSet};
 
 use super::definitions::Definitions;
 use crate::model::meta::Addresses;
-use crate::model::stacks::{FILE_READ, FUTEX, IPC_COPY, PAGE_FAULT, PIN, RECLAIM, SYNC, UNMAP};
+use crate::model::stacks::{FILE_READ, FILE_WRITE, FUTEX, IPC_COPY, PAGE_FAULT, PIN, RECLAIM, SYNC, UNMAP};
 
 /// Stacks in a phase.
 #[derive(Debug, Default)]
@@ -117,6 +117,23 @@ const READS: [&str; 9] = [
     "fuse_file_read_iter",
 ];
 
+/// Those that write files, past the page cache (which the reads' functions do as well) and into it.
+const WRITES: [&str; 13] = [
+    "generic_perform_write",
+    "generic_file_write_iter",
+    "__generic_file_write_iter",
+    "iomap_file_buffered_write",
+    "ext4_file_write_iter",
+    "ext4_buffered_write_iter",
+    "xfs_file_write_iter",
+    "xfs_file_buffered_write",
+    "btrfs_file_write_iter",
+    "blkdev_write_iter",
+    "shmem_file_write_iter",
+    "fuse_file_write_iter",
+    "nfs_file_write",
+];
+
 /// What a stack does for its thread's memory, or its files, by the names of the kernel's functions in it. Freeing memory is done within
 /// page faults and copies, and copies touch memory, so the cause comes first.
 pub fn of_kernel<'a>(functions: impl Iterator<Item = &'a str>) -> Option<&'static str> {
@@ -135,8 +152,10 @@ pub fn of_kernel<'a>(functions: impl Iterator<Item = &'a str>) -> Option<&'stati
             Some((5, UNMAP))
         } else if FUTEXES.contains(&name) {
             Some((6, FUTEX))
+        } else if WRITES.contains(&name) {
+            Some((7, FILE_WRITE))
         } else if READS.contains(&name) {
-            Some((7, FILE_READ))
+            Some((8, FILE_READ))
         } else {
             None
         }
@@ -197,6 +216,8 @@ mod tests {
         assert_eq!(phase(&["clear_page_erms", "handle_mm_fault", "do_mlock", "__x64_sys_mlock"]), Some(PIN));
         assert_eq!(phase(&["submit_bio", "do_fsync"]), Some(SYNC));
         assert_eq!(phase(&["io_schedule", "iomap_dio_rw", "ext4_file_read_iter"]), Some(FILE_READ));
+        assert_eq!(phase(&["copy_folio_from_iter_atomic", "generic_perform_write", "vfs_write"]), Some(FILE_WRITE));
+        assert_eq!(phase(&["io_schedule", "__iomap_dio_rw", "ext4_file_write_iter"]), Some(FILE_WRITE), "direct I/O");
         assert_eq!(phase(&["shrink_lruvec", "filemap_read"]), Some(RECLAIM));
         assert_eq!(phase(&["copy_page_to_iter", "handle_mm_fault", "anon_pipe_read.constprop.0"]), Some(IPC_COPY));
         assert_eq!(phase(&["do_syscall_64"]), None);

@@ -271,9 +271,14 @@ impl<'a> Named<'a> {
             .collect()
     }
 
+    /// The phase that a stack is in, by its place in the profile.
+    pub(super) fn phase_at(&self, stack: usize) -> Option<&'static str> {
+        self.phases.get(stack).copied().flatten()
+    }
+
     /// The phase that a stack is in.
     pub fn phase(&self, stack: u64) -> Option<&'static str> {
-        self.phases.get(*self.by_id.get(&stack)?).copied().flatten()
+        self.phase_at(*self.by_id.get(&stack)?)
     }
 
     /// Where in its code a thread waited, from the places of the waits.

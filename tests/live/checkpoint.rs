@@ -1,0 +1,37 @@
+//! Saving a model's state: packing, copying and waiting for the disk are told apart.
+
+use crate::harness::storage::disk;
+use crate::harness::{Tracer, list, number, python, text};
+
+/// What stacks of waits, pages and devices need beside the scheduler's switches.
+const FAMILIES: [&str; 2] = ["--family", "cpu,cache,block,writeback"];
+
+#[test]
+fn a_checkpoint_that_is_synced_by_shard_has_its_phases() {
+    let command = python("checkpoint.py", &format!("{} 12", disk()));
+    let traced = Tracer::run(command).options(&FAMILIES).go().expect_code(0);
+    let (truth, report) = (traced.truth(), traced.report());
+    let saves = list(&report.0["io"], "saves");
+    let save = saves.first().unwrap_or_else(|| panic!("no function that saves: {}", report.0["io"]));
+    // The helper that only syncs is part of it, and training is not.
+    assert_eq!((&save["function"], &save["pid"]), (&"save_checkpoint".into(), &truth["pid"]), "{saves:?}");
+    assert!(text(save, "path").contains("tracer-checkpoint-"), "{save}");
+    // Samples are estimates; waits are measured.
+    let close = |fields: &[&str], own: &str, part: f64, s: f64| {
+        let told: f64 = fields.iter().map(|field| number(save, field)).sum();
+        let own_s = number(&truth, own);
+        assert!((told - own_s).abs() <= (own_s * part).max(s), "{fields:?} is {told}, {own} {own_s}: {save} {truth}");
+    };
+    close(&["computed_s"], "packing_s", 0.2, 0.15);
+    close(&["copied_s", "write_waits_s"], "writing_s", 0.2, 0.15);
+    close(&["synced_s"], "syncing_s", 0.1, 0.1);
+    let written = number(save, "write_bytes") / number(&truth, "written");
+    assert!((0.95..1.2).contains(&written), "{written} of what was written: {save}");
+    assert!(number(save, "write_device_s") > 0.0, "{save}");
+    // On a quick disk it is observed only.
+    let all = list(&report.0, "findings").iter().chain(list(&report.0, "observed"));
+    for finding in all.filter(|finding| finding["class"] == "fsync-stall") {
+        assert!(text(finding, "hypothesis").contains(" In save_checkpoint there are, beside the "), "{finding}");
+        assert_eq!(finding["culprit"]["function"], "durable", "the call's own function: {finding}");
+    }
+}
