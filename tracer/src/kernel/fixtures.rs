@@ -198,6 +198,9 @@ fn offsets_are_read_in_the_way_of_each_kernel() {
         assert_eq!(found, ways, "{line}");
         assert_eq!(config.switch_has_state, u32::from(arguments == 4), "{line}");
         assert_eq!(config.no_wake_context, u32::from(line == "5.10"), "only that has no per-CPU variables");
+        assert_eq!(config.backlog_from_rq == 0, line == "5.10", "{line}");
+        assert_eq!(config.steered_from_rq == 0, line == "5.10", "{line}: Debian's kernels steer packets");
+        assert_eq!(config.word_type == 0, ["5.10", "6.1"].contains(&line), "{line}: since 6.2");
         assert_ne!(config.block.locked_bit, ABSENT, "{line}");
         assert_ne!(config.block.written_bit, ABSENT, "{line}");
     }
