@@ -138,7 +138,11 @@ pub fn woken(state: &mut CpuState, slot: &Slot, (tid, tgid): (u32, u32), wakee: 
     if waited > u64::from(u32::MAX) {
         waited = u64::from(u32::MAX);
     }
-    if slot.place != 0 && drawn(state, waited as u32) && filter::tracked(state, tid, tgid) && pay(state, slot.wake_ts_ns) {
+    if slot.place != 0
+        && drawn(state, waited as u32)
+        && filter::tracked(state, tid, tgid)
+        && pay(state, slot.wake_ts_ns)
+    {
         state.due_waker = slot.place;
         state.due_wakee = wakee;
     }

@@ -68,9 +68,7 @@ pub fn is_sender(state: &mut CpuState) -> bool {
     }
     // SAFETY: as above.
     let waiting: u32 = unsafe { probed(rq.wrapping_add(config!(backlog_from_rq)) as *const u8, 0) };
-    waiting != 0
-        && state.own_softirq_depth != 0
-        && preempt_count(state) & PREEMPT_DISABLED >= state.own_softirq_depth
+    waiting != 0 && state.own_softirq_depth != 0 && preempt_count(state) & PREEMPT_DISABLED >= state.own_softirq_depth
 }
 
 /// Notes, in a switch, how deep preemption is disabled in programs. A thread that ends its own call with a softirq keeps it disabled once

@@ -16,13 +16,12 @@ pub struct Net;
 const STATE: &str = "inet_sock_set_state";
 
 const PROGRAMS: &[Program] = &[Program {
-        name: "inet_sock_set_state",
-        hook: Hook::TpBtf { name: STATE },
-        required: true,
-        purpose: "how long connecting took, and what went through connections that are closed",
-        fallback: None,
-    },
-];
+    name: "inet_sock_set_state",
+    hook: Hook::TpBtf { name: STATE },
+    required: true,
+    purpose: "how long connecting took, and what went through connections that are closed",
+    fallback: None,
+}];
 
 impl Family for Net {
     fn id(&self) -> FamilyId {

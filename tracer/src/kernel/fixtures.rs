@@ -109,6 +109,12 @@ impl Kernel {
 }
 
 /// A host on which nothing but the type information stands in the way.
+/// Type information of the kernel of this line.
+pub fn btf_of(line: &str) -> Btf {
+    let kernel = KERNELS.iter().find(|kernel| kernel.line == line).expect("a kernel of the matrix");
+    Btf::parse(&kernel.blob()).expect("a fixture")
+}
+
 fn host(btf: Btf) -> HostFacts {
     HostFacts {
         arch: "x86_64".to_owned(),

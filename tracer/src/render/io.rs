@@ -55,7 +55,8 @@ fn saves(page: &mut Page, io: &Io, least_s: f64) {
 }
 
 fn save_line(save: &Save) -> String {
-    let mut line = format!("{} of {}: ", name(&save.location, NAME_ROOM), process(save.whose.process.as_deref(), save.whose.pid));
+    let mut line =
+        format!("{} of {}: ", name(&save.location, NAME_ROOM), process(save.whose.process.as_deref(), save.whose.pid));
     let _ = write!(
         line,
         "{} computing (packing the data, and whatever else it does), {} copying into the page cache, {} in fsync and calls like it",

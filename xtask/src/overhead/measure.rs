@@ -110,7 +110,7 @@ impl Bench {
     }
 
     /// The same with options.
-    fn traced_with(&self, command: &[String], options: &[&str], with_capture: bool) -> Result<Traced> {
+    pub fn traced_with(&self, command: &[String], options: &[&str], with_capture: bool) -> Result<Traced> {
         let (timed, file) = self.timed(command)?;
         let capture = self.dir.path().join("run.trc");
         let path = utf8(&capture)?;

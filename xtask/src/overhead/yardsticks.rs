@@ -3,6 +3,7 @@
 
 use anyhow::Result;
 use clap::ValueEnum;
+use serde_json::Value;
 
 use super::measure::{Bench, Rounds, Traced, bpf_share, bpf_share_of, load, number};
 use crate::sh::Cmd;
@@ -355,10 +356,13 @@ impl<'a> Session<'a> {
     /// Threads that wait for 20 ms at a time, each at a place of its own: the stack of nearly every wait is taken.
     fn waits(&mut self) -> Result<Vec<Row>> {
         let command = self.bench.workload(&WAITS)?;
+        // Stacks are taken behind switches, so the time is in that of these: what they take without stacks comes off.
+        let switches = |report: &Value| bpf_share_of(report, |name| name == "sched_switch");
         let cost = |_| {
+            let without = switches(&self.bench.traced_with(&command, &["--family", "sched"], false)?.report)?;
             let report = self.bench.traced(&command, false)?.report;
             let rate = number(&report, "/stacks/captures")? / number(&report, "/window/duration_s")?;
-            Ok(bpf_share_of(&report, |name| name.starts_with("wait_stack"))? * 1e9 / rate)
+            Ok((switches(&report)? - without) * 1e9 / rate)
         };
         let cost_ns = (0..3).map(cost).collect::<Result<Vec<_>>>()?;
         Ok(vec![shown("waits, eBPF run time per stack taken", "ns", range(&cost_ns), 3)])

@@ -42,7 +42,7 @@ mod tests {
     #[test]
     fn a_save_has_its_file_and_what_devices_did_for_its_process_alone() {
         let wait = |detail: &str, path: &str, total_s| Wait {
-            state: "file".to_owned().into(),
+            state: "file".to_owned(),
             detail: Some(detail.to_owned()),
             path: Some(path.to_owned()),
             total_s,
@@ -63,7 +63,11 @@ mod tests {
         let save = |pid| Save { whose: Whose { pid: Some(pid), ..Whose::default() }, ..Save::default() };
         let saves = with_devices(vec![save(7), save(8), save(9)], &report);
         assert_eq!((saves[0].path.as_deref(), saves[0].flushes, saves[0].write_bytes), (Some("/b"), Some(4), Some(10)));
-        assert_eq!((&saves[1].path, saves[1].flushes, saves[1].write_bytes), (&None, None, Some(10)), "not its flushes");
+        assert_eq!(
+            (&saves[1].path, saves[1].flushes, saves[1].write_bytes),
+            (&None, None, Some(10)),
+            "not its flushes"
+        );
         assert_eq!((saves[2].write_bytes, saves[2].write_device_s), (None, None), "no device wrote for it");
     }
 }

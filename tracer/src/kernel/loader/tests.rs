@@ -59,6 +59,29 @@ fn a_family_that_the_kernel_refused_is_left_out_with_its_reason_unless_it_was_as
 }
 
 #[test]
+fn each_call_of_the_kernels_cast_gets_its_number_or_is_taken_out() {
+    use tracer_common::config::KERNEL_CAST_CALL;
+    if OBJECT.is_empty() {
+        eprintln!("not run: built without an eBPF toolchain");
+        return;
+    }
+    let btf = crate::kernel::fixtures::btf_of("6.18");
+    let mut config = Config { word_type: 1, ..Config::NONE };
+    let count = |bytes: &[u8], call: [u8; 8]| bytes.chunks_exact(8).filter(|instruction| **instruction == call).count();
+    let calls = count(OBJECT, KERNEL_CAST_CALL);
+    assert!(calls > 10, "programs follow addresses: {calls}");
+    let with = kernel_cast::put_in(OBJECT, Some(&btf), &config);
+    let mut numbered = KERNEL_CAST_CALL;
+    let number = btf.function("bpf_rdonly_cast").expect("6.18 has it");
+    numbered[4..].copy_from_slice(&number.to_le_bytes());
+    assert_eq!((count(&with, KERNEL_CAST_CALL), count(&with, numbered)), (0, calls));
+    config.word_type = 0;
+    let without = kernel_cast::put_in(OBJECT, Some(&btf), &config);
+    assert_eq!((count(&without, KERNEL_CAST_CALL), count(&without, numbered)), (0, 0));
+    assert_eq!((with.len(), without.len()), (OBJECT.len(), OBJECT.len()), "nothing else moves");
+}
+
+#[test]
 fn the_object_has_the_listed_programs_and_no_others() {
     if OBJECT.is_empty() {
         eprintln!("not run: built without an eBPF toolchain");
