@@ -101,7 +101,7 @@ fn wanted() -> Wanted {
     for hook in hooks() {
         match hook {
             Hook::TpBtf { name } | Hook::Behind { name, .. } => {
-                drop(wanted.typedefs.insert(format!("btf_trace_{name}")))
+                wanted.typedefs.insert(format!("btf_trace_{name}"));
             }
             Hook::Iterator { over } => drop(wanted.functions.insert(format!("bpf_iter_{over}"))),
             _ => {}
