@@ -429,7 +429,7 @@ pub struct CacheSums {
     pub written: u64,
     /// Reclaimed by a traced thread that was short of memory.
     pub reclaimed_own: u64,
-    /// Reclaimed by the kernel's own threads, or by others.
+    /// Reclaimed by the kernel's own threads, but for DAMON's.
     pub reclaimed_others: u64,
     /// Given up: the file was cut, deleted, or somebody asked for it.
     pub dropped: u64,
@@ -447,9 +447,11 @@ pub struct CacheSums {
     pub reader: u64,
     /// When that thread first read one of those that it has made no request for yet; 0: there are none.
     pub asked_ts_ns: u64,
+    /// Reclaimed by a thread of DAMON's, which throws out what is used seldom, whether memory is short or not.
+    pub reclaimed_unused: u64,
 }
 
-const _: () = assert!(size_of::<CacheSums>() == 96);
+const _: () = assert!(size_of::<CacheSums>() == 104);
 
 /// The first page of a file that a traced thread brought in since tracing began.
 #[repr(C)]

@@ -21,6 +21,8 @@ use crate::{
 const FAMILY: FamilyId = FamilyId::Cache;
 /// BPF_NOEXIST (uapi/linux/bpf.h).
 const NEW: u64 = 1;
+/// How the names of DAMON's threads begin (kdamond.N, mm/damon/core.c).
+const DAMON: [u8; 7] = *b"kdamond";
 
 /// A page of a file comes into the page cache.
 #[btf_tracepoint(function = "mm_filemap_add_to_page_cache")]
@@ -99,7 +101,11 @@ pub fn page_cache_delete(ctx: BtfTracePointContext) -> i32 {
                     (*sums).writer = who;
                 }
             } else if task::is_kernel_thread(task::current()) {
-                (*sums).reclaimed_others += pages.count;
+                if task::comm(task::current())[..DAMON.len()] == DAMON {
+                    (*sums).reclaimed_unused += pages.count;
+                } else {
+                    (*sums).reclaimed_others += pages.count;
+                }
             } else {
                 (*sums).dropped += pages.count;
             }

@@ -30,11 +30,16 @@ const LEAST_SHARE: f64 = 0.01;
 
 /// Whether a file's pages are read again and again, for want of memory that it alone would fill.
 fn thrashes(report: &Report, file: &CachedFile) -> bool {
-    let reclaimed = file.reclaimed_own_bytes.saturating_add(file.reclaimed_others_bytes) as f64;
+    let reclaimed = file.reclaimed_bytes() as f64;
     file.size_bytes >= LEAST_BYTES
         && !cache_eviction::is_pushed_out(report, file)
         && file.reread_factor.is_some_and(|factor| factor >= REREAD)
         && reclaimed >= RECLAIMED_SHARE * file.read_bytes as f64
+}
+
+/// Whether most of what was thrown out of it was so for being used seldom, and not for want of room.
+fn is_for_being_unused(file: &CachedFile) -> bool {
+    file.reclaimed_unused_bytes > file.reclaimed_bytes() / 2
 }
 
 /// Whether not all of its pages came in for the first time.
@@ -94,8 +99,8 @@ impl Rule for PageCacheThrash {
             |wait| wait.state == "memory" || (reads(wait.state, wait.detail) && any(wait.object, wait.path)),
             |phase, pid| phase == RECLAIM || (phase == PAGE_FAULT && reads_mapped_files(report, pid)),
         );
-        let claim = Case { report, index, file, others: worst.len() - 1, lost }.thrash();
-        Outcome::Claims(vec![claim])
+        let case = Case { report, index, file, others: worst.len() - 1, lost };
+        Outcome::Claims(vec![if is_for_being_unused(file) { case.thrown_out_unused() } else { case.thrash() }])
     }
 }
 
@@ -191,6 +196,7 @@ impl Case<'_> {
         for (what, count, field) in [
             ("thrown out by traced threads that were short of memory", file.reclaimed_own_bytes, "reclaimed_own_bytes"),
             ("thrown out by the kernel's own threads", file.reclaimed_others_bytes, "reclaimed_others_bytes"),
+            ("thrown out by DAMON, as used seldom", file.reclaimed_unused_bytes, "reclaimed_unused_bytes"),
         ] {
             if count > 0 {
                 list.push(evidence(what, count as f64, "B", at(field), None));
@@ -232,6 +238,38 @@ impl Case<'_> {
             "Run it with the cgroup's memory limit raised above {}: the file must be brought in once ({}), and the wall time must fall, by at \
              most {}.",
             bytes(2 * file.size_bytes),
+            bytes(file.size_bytes),
+            duration(self.lost.at_most_s())
+        );
+        self.claim(PageCacheThrash.class(), Words { summary, hypothesis, fix, experiment })
+    }
+
+    /// The kernel throws pages out because they are used seldom.
+    fn thrown_out_unused(&self) -> Claim {
+        let (file, wall_s) = (self.file, self.report.window.duration_s);
+        let summary = format!(
+            "{} ({}) was thrown out of the page cache for being used seldom, by the kernel's proactive reclaim (DAMON): {} of it were read, \
+             {:.1} times its size, and {} ({} of {}) were lost to reading it again",
+            self.name(),
+            bytes(file.size_bytes),
+            bytes(file.read_bytes),
+            file.reread_factor.unwrap_or(0.0),
+            duration(self.lost.s),
+            percent(self.lost.s / wall_s.max(f64::MIN_POSITIVE)),
+            duration(wall_s),
+        );
+        let hypothesis = format!(
+            "A thread of the kernel (kdamond) looks which memory is used, and throws out what has not been for some time, though nobody needs the \
+             room: {} of the {} that were. A file that is read in passes longer than that is read anew in each. {}",
+            bytes(file.reclaimed_unused_bytes),
+            bytes(file.reclaimed_bytes()),
+            self.lost.whose()
+        );
+        let fix = "Let proactive reclaim wait longer than a pass takes, or stop it on this host (/sys/module/damon_reclaim/parameters: min_age, \
+                   enabled; else the scheme in /sys/kernel/mm/damon/admin, or what sets it up); or lock the file's pages in memory (mmap and mlock)."
+            .to_owned();
+        let experiment = format!(
+            "Run it with proactive reclaim off: the file must be brought in once ({}), and the wall time must fall, by at most {}.",
             bytes(file.size_bytes),
             duration(self.lost.at_most_s())
         );

@@ -242,6 +242,20 @@ fn cached(read: u64, reclaimed: u64, dropped: u64) -> Vec<Event> {
     vec![Event::CachedFile(Box::new(record)), meta_event(START + LONG_MS * MS, Meta::Sums(sums))]
 }
 
+/// What was thrown out for want of memory was so for being used seldom instead.
+fn by_damon(mut events: Vec<Event>) -> Vec<Event> {
+    for event in &mut events {
+        if let Event::Meta(_, meta) = event
+            && let Meta::Sums(sums) = &mut **meta
+        {
+            for row in &mut sums.files {
+                (row.reclaimed_unused, row.reclaimed_own) = (row.reclaimed_own, 0);
+            }
+        }
+    }
+    events
+}
+
 /// The main thread waits for pages of the file in half of its time.
 fn waiting(rest: Vec<Event>) -> Report {
     let mut events = computing(WORKING);
@@ -268,6 +282,12 @@ fn a_file_that_is_read_once_is_cold_and_one_that_is_thrown_out_and_read_again_th
     assert_eq!(status(&again, "cold-file-mapping"), RuleStatus::Silent);
     assert!(of_class(&again, "page-cache-thrash").is_some(), "{:?}", again.rules);
     assert_evidence_resolves(&again);
+    // Memory is not short where the kernel throws out what is used seldom, and more of it does not help.
+    let unused = waiting(by_damon(cached(6, 5, 0)));
+    let finding = of_class(&unused, "page-cache-thrash").expect("it is read again all the same");
+    assert!(finding.summary.contains("proactive reclaim (DAMON)"), "{}", finding.summary);
+    assert!(!finding.fix.contains("cgroup") && finding.hypothesis.contains("1.2 GiB"), "{finding:?}");
+    assert_evidence_resolves(&unused);
     // Somebody gave the pages up on purpose between two reads: no want of memory.
     let on_purpose = waiting(cached(6, 0, 5));
     assert_eq!(status(&on_purpose, "page-cache-thrash"), RuleStatus::Silent);

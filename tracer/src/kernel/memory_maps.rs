@@ -132,6 +132,7 @@ impl MemoryMaps {
                 row.size_bytes = row.size_bytes.max(value.0.size_bytes);
                 row.reclaimed_own += value.0.reclaimed_own;
                 row.reclaimed_others += value.0.reclaimed_others;
+                row.reclaimed_unused += value.0.reclaimed_unused;
                 row.dropped += value.0.dropped;
                 row.read_last_ts_ns = row.read_last_ts_ns.max(value.0.read_last_ts_ns);
                 row.read_first_ts_ns = match (row.read_first_ts_ns, value.0.read_first_ts_ns) {

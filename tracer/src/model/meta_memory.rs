@@ -93,6 +93,7 @@ pub struct CacheRow {
     pub size_bytes: u64,
     pub reclaimed_own: u64,
     pub reclaimed_others: u64,
+    pub reclaimed_unused: u64,
     pub dropped: u64,
     pub reclaimed_writing: u64,
     pub writer_tgid: u32,

@@ -197,13 +197,21 @@ pub struct CachedFile {
     /// The one of them that did it last, on the CPU on which most was.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reclaimed_by: Option<Whose>,
-    /// Bytes thrown out by the kernel's own threads.
+    /// Bytes thrown out by the kernel's own threads that make room.
     pub reclaimed_others_bytes: u64,
+    /// Bytes thrown out by the kernel's proactive reclaim (DAMON): what is used seldom, whether memory is short or not.
+    pub reclaimed_unused_bytes: u64,
     /// Bytes given up otherwise: the file was cut or deleted, or somebody asked for it.
     pub dropped_bytes: u64,
 }
 
 impl CachedFile {
+    /// Bytes thrown out by whatever reclaims memory.
+    pub fn reclaimed_bytes(&self) -> u64 {
+        let short = self.reclaimed_own_bytes.saturating_add(self.reclaimed_others_bytes);
+        short.saturating_add(self.reclaimed_unused_bytes)
+    }
+
     /// Its path, else what tells it.
     pub fn shown(&self) -> String {
         self.path.clone().unwrap_or_else(|| format!("inode {} of {}", self.inode, self.device))

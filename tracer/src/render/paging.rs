@@ -123,7 +123,7 @@ fn files(page: &mut Page, paging: &Paging) {
         ("file", Align::Left),
     ];
     let row = |file: &&CachedFile| {
-        let reclaimed = file.reclaimed_own_bytes.saturating_add(file.reclaimed_others_bytes);
+        let reclaimed = file.reclaimed_bytes();
         vec![
             bytes(file.read_bytes),
             bytes(file.size_bytes),

@@ -192,6 +192,7 @@ impl Aggregate {
             reclaimed_by: (file.pages.writer_tid != 0)
                 .then(|| who.thread(file.pages.writer_tgid, file.pages.writer_tid)),
             reclaimed_others_bytes: file.pages.reclaimed_others.saturating_mul(PAGE_BYTES),
+            reclaimed_unused_bytes: file.pages.reclaimed_unused.saturating_mul(PAGE_BYTES),
             dropped_bytes: file.pages.dropped.saturating_mul(PAGE_BYTES),
         }
     }
