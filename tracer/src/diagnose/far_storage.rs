@@ -6,7 +6,8 @@ use std::collections::BTreeMap;
 
 use super::lost::{Lost, Waiting, lost, lost_by_a_thread};
 use super::lost_claim::{self, Words};
-use super::{Claim, closing, evidence, fsync_stall, parties};
+use super::{Claim, closing, evidence, parties};
+use crate::model::io::SYNC_CALLS;
 use crate::model::objects::{FileSystem, Object};
 use crate::model::report::{Report, Wait, Waker};
 use crate::model::stacks::Whose;
@@ -49,7 +50,7 @@ impl Mount<'_> {
 
     fn explains(&self, state: &str, detail: Option<&str>, object: Option<&str>, path: Option<&str>) -> bool {
         // Syncs are `fsync-stall`'s.
-        let syncs = detail.is_some_and(|call| fsync_stall::CALLS.contains(&call));
+        let syncs = detail.is_some_and(|call| SYNC_CALLS.contains(&call));
         (state == "file" || closing::closes(state, detail)) && !syncs && self.has(object, path)
     }
 }

@@ -5,7 +5,7 @@
 use super::thresholds::{REPORTED_SHARE, bound_s, is_reported, severity, speedup_bound};
 use super::{Claim, Facts, Outcome, Rule, confidence, evidence, functions, named, parties, subject, threads};
 use crate::model::critical_path::{CriticalPath, PathPart};
-use crate::model::io::{IoProcess, Save};
+use crate::model::io::{IoProcess, SYNC_CALLS, Save};
 use crate::model::report::{Evidence, Finding, Report, Subject, Wait};
 use crate::model::stacks::SYNC;
 use crate::model::units::{bytes, count, duration, grouped, percent};
@@ -17,9 +17,6 @@ pub struct FsyncStall;
 const ON_THE_PATH: f64 = 0.9;
 /// Whether the run waited for it is not known.
 const OFF_THE_PATH: f64 = 0.75;
-
-/// Calls that return when the disk has what was written.
-pub(super) const CALLS: [&str; 6] = ["fsync", "fdatasync", "msync", "sync_file_range", "syncfs", "sync"];
 
 /// Under this, threads that sync are not worth a word.
 const LEAST_S: f64 = 0.01;
@@ -48,7 +45,7 @@ impl Rule for FsyncStall {
 }
 
 fn is_sync(state: &str, detail: Option<&str>) -> bool {
-    state != "on_cpu" && detail.is_some_and(|call| CALLS.contains(&call))
+    state != "on_cpu" && detail.is_some_and(|call| SYNC_CALLS.contains(&call))
 }
 
 /// The thread that waited longest in such calls.

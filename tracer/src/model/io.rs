@@ -6,6 +6,9 @@ use serde::{Deserialize, Serialize};
 
 use super::stacks::{Location, Whose};
 
+/// System calls that return when a disk has what was written.
+pub const SYNC_CALLS: [&str; 6] = ["fsync", "fdatasync", "msync", "sync_file_range", "syncfs", "sync"];
+
 /// See the file's head. Counts, bytes and times of requests are exact, as far as none is lost (`coverage`, family `block`).
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]

@@ -1,10 +1,7 @@
 //! What devices did for functions that save files, and which file these wait longest for: put together from parts of the finished report.
 
-use crate::model::io::Save;
+use crate::model::io::{SYNC_CALLS, Save};
 use crate::model::report::{Report, Row, Wait};
-
-/// Calls that wait until a disk has what was written.
-const SYNCS: [&str; 6] = ["fsync", "fdatasync", "msync", "sync_file_range", "syncfs", "sync"];
 
 /// The rows with these.
 pub(in crate::aggregate) fn with_devices(mut saves: Vec<Save>, report: &Report) -> Vec<Save> {
@@ -27,7 +24,7 @@ fn longest_synced(report: &Report, pid: u32) -> Option<String> {
         Row::Thread(thread) if thread.pid == Some(pid) => Some(thread),
         _ => None,
     });
-    let is_sync = |wait: &&Wait| wait.detail.as_deref().is_some_and(|call| SYNCS.contains(&call));
+    let is_sync = |wait: &&Wait| wait.detail.as_deref().is_some_and(|call| SYNC_CALLS.contains(&call));
     let syncs = threads.flat_map(|thread| thread.waits.iter().filter(is_sync));
     syncs.max_by(|a, b| a.total_s.total_cmp(&b.total_s))?.path.clone()
 }

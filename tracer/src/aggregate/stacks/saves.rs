@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use super::Tally;
 use super::blame::{FunctionId, Site};
 use super::report::{Named, grow};
-use crate::model::io::Save;
+use crate::model::io::{SYNC_CALLS, Save};
 use crate::model::meta::FrameKind;
 use crate::model::profile::{Activity, Entry};
 use crate::model::report::seconds;
@@ -19,9 +19,7 @@ const MAX_SAVES: usize = 8;
 /// Waiting for less is not worth a row.
 const LEAST_NS: u64 = 10_000_000;
 
-/// The C library's functions, by their own names and those that it gives them inside, that bring what was written to a disk.
-const SYNCS: [&str; 6] = ["fsync", "fdatasync", "msync", "sync_file_range", "syncfs", "sync"];
-/// Those that write files.
+/// The C library's functions that write files.
 const WRITES: [&str; 6] = ["write", "pwrite64", "pwrite", "writev", "pwritev", "pwritev2"];
 
 /// A function of a process.
@@ -81,7 +79,7 @@ impl Named<'_> {
             let stack = entry.stack.ok()?;
             let in_phase = |phase| self.phase_at(stack) == Some(phase);
             let on_cpu = entry.activity == Activity::OnCpu;
-            let part = if in_phase(SYNC) || self.calls(stack, &SYNCS) {
+            let part = if in_phase(SYNC) || self.calls(stack, &SYNC_CALLS) {
                 Part::Syncing
             } else if in_phase(FILE_WRITE) {
                 if on_cpu { Part::Copying } else { Part::WaitingInWrite }
@@ -142,7 +140,7 @@ impl Named<'_> {
         if python.is_empty() { all().filter(|site| self.sites.is_user_code(site.function)).collect() } else { python }
     }
 
-    /// Whether a stack leads into one of these functions of the C library.
+    /// Whether a stack leads into one of these functions of the C library, by their own names or those that it gives them inside.
     fn calls(&self, stack: usize, names: &[&str]) -> bool {
         self.sites.in_stack(stack).any(|(_, site)| {
             let native = self.sites.functions.get(site.function).filter(|known| known.kind == FrameKind::Native);
