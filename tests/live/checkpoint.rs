@@ -35,3 +35,13 @@ fn a_checkpoint_that_is_synced_by_shard_has_its_phases() {
         assert_eq!(finding["culprit"]["function"], "durable", "the call's own function: {finding}");
     }
 }
+
+#[test]
+fn a_checkpoint_that_nobody_syncs_is_no_save() {
+    for _ in 0..crate::healthy::repeats() {
+        let command = python("checkpoint.py", &format!("{} 6 unsynced", disk()));
+        let report = Tracer::run(command).options(&FAMILIES).go().expect_code(0).report();
+        assert!(report.0["io"]["saves"].is_null(), "{}", report.0["io"]["saves"]);
+        report.assert_silent(&["fsync-stall"]);
+    }
+}

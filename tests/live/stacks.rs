@@ -80,6 +80,10 @@ fn wait_stacks_reach_main() {
         let samples = of_origin(&stacks.within(spell(&truth)), Origin::Wait);
         let chain = deep20(place);
         assert_share(&format!("waits by {mode} in {place}"), &samples, 50, |sample| is_whole_with(sample, &chain));
+        // The kernel does not count the runs of a program that another one goes on with: none are told, rather than nought.
+        let report = traced.report();
+        let mut programs = list(&report.0["overhead"], "programs").iter();
+        assert!(programs.all(|program| program["name"] != "wait_stack"), "{}", report.0["overhead"]);
     }
 }
 

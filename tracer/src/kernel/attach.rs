@@ -156,7 +156,12 @@ pub fn family(
             }
         }
         match outcome {
-            Ok(fd) => running.push(Running { name, family: family.name(), fd }),
+            Ok(fd) => running.push(Running {
+                name,
+                family: family.name(),
+                fd,
+                is_measured: !matches!(program.hook, Hook::Behind { .. }),
+            }),
             Err(reason) if program.hook.is_for_steps() => return Err(LoadError::Steps(reason)),
             Err(reason) if program.required => {
                 return Err(LoadError::Unavailable {

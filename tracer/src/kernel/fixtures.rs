@@ -108,13 +108,13 @@ impl Kernel {
     }
 }
 
-/// A host on which nothing but the type information stands in the way.
 /// Type information of the kernel of this line.
 pub fn btf_of(line: &str) -> Btf {
     let kernel = KERNELS.iter().find(|kernel| kernel.line == line).expect("a kernel of the matrix");
     Btf::parse(&kernel.blob()).expect("a fixture")
 }
 
+/// A host on which nothing but the type information stands in the way.
 fn host(btf: Btf) -> HostFacts {
     HostFacts {
         arch: "x86_64".to_owned(),

@@ -327,6 +327,7 @@ impl Drainer {
                 .loaded
                 .running
                 .iter()
+                .filter(|running| running.is_measured)
                 .filter_map(|running| {
                     let stats = progstats::read(running.fd.as_fd()).ok()?;
                     Some(ProgramCost { name: running.name.to_owned(), runs: stats.runs, ns: stats.run_time_ns })

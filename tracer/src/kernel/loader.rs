@@ -136,6 +136,8 @@ pub struct Running {
     pub family: &'static str,
     /// File descriptor of the program.
     pub fd: aya::programs::ProgramFd,
+    /// Whether the kernel counts and measures its runs: not those of a program that another one goes on with, which are parts of that one's.
+    pub is_measured: bool,
 }
 
 /// Everything that is loaded; dropping it detaches and unloads.

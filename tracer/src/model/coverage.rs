@@ -82,7 +82,7 @@ pub struct FamilyCoverage {
 pub struct Overhead {
     /// For this long the kernel measured its programs' run time.
     pub measured_s: f64,
-    /// Programs by name.
+    /// Programs by name. Those that others go on with, as `wait_stack` behind `sched_switch`, are parts of these.
     pub programs: Vec<ProgramOverhead>,
     /// User and system CPU time of the tracer.
     pub tracer_cpu_s: f64,

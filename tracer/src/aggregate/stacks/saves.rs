@@ -3,7 +3,7 @@
 //! what devices did meanwhile, which the section `io` adds.
 
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::Tally;
 use super::blame::{FunctionId, Site};
@@ -50,19 +50,16 @@ enum Part {
 impl Named<'_> {
     /// Most waiting for disks first.
     pub fn saves(&self) -> Vec<Save> {
-        let mut writing: BTreeMap<Saver, u64> = BTreeMap::new();
-        for (entry, stack, part) in self.parts() {
-            if matches!(part, Part::Copying | Part::WaitingInWrite) {
-                for site in self.holders_of(stack) {
-                    grow(writing.entry((entry.pid, site.function)).or_default(), entry.ns);
-                }
-            }
-        }
+        let writes = |part: Part| matches!(part, Part::Copying | Part::WaitingInWrite);
+        let in_writes = self.parts().filter(|(.., part)| writes(*part));
+        let writing: BTreeSet<Saver> = in_writes
+            .flat_map(|(entry, stack, _)| self.holders_of(stack).into_iter().map(|site| (entry.pid, site.function)))
+            .collect();
         let mut savers: BTreeMap<Saver, u64> = BTreeMap::new();
         for (entry, stack, _) in self.parts().filter(|(.., part)| *part == Part::Syncing) {
             let callers = self.holders_of(stack);
             // A helper that only syncs is part of what calls it.
-            let also_writes = callers.iter().find(|site| writing.contains_key(&(entry.pid, site.function)));
+            let also_writes = callers.iter().find(|site| writing.contains(&(entry.pid, site.function)));
             if let Some(site) = also_writes.or(callers.first()) {
                 grow(savers.entry((entry.pid, site.function)).or_default(), entry.ns);
             }
@@ -79,13 +76,15 @@ impl Named<'_> {
             let stack = entry.stack.ok()?;
             let in_phase = |phase| self.phase_at(stack) == Some(phase);
             let on_cpu = entry.activity == Activity::OnCpu;
-            let part = if in_phase(SYNC) || self.calls(stack, &SYNC_CALLS) {
+            // Samples have the kernel's frames; of waits they are not always taken, and the C library's function tells the call.
+            let waits_in = |names: &[&str]| is_for_a_file(&entry.activity) && self.calls(stack, names);
+            let part = if in_phase(SYNC) || waits_in(&SYNC_CALLS) {
                 Part::Syncing
             } else if in_phase(FILE_WRITE) {
                 if on_cpu { Part::Copying } else { Part::WaitingInWrite }
             } else if on_cpu {
                 Part::Computing
-            } else if is_for_a_file(&entry.activity) && self.calls(stack, &WRITES) {
+            } else if waits_in(&WRITES) {
                 Part::WaitingInWrite
             } else {
                 Part::Waiting
