@@ -247,6 +247,8 @@ pub struct Config {
     pub cgroup_id: u64,
     /// Distance from a CPU's run queue to its preemption counter in the per-CPU area, wrapping.
     pub preempt_count_from_rq: u64,
+    /// The same to the pointer to its current task; 0: not known, or nothing gained.
+    pub current_from_rq: u64,
     /// The same to the number of packets that wait for the CPU's softirq; 0: not known.
     pub backlog_from_rq: u64,
     /// The same to the number of times that other CPUs have steered packets there; 0: this kernel does not steer.
@@ -318,7 +320,7 @@ const _: () = assert!(size_of::<Offsets>() == 102 * 4);
 const _: () = assert!(size_of::<Formats>() == 15 * 4);
 const _: () = assert!(
     size_of::<Config>()
-        == 14 * 4 + 5 * 8 + 25 * 4 + 64 + 64 + 64 + 8 + 16 + size_of::<BlockConfig>() + 102 * 4 + 15 * 4
+        == 14 * 4 + 6 * 8 + 25 * 4 + 64 + 64 + 64 + 8 + 16 + size_of::<BlockConfig>() + 102 * 4 + 15 * 4
 );
 
 impl Offsets {
@@ -469,6 +471,7 @@ impl Config {
         no_wake_context: 1,
         cgroup_id: 0,
         preempt_count_from_rq: 0,
+        current_from_rq: 0,
         backlog_from_rq: 0,
         steered_from_rq: 0,
         sample_period_ns: 0,

@@ -1,9 +1,13 @@
 //! What is read of a task: ids, state, user registers, the file behind a descriptor.
 
-use aya_ebpf::helpers::generated::{
-    bpf_get_current_task, bpf_get_current_task_btf, bpf_probe_read_kernel, bpf_task_pt_regs,
+use aya_ebpf::helpers::{
+    bpf_get_current_pid_tgid,
+    generated::{bpf_get_current_task, bpf_get_current_task_btf, bpf_probe_read_kernel, bpf_task_pt_regs},
 };
-use tracer_common::sched::{COMM_BYTES, FdKind, QueueFacts};
+use tracer_common::{
+    loss::CpuState,
+    sched::{COMM_BYTES, FdKind, QueueFacts},
+};
 
 use crate::access::{config, present, probed, typed};
 
@@ -136,6 +140,23 @@ pub fn current_address() -> Task {
     unsafe { bpf_get_current_task() as Task }
 }
 
+/// The current thread and its process: from the CPU's own note of it, where that was found and a load costs less than a helper.
+#[inline(always)]
+pub fn current_ids(state: &CpuState) -> (u32, u32) {
+    if state.run_queue == 0 || config!(current_from_rq) == 0 {
+        let ids = bpf_get_current_pid_tgid();
+        return (ids as u32, (ids >> 32) as u32);
+    }
+    // SAFETY: probed loads take any address; the current task always exists.
+    unsafe {
+        let current: u64 = probed(state.run_queue.wrapping_add(config!(current_from_rq)) as *const u8, 0);
+        (
+            probed(current as *const u8, config!(offsets.task_pid)),
+            probed(current as *const u8, config!(offsets.task_tgid)),
+        )
+    }
+}
+
 /// The thread's name.
 #[inline(always)]
 pub fn comm(task: Task) -> [u8; COMM_BYTES] {
@@ -239,6 +260,52 @@ pub fn registers(task: Task) -> Option<Registers> {
     }
 }
 
+/// The same of the thread that leaves its CPU in a switch. A call of a helper and back costs more than all the loads, so it is called
+/// once on each CPU: the registers are as far from the start of every thread's kernel stack.
+#[inline(always)]
+pub fn registers_in_switch(state: &mut CpuState, prev: Task) -> Option<Registers> {
+    if config!(word_type) == 0 || config!(has_task_pt_regs) == 0 || !present(config!(offsets.regs_syscall)) {
+        return registers(prev);
+    }
+    // SAFETY: `prev` is known to the verifier; what is written is read back as a number, which may be reckoned with; probed loads take any
+    // address.
+    unsafe {
+        let stack: u64 = typed(prev, config!(offsets.task_stack));
+        let noted = &raw mut state.regs_from_stack;
+        let mut distance = noted.read_volatile();
+        if distance == 0 {
+            noted.write_volatile(bpf_task_pt_regs(prev.cast_mut().cast()) as u64);
+            distance = noted.read_volatile().wrapping_sub(stack);
+            noted.write_volatile(distance);
+        }
+        let regs = stack.wrapping_add(distance) as *const u8;
+        Some(Registers {
+            syscall: syscall_number(if config!(offsets.regs_syscall_bytes) == 4 {
+                i64::from(probed::<i32>(regs, config!(offsets.regs_syscall)))
+            } else {
+                probed::<i64>(regs, config!(offsets.regs_syscall))
+            }),
+            args: [
+                probed(regs, config!(offsets.regs_arg0)),
+                probed(regs, config!(offsets.regs_arg1)),
+                probed(regs, config!(offsets.regs_arg2)),
+            ],
+            compat: probed::<u16>(regs, config!(offsets.regs_cs)) == CS_32BIT,
+            at: if config!(wait_stacks) == 1 {
+                [probed(regs, config!(offsets.regs_ip)), probed(regs, config!(offsets.regs_sp))]
+            } else {
+                [0; 2]
+            },
+        })
+    }
+}
+
+/// A system call's number as it is kept; negative: none.
+#[inline(always)]
+fn syscall_number(number: i64) -> i16 {
+    if (0..512).contains(&number) { number as i16 } else { -1 }
+}
+
 /// Number of the system call by which the kernel was entered; negative: none.
 ///
 /// # Safety
@@ -257,7 +324,7 @@ pub unsafe fn syscall(regs: *const u8) -> i16 {
             typed::<i64>(regs, offset)
         }
     };
-    if (0..512).contains(&number) { number as i16 } else { -1 }
+    syscall_number(number)
 }
 
 /// Whether these registers are of 32-bit code.

@@ -88,6 +88,7 @@ fn copied(ctx: &BtfTracePointContext, state: &mut CpuState, sums: &mut FaultSums
 
 /// A counter of a process's resident memory changes.
 #[btf_tracepoint(function = "rss_stat")]
+#[inline(always)]
 pub fn rss_stat(ctx: BtfTracePointContext) -> i32 {
     counter_changes::<true>(&ctx)
 }

@@ -1,7 +1,7 @@
 //! Family sched, the frequent part: context switches and wake-ups, by BTF tracepoints.
 
 use aya_ebpf::{
-    helpers::{bpf_get_current_pid_tgid, bpf_get_smp_processor_id, bpf_ktime_get_ns},
+    helpers::{bpf_get_smp_processor_id, bpf_ktime_get_ns},
     macros::btf_tracepoint,
     maps::ProgramArray,
     programs::BtfTracePointContext,
@@ -37,6 +37,7 @@ const RUNNING: u64 = u64::MAX - 2;
 
 /// A thread leaves the CPU and another gets it.
 #[btf_tracepoint(function = "sched_switch")]
+#[inline(always)]
 pub fn sched_switch(ctx: BtfTracePointContext) -> i32 {
     let preempt: u64 = ctx.arg(0);
     let prev = ctx.arg::<*const u8>(1);
@@ -98,7 +99,7 @@ fn switch(state: &mut CpuState, prev: Task, next: Task, prev_state: u32, preempt
         slot.wait_ts_ns = if matches!(left, Left::Runnable) { u64::MAX } else { ts_ns };
         state.strangers_left = if matches!(left, Left::Runnable) { MOST_STRANGERS } else { 0 };
         if matches!(left, Left::Runnable) && !preempted {
-            called(prev, &mut record);
+            called(state, prev, &mut record);
         }
         if matches!(left, Left::Runnable) && task::tells_throttling() {
             record.flags |= flags::QUEUE_FACTS;
@@ -111,7 +112,7 @@ fn switch(state: &mut CpuState, prev: Task, next: Task, prev_state: u32, preempt
             }
         }
         if !matches!(left, Left::Runnable | Left::Dead) {
-            registers = left_in(prev, &mut record);
+            registers = left_in(state, prev, &mut record);
             // Locks that it needs to free memory are part of that.
             let stall = stalls::waits_for(prev_tid);
             let waits_for = if stall == 0 { locks::waits_for(prev_tid) } else { stall };
@@ -240,12 +241,12 @@ pub fn wakened(slot: &mut Slot, ts_ns: u64, record: &mut Switch) {
 
 /// Adds where in the kernel the thread that leaves is.
 #[inline(always)]
-fn left_in(prev: Task, record: &mut Switch) -> Option<Registers> {
+fn left_in(state: &mut CpuState, prev: Task, record: &mut Switch) -> Option<Registers> {
     if task::is_kernel_thread(prev) {
         record.flags |= flags::PREV_KTHREAD;
         return None;
     }
-    let at = task::registers(prev)?;
+    let at = task::registers_in_switch(state, prev)?;
     record.flags |= flags::HAS_REGS;
     if at.compat {
         record.flags |= flags::COMPAT;
@@ -284,9 +285,9 @@ fn polls_one(prev: Task, list: u64, record: &mut Switch) {
 
 /// Adds the system call of a thread that leaves ready to run.
 #[inline(always)]
-fn called(prev: Task, record: &mut Switch) {
+fn called(state: &mut CpuState, prev: Task, record: &mut Switch) {
     if !task::is_kernel_thread(prev)
-        && let Some(at) = task::registers(prev)
+        && let Some(at) = task::registers_in_switch(state, prev)
         && !at.compat
     {
         record.flags |= flags::HAS_REGS;
@@ -320,14 +321,18 @@ fn go_on(ctx: &BtfTracePointContext, with: &ProgramArray) {
 
 /// A thread is about to be woken. Nothing is written: the waker waits in the thread's slot until it runs.
 #[btf_tracepoint(function = "sched_waking")]
+#[inline(always)]
 pub fn sched_waking(ctx: BtfTracePointContext) -> i32 {
     let wakee = ctx.arg::<*const u8>(0);
     if let Some(state) = emit::cpu_state()
         && filter::tracked(state, task::tid(wakee), task::tgid(wakee))
         && let Some(slot) = filter::slot(task::tid(wakee))
     {
-        let ids = bpf_get_current_pid_tgid();
-        let (tid, tgid) = (ids as u32, (ids >> 32) as u32);
+        // A busy CPU may not have had a switch yet since tracing began.
+        if !wake::is_located(state) {
+            wake::locate(state, task::current_address());
+        }
+        let (tid, tgid) = task::current_ids(state);
         remember(state, slot, tid);
         if config!(wait_stacks) == 1 && slot.wake_context == tracer_common::sched::WakeContext::Task as u8 {
             places::woken(state, slot, (tid, tgid), u64::from(task::tgid(wakee)) << 32 | u64::from(task::tid(wakee)));
@@ -342,10 +347,6 @@ pub fn sched_waking(ctx: BtfTracePointContext) -> i32 {
 /// Notes in the wakee's slot who wakes it.
 #[inline(always)]
 pub fn remember(state: &mut CpuState, slot: &mut Slot, waker_tid: u32) {
-    // A busy CPU may not have had a switch yet since tracing began.
-    if !wake::is_located(state) {
-        wake::locate(state, task::current_address());
-    }
     slot.waker_tid = waker_tid;
     slot.wake_context = wake::context(state, waker_tid) as u8;
     // SAFETY: no arguments.

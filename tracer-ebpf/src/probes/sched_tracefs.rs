@@ -21,7 +21,7 @@ use super::sched::{bare, remember, wakened};
 use crate::{
     access::{config, present},
     emit::{self, Lane},
-    filter, locks,
+    filter, locks, task, wake,
 };
 
 const FAMILY: FamilyId = FamilyId::Sched;
@@ -101,6 +101,9 @@ pub fn tp_sched_waking(ctx: TracePointContext) -> i32 {
         && filter::tracked(state, wakee, 0)
         && let Some(slot) = filter::slot(wakee)
     {
+        if !wake::is_located(state) {
+            wake::locate(state, task::current_address());
+        }
         remember(state, slot, ctx.pid());
     }
     0

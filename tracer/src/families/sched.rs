@@ -182,6 +182,9 @@ impl Family for Sched {
         if config.has_task_pt_regs == 1 {
             config.typed_loads = 1;
             config.word_type = kernel_cast::word_type(btf).unwrap_or(0);
+            if config.word_type != 0 {
+                config.current_from_rq = offsets::current_from_rq(btf).unwrap_or(0);
+            }
         } else {
             // What is found without the helper is an address to the verifier, which no load can follow.
             config.regs_in_stack = offsets::registers_in_stack(btf, arch).unwrap_or(0);

@@ -407,6 +407,19 @@ pub fn preempt_count_from_rq(btf: &Btf) -> Option<u64> {
     Some(counter.wrapping_sub(run_queue))
 }
 
+/// Distance from a CPU's run queue to the pointer to its current task, as above: a variable of its own, or a field of `pcpu_hot`.
+pub fn current_from_rq(btf: &Btf) -> Option<u64> {
+    let run_queue = u64::from(btf.per_cpu_variable("runqueues")?);
+    let current = match btf.per_cpu_variable("current_task") {
+        Some(own) => u64::from(own),
+        None => {
+            let hot = btf.find_struct("pcpu_hot", &["current_task"])?;
+            u64::from(btf.per_cpu_variable("pcpu_hot")?) + u64::from(btf.field(hot, "current_task")?)
+        }
+    };
+    Some(current.wrapping_sub(run_queue))
+}
+
 /// Distances from a CPU's run queue to the number of packets that wait there to be received, and to the number of times that other CPUs
 /// have steered packets there (0: this kernel does not), both in `softnet_data` (include/linux/netdevice.h).
 pub fn backlog_from_rq(btf: &Btf) -> Option<(u64, u64)> {
