@@ -79,16 +79,77 @@ fn without_the_copies_the_run_is_faster_by_what_was_lost_and_silent() {
     assert!((0.6..=1.2).contains(&ratios[1]), "lost, as a part of what was saved: {ratios:?}");
 }
 
+/// The programs that see what calls move through sockets, which came with Linux 6.3.
+const CALLS: [&str; 2] = ["sock_send_length", "sock_recv_length"];
+
+/// Whether this kernel has them; says so if not.
+fn has_calls() -> bool {
+    let types = std::fs::read("/sys/kernel/btf/vmlinux").unwrap_or_default();
+    let has = |name: &str| types.windows(name.len()).any(|bytes| bytes == name.as_bytes());
+    let has_both = CALLS.iter().all(|name| has(&format!("btf_trace_{name}")));
+    if !has_both {
+        eprintln!("NOT TESTED: this kernel does not say what calls move through sockets (6.3 does)");
+    }
+    has_both
+}
+
 #[test]
-fn what_sockets_own_calls_move_is_not_known_and_said_so() {
-    let traced = traced(workload("ipc --over unix --messages 100"));
+fn what_calls_move_through_a_unix_socket_is_counted_while_threads_wait_for_it() {
+    if !has_calls() {
+        return;
+    }
+    let command = workload("ipc --over unix --messages 100");
+    let traced = Tracer::run(command).options(&["--family", "cpu,net"]).go().expect_code(0);
+    let (truth, report) = (traced.truth(), traced.report());
+    let (sent, took_s) = (number(&truth, "bytes"), number(&truth, "took_s"));
+    let finding = copied("unix socket", &report, took_s);
+    assert!(text(&finding["culprit"], "peer").starts_with("unix socket from "), "{finding}");
+    assert!(text(finding, "summary").contains("a second"), "{finding}");
+    let is_pair = |peer: &&Value| peer["protocol"] == "unix" && !peer["unix"].is_null();
+    let peer = list(&report.0["network"], "peers").iter().find(is_pair);
+    let told = &peer.unwrap_or_else(|| panic!("what went through it: {}", report.0["network"]))["unix"];
+    let counted_s = number(told, "counted_s");
+    assert!((0.5 * took_s..=took_s + 3.0).contains(&counted_s), "counted for {counted_s} of {took_s} s: {told}");
+    for (moved, calls) in [("sent_bytes", "sends"), ("received_bytes", "receives")] {
+        let moved = number(told, moved);
+        assert!((0.7 * sent..=1.001 * sent).contains(&moved), "{moved} of {sent} bytes: {told}");
+        assert!(whole(told, calls) >= 50, "by calls: {told}");
+    }
+    // A call sends a whole message, and of the last one before counting began what was left of it is counted too.
+    let message = sent / 100.0;
+    let a_send = number(told, "sent_bytes") / number(told, "sends");
+    assert!((0.98 * message..=1.001 * message).contains(&a_send), "{a_send} bytes a call of {message}: {told}");
+}
+
+#[test]
+fn what_sockets_own_calls_move_is_not_known_where_it_is_not_counted_and_said_so() {
+    let off = CALLS.iter().flat_map(|program| ["--without-program", program]);
+    let options: Vec<&str> = ["--family", "cpu,net"].into_iter().chain(off).collect();
+    let traced = Tracer::run(workload("ipc --over unix --messages 100")).options(&options).go().expect_code(0);
     let (truth, report) = (traced.truth(), traced.report());
     let finding = copied("unix socket", &report, number(&truth, "took_s"));
-    assert!(text(&finding["culprit"], "peer").starts_with("unix socket from "), "{finding}");
     assert!(text(finding, "summary").contains("how much is not known"), "{finding}");
     let read = list(&report.0["objects"], "list").iter().filter(|object| object["kind"] == "unix");
     let told: Vec<&Value> = read.filter(|object| whole(&object["readers"][0], "waits") > 0).collect();
     assert!(told.iter().all(|object| object["bytes"].is_null()), "the reader's calls are not counted: {told:?}");
+}
+
+#[test]
+fn calls_at_sockets_are_not_looked_at_while_nobody_waits_at_unix_sockets() {
+    if !has_calls() {
+        return;
+    }
+    let traced = Tracer::run(workload("network --healthy --answers 800 --compute 1ms"))
+        .options(&["--family", "net"])
+        .go()
+        .expect_code(0);
+    let report = traced.report();
+    let programs = list(&report.0["overhead"], "programs");
+    let runs =
+        CALLS.map(|name| programs.iter().find(|program| program["name"] == name).map(|program| whole(program, "runs")));
+    assert_eq!(runs, [Some(0), Some(0)], "loaded, and not attached: {programs:?}");
+    let unix = list(&report.0["network"], "peers").iter().filter(|peer| !peer["unix"].is_null());
+    assert_eq!(unix.count(), 0, "{}", report.0["network"]);
 }
 
 #[test]

@@ -106,6 +106,8 @@ pub struct CpuState {
     pub reserved: u32,
     /// State of this CPU's random numbers; 0: none was drawn yet.
     pub random: u64,
+    /// How often threads began to wait at unix sockets here.
+    pub unix_waits: u64,
     /// How far from the start of a thread's kernel stack its user registers are, as a helper said once; 0: it was not asked yet.
     pub regs_from_stack: u64,
 }
@@ -124,4 +126,4 @@ pub struct Spin {
     pub kind: u32,
 }
 
-const _: () = assert!(size_of::<CpuState>() == 64 * FAMILY_SLOTS + 112 + 24 + 24 * MAX_SPINS);
+const _: () = assert!(size_of::<CpuState>() == 64 * FAMILY_SLOTS + 120 + 24 + 24 * MAX_SPINS);

@@ -75,3 +75,34 @@ pub struct Connecting {
 
 /// Connections that are being made at a time; older ones are forgotten.
 pub const MOST_CONNECTING: u32 = 4096;
+
+/// Of what the calls at a unix socket are summed up: which socket, in which process.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct UnixKey {
+    /// Inode number of the socket.
+    pub inode: u64,
+    /// The process that called.
+    pub tgid: u32,
+    /// Zero.
+    pub reserved: u32,
+}
+
+/// What calls moved through a unix socket.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct UnixSums {
+    /// Bytes that were sent.
+    pub sent_bytes: u64,
+    /// Calls that sent any.
+    pub sends: u64,
+    /// Bytes that were received.
+    pub received_bytes: u64,
+    /// Calls that received any.
+    pub receives: u64,
+}
+
+const _: () = assert!(size_of::<UnixKey>() == 16 && size_of::<UnixSums>() == 32);
+
+/// Sockets and processes that are told apart; calls of further ones are counted as lost.
+pub const UNIX_SOCKETS: u32 = 4096;

@@ -15,7 +15,7 @@ use tracer_common::{
     loss::CpuState,
     mapping::MapSums,
     memory::{CACHED_FILES, CacheSums, FaultSums, FaultWatch, FileKey, PROCESS_PAGES, ProcessPages, StallSums},
-    net::{Connecting, MOST_CONNECTING},
+    net::{Connecting, MOST_CONNECTING, UnixKey, UnixSums},
     python::PythonProcess,
 };
 
@@ -97,6 +97,10 @@ pub static PYTHON: HashMap<u32, PythonProcess> = HashMap::with_max_entries(1, 0)
 /// Connections that were asked for, by the address of their socket.
 #[map]
 pub static CONNECTING: LruHashMap<u64, Connecting> = LruHashMap::with_max_entries(MOST_CONNECTING, 0);
+
+/// What calls moved through unix sockets. One value for all CPUs.
+#[map]
+pub static UNIX: HashMap<UnixKey, UnixSums> = HashMap::with_max_entries(1, 0);
 
 /// Contentions of sleeping locks, indexed as `SLOTS`.
 #[map]

@@ -68,7 +68,7 @@ const STRUCTS: &[&str] = &[
     "upid",
 ];
 const ENUMS: &[&str] = &["bpf_func_id", "pageflags"];
-const VARIABLES: &[&str] = &["__preempt_count", "pcpu_hot", "runqueues", "softnet_data"];
+const VARIABLES: &[&str] = &["__preempt_count", "current_task", "pcpu_hot", "runqueues", "softnet_data"];
 /// The one that `kernel/hooks.rs` tries a program on, and the one that `kernel/kernel_cast.rs` looks for.
 const FUNCTIONS: &[&str] = &["vfs_read", "bpf_rdonly_cast"];
 

@@ -1,4 +1,5 @@
-//! Family net: which thread's packets wake which, and TCP connections as they are made and closed.
+//! Family net: TCP connections as they are made and closed, and what calls move through unix sockets. The programs of these calls see each
+//! call at any socket, so user space attaches them while threads wait at unix sockets only.
 
 use aya_ebpf::{
     helpers::{bpf_get_current_pid_tgid, bpf_get_smp_processor_id, bpf_ktime_get_ns},
@@ -7,21 +8,27 @@ use aya_ebpf::{
 };
 use tracer_common::{
     FamilyId,
-    loss::CpuState,
-    net::{Connecting, Connection, tcp_state as tcp},
+    loss::{CpuState, LossReason},
+    net::{Connecting, Connection, UnixKey, UnixSums, tcp_state as tcp},
     record::net as kind,
     sched::WakeContext,
 };
 
 use crate::{
-    access::{config, present, probed},
+    access::{add_shared, config, present, probed},
     emit, filter, maps, wake,
 };
 
 const FAMILY: FamilyId = FamilyId::Net;
+/// AF_UNIX, AF_INET6.
+const UNIX: u16 = 1;
 const IPV6: u16 = 10;
 /// IPPROTO_TCP.
 const TCP: u16 = 6;
+/// MSG_PEEK: what was read stays to be read again.
+const PEEK: u64 = 2;
+/// BPF_NOEXIST.
+const IF_NEW: u64 = 1;
 
 /// A socket changes its state.
 #[btf_tracepoint(function = "inet_sock_set_state")]
@@ -36,6 +43,62 @@ pub fn inet_sock_set_state(ctx: BtfTracePointContext) -> i32 {
         changes(state, sock, old, new);
     }
     0
+}
+
+/// A call has sent something, or failed to.
+#[btf_tracepoint(function = "sock_send_length")]
+pub fn sock_send_length(ctx: BtfTracePointContext) -> i32 {
+    moved(ctx.arg(0), ctx.arg::<u64>(1) as i32, true);
+    0
+}
+
+/// A call has received something, or failed to.
+#[btf_tracepoint(function = "sock_recv_length")]
+pub fn sock_recv_length(ctx: BtfTracePointContext) -> i32 {
+    if ctx.arg::<u64>(2) & PEEK == 0 {
+        moved(ctx.arg(0), ctx.arg::<u64>(1) as i32, false);
+    }
+    0
+}
+
+/// Adds what a call of the current thread moved, if it was through a unix socket.
+#[inline(always)]
+fn moved(sock: *const u8, bytes: i32, sends: bool) {
+    // SAFETY: probed loads take any address.
+    if bytes <= 0 || unsafe { probed::<u16>(sock, config!(offsets.sock_family)) } != UNIX {
+        return;
+    }
+    let ids = bpf_get_current_pid_tgid();
+    let (tid, tgid) = (ids as u32, (ids >> 32) as u32);
+    if !filter::is_tracked(tid, tgid) {
+        return;
+    }
+    // SAFETY: as above.
+    let inode = unsafe { inode(sock) };
+    if inode == 0 {
+        return;
+    }
+    let key = UnixKey { inode, tgid, reserved: 0 };
+    if maps::UNIX.get_ptr(key).is_none() {
+        // Another thread may be quicker with the same: either way it is there then.
+        let _ = emit::in_ours(|| maps::UNIX.insert(key, UnixSums::default(), IF_NEW));
+    }
+    let Some(sums) = maps::UNIX.get_ptr_mut(key) else {
+        if let Some(state) = emit::cpu_state() {
+            emit::lose_preemptible(state, FAMILY, LossReason::MapFull);
+        }
+        return;
+    };
+    // SAFETY: words of a value in a map.
+    unsafe {
+        let (sum, calls) = if sends {
+            (&raw mut (*sums).sent_bytes, &raw mut (*sums).sends)
+        } else {
+            (&raw mut (*sums).received_bytes, &raw mut (*sums).receives)
+        };
+        add_shared(sum, bytes as u64);
+        add_shared(calls, 1);
+    }
 }
 
 #[inline(always)]

@@ -258,6 +258,9 @@ fn left_in(state: &mut CpuState, prev: Task, record: &mut Switch) -> Option<Regi
         let (fd_kind, inode) = task::file(prev, at.args[0] as u32);
         record.fd_kind = fd_kind as u8;
         record.object = inode;
+        if record.fd_kind == FdKind::SocketUnix as u8 {
+            state.unix_waits += 1;
+        }
     } else if at.args[1] == 1
         && at.syscall >= 0
         && (i32::from(at.syscall) == config!(poll_syscall) || i32::from(at.syscall) == config!(ppoll_syscall))

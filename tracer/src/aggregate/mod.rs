@@ -313,6 +313,7 @@ impl Aggregate {
             Meta::Sums(sums) => {
                 self.paging.sums(sums, &self.span);
                 self.blocks.sums(sums);
+                self.network.sums(sums);
                 sums.mapped.iter().for_each(|row| self.mapped.row(row, &self.span));
             }
             Meta::Memory(memory) => self.memory.record(memory, &self.span),

@@ -2,6 +2,7 @@
 //! descriptor, so what a thread moved in all is an upper bound, and the smaller one of both ends a better one.
 
 use super::hash::FastMap;
+use crate::model::network::UnixCounts;
 use crate::model::objects::ObjectBytes;
 use crate::model::report::ThreadIo;
 
@@ -47,9 +48,24 @@ pub(super) fn bytes(readers: &[At], writers: &[At], is_socket: bool, io: &Io) ->
         at_most: least.bytes,
         per_s_at_most: least.per_s,
         ends_agree: rates.is_some_and(|(reading, writing)| reading.min(writing) >= AGREE * reading.max(writing)),
+        counted_s: None,
         per_read: reading.as_ref().map(|side| side.per_call),
         per_write: writing.as_ref().map(|side| side.per_call),
     })
+}
+
+/// The same where the calls at the socket itself were counted.
+pub(super) fn counted(counts: &UnixCounts) -> ObjectBytes {
+    let bytes = counts.sent_bytes.max(counts.received_bytes);
+    let mean = |bytes: u64, calls: u64| (calls > 0).then(|| bytes as f64 / calls as f64);
+    ObjectBytes {
+        at_most: bytes,
+        per_s_at_most: bytes as f64 / counts.counted_s,
+        ends_agree: true,
+        counted_s: Some(counts.counted_s),
+        per_read: mean(counts.received_bytes, counts.receives),
+        per_write: mean(counts.sent_bytes, counts.sends),
+    }
 }
 
 #[cfg(test)]

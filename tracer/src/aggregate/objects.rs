@@ -11,7 +11,7 @@ use super::build::{known, object};
 use super::classify::{Detail, Reason, State};
 use super::hash::FastMap;
 use super::names::NameId;
-use super::object_bytes::{At, Io, bytes};
+use super::object_bytes::{At, Io, bytes, counted};
 use super::table::Finished;
 use super::thread::Party;
 use super::waits::WaitStat;
@@ -307,7 +307,7 @@ impl Aggregate {
             local: field(|known| &known.local),
             peer: field(|known| &known.peer),
             ends: if kind == Kind::File { None } else { self.words(kind, known, Some(row)) },
-            bytes: self.bytes_through(kind, row),
+            bytes: self.bytes_through(kind, number, row),
             waits: row.waits,
             total_s: seconds(row.ns),
             readers: self.end_rows(&row.readers),
@@ -316,7 +316,12 @@ impl Aggregate {
     }
 
     /// How much went through a pipe or a socket.
-    fn bytes_through(&self, kind: Kind, row: &Row) -> Option<ObjectBytes> {
+    fn bytes_through(&self, kind: Kind, number: u64, row: &Row) -> Option<ObjectBytes> {
+        if kind == Kind::Socket
+            && let Some(counts) = self.network.unix([number].iter(), None)
+        {
+            return Some(counted(&counts));
+        }
         let at = |ends: &BTreeMap<u32, End>| -> Vec<At> {
             ends.iter().map(|(tid, end)| (end.tgid, *tid, end.waits > 0)).collect()
         };

@@ -259,6 +259,10 @@ pub trait Family: Sync {
     fn on_demand(&self, _config: &Config) -> Option<OnDemand> {
         None
     }
+    /// Programs that are attached only while threads wait at unix sockets: all of them or none.
+    fn while_at_unix_sockets(&self) -> &'static [&'static str] {
+        &[]
+    }
 }
 
 /// Whether a family that sees memory can run here: it needs type information and its first tracepoint; `lacks` says what is missing of

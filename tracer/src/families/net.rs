@@ -15,13 +15,32 @@ pub struct Net;
 /// The tracepoint that fires when a socket changes its state.
 const STATE: &str = "inet_sock_set_state";
 
-const PROGRAMS: &[Program] = &[Program {
-    name: "inet_sock_set_state",
-    hook: Hook::TpBtf { name: STATE },
-    required: true,
-    purpose: "how long connecting took, and what went through connections that are closed",
-    fallback: None,
-}];
+/// Programs that see what calls move through unix sockets.
+const CALLS: [&str; 2] = ["sock_send_length", "sock_recv_length"];
+
+const PROGRAMS: &[Program] = &[
+    Program {
+        name: STATE,
+        hook: Hook::TpBtf { name: STATE },
+        required: true,
+        purpose: "how long connecting took, and what went through connections that are closed",
+        fallback: None,
+    },
+    Program {
+        name: CALLS[0],
+        hook: Hook::TpBtf { name: CALLS[0] },
+        required: false,
+        purpose: "bytes that were sent through unix sockets",
+        fallback: None,
+    },
+    Program {
+        name: CALLS[1],
+        hook: Hook::TpBtf { name: CALLS[1] },
+        required: false,
+        purpose: "bytes that were received through unix sockets",
+        fallback: None,
+    },
+];
 
 impl Family for Net {
     fn id(&self) -> FamilyId {
@@ -60,6 +79,10 @@ impl Family for Net {
             lacks
         };
         memory_readiness(host, PROGRAMS, STATE, "use a kernel with IPv4 from 4.16 on", lacks)
+    }
+
+    fn while_at_unix_sockets(&self) -> &'static [&'static str] {
+        &CALLS
     }
 
     fn configure(&self, _host: &HostFacts, _settings: Settings, _config: &mut Config) {}

@@ -43,7 +43,14 @@ const KERNELS: [Kernel; 5] = [
         ],
         lacks: &[
             ("sched", &["this kernel does not describe its per-CPU variables"]),
-            ("net", &["this kernel does not describe its per-CPU variables"]),
+            (
+                "net",
+                &[
+                    "this kernel does not describe its per-CPU variables",
+                    "this kernel has no tracepoint sock_send_length",
+                    "this kernel has no tracepoint sock_recv_length",
+                ],
+            ),
             ("lock", &["this kernel does not report contention of its locks"]),
             (
                 "fault",
@@ -73,6 +80,10 @@ const KERNELS: [Kernel; 5] = [
                 ],
             ),
             ("block", &["this kernel has no tracepoint block_io_start"]),
+            (
+                "net",
+                &["this kernel has no tracepoint sock_send_length", "this kernel has no tracepoint sock_recv_length"],
+            ),
         ],
     },
     Kernel {
@@ -207,6 +218,7 @@ fn offsets_are_read_in_the_way_of_each_kernel() {
         assert_eq!(config.backlog_from_rq == 0, line == "5.10", "{line}");
         assert_eq!(config.steered_from_rq == 0, line == "5.10", "{line}: Debian's kernels steer packets");
         assert_eq!(config.word_type == 0, ["5.10", "6.1"].contains(&line), "{line}: since 6.2");
+        assert_eq!(config.current_from_rq == 0, config.word_type == 0, "{line}: where loads cost less than a helper");
         assert_ne!(config.block.locked_bit, ABSENT, "{line}");
         assert_ne!(config.block.written_bit, ABSENT, "{line}");
     }

@@ -276,7 +276,7 @@ impl Drainer {
         push_meta(batch, now_ns, meta::COST, &self.cost(now_ns));
         self.locks(batch, now_ns)?;
         let with_disks = !std::mem::replace(&mut self.told_disks, true);
-        if let Some(record) = self.loaded.memory.sums(with_disks)? {
+        if let Some(record) = self.loaded.sums(with_disks)? {
             push_meta(batch, now_ns, meta::SUMS, &record);
         }
         Ok(())
@@ -355,7 +355,7 @@ impl Drainer {
                 push_meta(&mut batch, now_ns, meta::LOSS, &self.loss(&cpus));
                 push_meta(&mut batch, now_ns, meta::COST, &self.cost(now_ns));
                 self.locks(&mut batch, now_ns)?;
-                let mut sums = self.loaded.memory.sums(true)?.unwrap_or_default();
+                let mut sums = self.loaded.sums(true)?.unwrap_or_default();
                 self.loaded.memory.rest(&mut sums);
                 push_meta(&mut batch, now_ns, meta::SUMS, &sums);
                 push_meta(&mut batch, now_ns, meta::END, end);

@@ -17,22 +17,25 @@ use tracer_common::{
     lock::{TOTALS_ENTRIES, Totals, of_totals_key},
     loss::CpuState,
     memory::CACHED_FILES,
+    net::UNIX_SOCKETS,
     python::PythonProcess,
 };
 
 use super::{
     attach::{self, chain},
     clients::Attacher,
+    clock,
     host::HostFacts,
     kernel_cast,
     memory_maps::MemoryMaps,
     on_demand::OnDemandProgram,
     ring_sizes::{PAGE_BYTES, RingSizes, SHARD_NAMES},
     step_points::Points,
+    unix_calls::UnixCalls,
 };
 use crate::{
     families::{FAMILIES, Family, Hook, Readiness, Ring, Settings},
-    model::meta::FamilyRecord,
+    model::meta::{FamilyRecord, SumsRecord},
 };
 
 /// The object that `cargo xtask build` made, or nothing.
@@ -146,6 +149,8 @@ pub struct Loaded {
     ebpf: Option<Ebpf>,
     /// The program that is attached while it is needed, if there is one.
     on_demand: Option<OnDemandProgram>,
+    /// The programs that are attached while threads wait at unix sockets, if there are any.
+    unix_calls: Option<UnixCalls>,
     /// Keeps programs attached where steps begin.
     step_links: Vec<OwnedFd>,
     /// What runs.
@@ -326,12 +331,17 @@ pub fn load(plan: &Plan) -> Result<Loaded, LoadError> {
     };
     let memory = MemoryMaps::take(&mut ebpf, &config)?;
     let on_demand = on_demand(&mut ebpf, plan, &config, &running)?;
+    let unix_calls = match unix_programs(&running) {
+        programs if programs.is_empty() => None,
+        programs => Some(UnixCalls::new(&mut ebpf, programs)?),
+    };
     let cpu = PerCpuArray::try_from(take(&mut ebpf, "CPU")?).map_err(|error| map_error("CPU", &error))?;
     let tracked = hash(&mut ebpf, "TRACKED")?;
     let slot_map = Array::try_from(take(&mut ebpf, "SLOTS")?).map_err(|error| map_error("SLOTS", &error))?;
     Ok(Loaded {
         ebpf: Some(ebpf),
         on_demand,
+        unix_calls,
         step_links,
         running,
         families,
@@ -362,6 +372,12 @@ fn on_demand(
         Some(one) => OnDemandProgram::new(ebpf, one.program, plan.starts_target).map(Some),
         None => Ok(None),
     }
+}
+
+/// The programs to be attached while threads wait at unix sockets.
+fn unix_programs(running: &[Running]) -> Vec<&'static str> {
+    let all: Vec<&str> = FAMILIES.iter().flat_map(|family| family.while_at_unix_sockets()).copied().collect();
+    running.iter().map(|running| running.name).filter(|name| all.contains(name)).collect()
 }
 
 /// What attaches the programs that see calls of databases' clients, if they run.
@@ -465,6 +481,8 @@ fn attempt(
     loader.map_max_entries("REQUESTS", if config.block.requests == 1 { REQUESTS } else { 1 });
     loader.map_max_entries("FILES_TOLD", if config.block.requests == 1 { FILES_TOLD } else { 1 });
     loader.map_max_entries("DIRTIED", if config.block.dirtied == 1 { DIRTIED } else { 1 });
+    let with_unix = able.iter().any(|family| !family.while_at_unix_sockets().is_empty());
+    loader.map_max_entries("UNIX", if with_unix { UNIX_SOCKETS } else { 1 });
     loader.map_max_entries("FILE_SLOTS", per_thread(config.file_calls));
     loader.map_max_entries("FILE_CALLS", if config.file_calls == 1 { FILE_CALLS } else { 1 });
     loader.map_max_entries("PYTHON", if config.python == 1 { PYTHON_PROCESSES } else { 1 });
@@ -521,6 +539,22 @@ impl Loaded {
         if let (Some(program), Some(ebpf)) = (&mut self.on_demand, &mut self.ebpf) {
             program.look(ebpf, now_ns);
         }
+        if self.unix_calls.is_some()
+            && let Ok(cpus) = self.counters()
+            && let (Some(calls), Some(ebpf)) = (&mut self.unix_calls, &mut self.ebpf)
+        {
+            calls.look(ebpf, now_ns, cpus.iter().map(|cpu| cpu.unix_waits).sum());
+        }
+    }
+
+    /// What the programs keep in maps, and, if asked for, which disks there are. `None`: nothing of it is counted.
+    pub fn sums(&self, with_disks: bool) -> io::Result<Option<SumsRecord>> {
+        let memory = self.memory.sums(with_disks)?;
+        let unix = self.unix_calls.as_ref().map_or(Ok(None), |calls| calls.sums(clock::monotonic_ns()))?;
+        Ok(match (memory, unix) {
+            (memory, None) => memory,
+            (memory, unix) => Some(SumsRecord { unix, ..memory.unwrap_or_default() }),
+        })
     }
 
     /// Detaches every program. Maps and counters stay readable.
@@ -528,6 +562,9 @@ impl Loaded {
         self.step_links.clear();
         if let Some((_, attacher)) = &self.database {
             attacher.detach();
+        }
+        if let Some(calls) = &mut self.unix_calls {
+            calls.stop(clock::monotonic_ns());
         }
         self.ebpf = None;
     }

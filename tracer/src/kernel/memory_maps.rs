@@ -13,6 +13,7 @@ use tracer_common::{
     file_calls::{FileCallsKey, FileCallsSlot, FileCallsSums},
     mapping::MapSums,
     memory::{CacheSums, FaultSums, FaultWatch, FileKey, StallKind, StallSums, fault_kind, fault_state},
+    net::{UnixKey, UnixSums},
 };
 
 use super::{
@@ -38,7 +39,7 @@ macro_rules! values {
 
 values!(FaultsValue of FaultSums, StallsValue of StallSums, MappedValue of MapSums, FileValue of FileKey, CacheValue of CacheSums,
     DirtiedKeyValue of DirtiedKey, DirtiedValue of DirtiedSums, RequestValue of RequestSums, CallsKeyValue of FileCallsKey, CallsValue of FileCallsSums,
-    CallsSlotValue of FileCallsSlot, WatchValue of FaultWatch);
+    CallsSlotValue of FileCallsSlot, WatchValue of FaultWatch, UnixKeyValue of UnixKey, UnixSumsValue of UnixSums);
 
 /// See the file's head. A family that does not run has none.
 pub struct MemoryMaps {

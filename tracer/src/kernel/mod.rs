@@ -34,6 +34,7 @@ pub mod status;
 pub mod step_points;
 pub mod tmpfs;
 pub mod tracefs;
+pub mod unix_calls;
 pub mod user_probe;
 
 pub use btf::Btf;

@@ -30,6 +30,32 @@ pub struct SumsRecord {
     pub disks: Vec<DiskRow>,
     /// Requests that were under way at the end, or whose end was not reported.
     pub unfinished: u64,
+    /// What went through unix sockets since tracing began, as far as it was counted; absent: it was not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unix: Option<UnixRecord>,
+}
+
+/// Part of [`SumsRecord`]: calls at unix sockets.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct UnixRecord {
+    /// For how long they were counted: while threads waited at such sockets.
+    pub counted_ns: u64,
+    /// By socket and process.
+    pub rows: Vec<UnixRow>,
+}
+
+/// Part of [`UnixRecord`]: see [`UnixSums`](tracer_common::net::UnixSums).
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+#[expect(missing_docs, reason = "described where the kernel's side has them")]
+pub struct UnixRow {
+    pub inode: u64,
+    pub tgid: u32,
+    pub sent_bytes: u64,
+    pub sends: u64,
+    pub received_bytes: u64,
+    pub receives: u64,
 }
 
 /// Part of [`SumsRecord`]: see [`DirtiedSums`](tracer_common::block::DirtiedSums).

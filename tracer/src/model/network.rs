@@ -65,6 +65,9 @@ pub struct Peer {
     /// What the kernel counted of the TCP connections; absent: nothing was read.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tcp: Option<TcpCounts>,
+    /// What the traced threads' calls moved through these unix sockets; absent: it was not counted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unix: Option<UnixCounts>,
     /// Connections that traced threads asked for; absent: none were seen.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub connects: Option<Connects>,
@@ -97,6 +100,23 @@ pub struct TcpCounts {
     pub no_window_s: f64,
     /// Of it, in which its own buffer had no room.
     pub no_buffer_s: f64,
+}
+
+/// What calls moved through unix sockets, at the traced threads' end, whatever the call. Exact, for the time in which it was counted: from when
+/// traced threads began to wait at unix sockets often until they did no more.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct UnixCounts {
+    /// Bytes that were sent.
+    pub sent_bytes: u64,
+    /// Calls that sent any.
+    pub sends: u64,
+    /// Bytes that were received.
+    pub received_bytes: u64,
+    /// Calls that received any.
+    pub receives: u64,
+    /// For how long this was counted.
+    pub counted_s: f64,
 }
 
 /// Connections that were asked for: exact.

@@ -90,9 +90,10 @@ impl FileSystem {
     }
 }
 
-/// How much went through a pipe or a socket at most: what the threads at one of its ends read or wrote in all, the end with the smaller
-/// rate of those that are known. Of a socket only ends count at which threads waited in read(2) or write(2): the kernel does not count
-/// what sockets' own calls move.
+/// How much went through a pipe or a socket. Where the calls at the socket itself were counted (`counted_s`), just that, in the direction in
+/// which more went. Else at most: what the threads at one of its ends read or wrote in all, the end with the smaller
+/// rate of those that are known. Of a socket only ends count at which threads waited in read(2) or write(2): in a thread's own account the kernel
+/// does not count what sockets' own calls move.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct ObjectBytes {
@@ -100,8 +101,12 @@ pub struct ObjectBytes {
     pub at_most: u64,
     /// That in a second, over the time for which it is known.
     pub per_s_at_most: f64,
-    /// Both ends are known and their rates agree to a tenth: nearly all that these threads moved went through here.
+    /// Both ends are known and their rates agree to a tenth: nearly all that these threads moved went through here. Also where it was counted.
     pub ends_agree: bool,
+    /// For how long the calls at this socket were counted: the bytes are those of that time, and the means those of these calls. Absent: they
+    /// were not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub counted_s: Option<f64>,
     /// Mean of a call of the readers, of whatever they read.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub per_read: Option<f64>,

@@ -3,12 +3,14 @@
 
 mod report;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use tracer_common::net::{Connection, tcp_state};
 
-use crate::model::meta::SocketRecord;
+use crate::model::meta::{SocketRecord, SumsRecord, UnixRow};
+use crate::model::network::UnixCounts;
+use crate::model::report::seconds;
 
 /// Connections kept, and servers that were connected to.
 const MAX_CONNECTIONS: usize = 16_384;
@@ -21,6 +23,10 @@ pub struct Network {
     connections: BTreeMap<u64, Known>,
     connects: BTreeMap<String, Connects>,
     over: u64,
+    /// What went through unix sockets, by socket and process, as last told.
+    unix: BTreeMap<(u64, u32), UnixRow>,
+    /// For how long that was counted.
+    unix_counted_ns: u64,
 }
 
 /// What is known of a connection.
@@ -102,6 +108,34 @@ impl Network {
         });
     }
 
+    /// Takes what the programs keep in maps: the last counts.
+    pub fn sums(&mut self, record: &SumsRecord) {
+        let Some(unix) = &record.unix else { return };
+        self.unix_counted_ns = unix.counted_ns;
+        for row in unix.rows.iter().take(MAX_CONNECTIONS) {
+            self.unix.insert((row.inode, row.tgid), row.clone());
+        }
+    }
+
+    /// What these processes moved through a unix socket, all of them if none is named; none: it was not counted, or nothing.
+    pub(super) fn unix<'a>(
+        &self,
+        sockets: impl Iterator<Item = &'a u64>,
+        of: Option<&BTreeSet<u32>>,
+    ) -> Option<UnixCounts> {
+        let mut counts = UnixCounts { counted_s: seconds(self.unix_counted_ns), ..UnixCounts::default() };
+        for inode in sockets.filter(|inode| **inode != 0) {
+            let rows = self.unix.range((*inode, 0)..=(*inode, u32::MAX));
+            for (_, row) in rows.filter(|((_, tgid), _)| of.is_none_or(|of| of.contains(tgid))) {
+                counts.sent_bytes = counts.sent_bytes.saturating_add(row.sent_bytes);
+                counts.sends = counts.sends.saturating_add(row.sends);
+                counts.received_bytes = counts.received_bytes.saturating_add(row.received_bytes);
+                counts.receives = counts.receives.saturating_add(row.receives);
+            }
+        }
+        (counts.counted_s > 0.0 && (counts.sends > 0 || counts.receives > 0)).then_some(counts)
+    }
+
     fn asked(&mut self, event: &Connection, peer: &str) {
         if self.connects.len() >= MAX_CONNECTIONS && !self.connects.contains_key(peer) {
             return;
@@ -119,5 +153,40 @@ impl Network {
             return None;
         }
         Some(self.connections.entry(inode).or_default())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::meta::UnixRecord;
+
+    fn told(counted_ns: u64, rows: &[(u64, u32, u64, u64)]) -> SumsRecord {
+        let row = |(inode, tgid, sends, receives): &(u64, u32, u64, u64)| UnixRow {
+            inode: *inode,
+            tgid: *tgid,
+            sent_bytes: 100 * sends,
+            sends: *sends,
+            received_bytes: 1000 * receives,
+            receives: *receives,
+        };
+        let unix = Some(UnixRecord { counted_ns, rows: rows.iter().map(row).collect() });
+        SumsRecord { unix, ..SumsRecord::default() }
+    }
+
+    #[test]
+    fn the_last_counts_of_unix_sockets_are_told_of_the_processes_that_are_asked_for() {
+        let mut network = Network::default();
+        assert_eq!(network.unix([7].iter(), None), None, "nothing was counted");
+        network.sums(&told(1_000_000_000, &[(7, 1, 1, 0), (8, 2, 0, 5)]));
+        network.sums(&told(2_000_000_000, &[(7, 1, 3, 0), (7, 2, 2, 1), (8, 2, 0, 5)]));
+        network.sums(&SumsRecord::default());
+        let counts = network.unix([7, 8].iter(), None).expect("two sockets");
+        assert_eq!((counts.sent_bytes, counts.sends, counts.received_bytes, counts.receives), (500, 5, 6000, 6));
+        assert_eq!(counts.counted_s, 2.0);
+        let own = network.unix([7].iter(), Some(&BTreeSet::from([2]))).expect("one process's");
+        assert_eq!((own.sends, own.receives), (2, 1));
+        assert_eq!(network.unix([8].iter(), Some(&BTreeSet::from([1]))), None, "another one's");
+        assert_eq!(network.unix([0].iter(), None), None, "a socket that is not known");
     }
 }

@@ -208,6 +208,7 @@ impl Aggregate {
             connect_s: seconds(sum.connect_ns),
             accept_s: seconds(sum.accept_ns),
             tcp: self.counts(sum),
+            unix: if *protocol == "unix" { self.network.unix(sum.sockets.iter(), Some(&sum.processes)) } else { None },
             connects: connects.map(Connects::told),
         }
     }
