@@ -77,6 +77,55 @@ fn a_device_that_completes_in_its_handler_is_a_device() {
     assert!(by_device * 100 >= all * 90, "devices ended {by_device} of {all} reads: {reads:?}");
 }
 
+/// Of each end of a conversation over TCP, how many waits the other end ended, and how many there were.
+fn ended_by_the_other(truth: &serde_json::Value, report: &crate::harness::Report) -> Vec<(u64, u64)> {
+    let tid = |role: &str| {
+        let own = list(truth, "threads").iter().find(|own| own["role"] == role).expect("a thread of each role");
+        whole(own, "tid")
+    };
+    let ends = [(tid("client"), tid("server")), (tid("server"), tid("client"))];
+    let of = |(own, other): (u64, u64)| {
+        wakers(&waits(report.thread(own), "socket_inet"), |waker| waker["tid"] == other && waker["context"] == "task")
+    };
+    ends.map(of).to_vec()
+}
+
+#[test]
+fn who_sends_is_the_waker_of_who_receives() {
+    let traced = trace("socket --family inet --period 0ms --duration 2s");
+    for (by_other, all) in ended_by_the_other(&traced.truth(), &traced.report()) {
+        assert!(all >= 500, "woken {all} times only");
+        assert!(by_other * 100 >= all * 98, "the other end ended {by_other} of {all} waits");
+    }
+}
+
+/// The program at the start of softirqs is not needed to tell senders, but timers.
+#[test]
+fn the_program_at_softirqs_goes_while_packets_wake_and_comes_back_for_timers() {
+    let types = std::fs::read("/sys/kernel/btf/vmlinux").unwrap_or_default();
+    let needed = b"in_net_rx_action";
+    if !types.windows(needed.len()).any(|bytes| bytes == needed) {
+        eprintln!(
+            "NOT TESTED: this kernel does not tell whether packets are being received (6.4 does), so the program stays"
+        );
+        return;
+    }
+    let command = workload("socket --family inet --period 0ms --duration 5s --timeouts");
+    let traced = Tracer::run(command).options(&["-vv"]).go().expect_code(0);
+    let (truth, report) = (traced.truth(), traced.report());
+    for (by_other, all) in ended_by_the_other(&truth, &report) {
+        assert!(by_other * 100 >= all * 98, "the other end ended {by_other} of {all} waits");
+    }
+    let own = list(&truth, "threads").iter().find(|own| own["role"] == "timeouts").expect("a third thread");
+    let timeouts = waits(report.thread(whole(own, "tid")), "socket_unix");
+    let (by_timer, all) = wakers(&timeouts, |waker| waker["context"] == "timer");
+    assert!(all >= 100, "woken {all} times only: {timeouts:?}");
+    assert!(by_timer * 100 >= all * 80, "timers ended {by_timer} of {all} waits: {timeouts:?}");
+    let said = &traced.ended.stderr;
+    let at = |what: &str| said.find(what).unwrap_or_else(|| panic!("{what} is not in: {said}"));
+    assert!(at("softirq_entry: detached") < at("softirq_entry: attached"), "{said}");
+}
+
 #[test]
 fn switches_are_counted_as_the_kernel_counts_them() {
     let traced = trace("pingpong --threads --pinned --count 50000");

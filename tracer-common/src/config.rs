@@ -253,6 +253,15 @@ pub struct Config {
     pub backlog_from_rq: u64,
     /// The same to the number of times that other CPUs have steered packets there; 0: this kernel does not steer.
     pub steered_from_rq: u64,
+    /// The same to what tells in the middle of a softirq whether the current thread runs it itself; all or none are known. To whether packets
+    /// are being received (a byte); 0: none of these is known.
+    pub receives_from_rq: u64,
+    /// To the state of the queue of packets that come from this host.
+    pub queue_state_from_rq: u64,
+    /// To the address of the top of the CPU's stack for interrupts.
+    pub irq_stack_from_rq: u64,
+    /// To the CPU's kernel thread that runs softirqs.
+    pub ksoftirqd_from_rq: u64,
     /// Time that a sample on a CPU stands for, and waiting time for which a stack is taken; 0: no stacks are taken.
     pub sample_period_ns: u64,
     /// 1: waits get a place, and the stacks of some are taken.
@@ -320,7 +329,7 @@ const _: () = assert!(size_of::<Offsets>() == 102 * 4);
 const _: () = assert!(size_of::<Formats>() == 15 * 4);
 const _: () = assert!(
     size_of::<Config>()
-        == 14 * 4 + 6 * 8 + 25 * 4 + 64 + 64 + 64 + 8 + 16 + size_of::<BlockConfig>() + 102 * 4 + 15 * 4
+        == 14 * 4 + 10 * 8 + 25 * 4 + 64 + 64 + 64 + 8 + 16 + size_of::<BlockConfig>() + 102 * 4 + 15 * 4
 );
 
 impl Offsets {
@@ -474,6 +483,10 @@ impl Config {
         current_from_rq: 0,
         backlog_from_rq: 0,
         steered_from_rq: 0,
+        receives_from_rq: 0,
+        queue_state_from_rq: 0,
+        irq_stack_from_rq: 0,
+        ksoftirqd_from_rq: 0,
         sample_period_ns: 0,
         wait_stacks: 0,
         python: 0,

@@ -102,10 +102,18 @@ pub struct CpuState {
     /// The least that the preemption counter has in its lowest byte when a program runs in a softirq that a thread runs at the end of its
     /// own call; 0: not known yet.
     pub own_softirq_depth: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// As `steered`, when a thread was last woken by packets.
+    pub steered_at_wake: u32,
     /// State of this CPU's random numbers; 0: none was drawn yet.
     pub random: u64,
+    /// Where the code goes on that runs a softirq on the stack for interrupts at the end of a thread's own call, as seen once; 0: not yet.
+    pub own_return: u64,
+    /// Wake-ups by packets of which the program at the softirq's start and the stack say the same of who sent them.
+    pub senders_agreed: u64,
+    /// And of which they do not.
+    pub senders_contradicted: u64,
+    /// Wake-ups by softirqs that receive no packets.
+    pub other_softirq_wakes: u64,
     /// How often threads began to wait at unix sockets here.
     pub unix_waits: u64,
     /// How far from the start of a thread's kernel stack its user registers are, as a helper said once; 0: it was not asked yet.
@@ -126,4 +134,4 @@ pub struct Spin {
     pub kind: u32,
 }
 
-const _: () = assert!(size_of::<CpuState>() == 64 * FAMILY_SLOTS + 120 + 24 + 24 * MAX_SPINS);
+const _: () = assert!(size_of::<CpuState>() == 64 * FAMILY_SLOTS + 152 + 24 + 24 * MAX_SPINS);

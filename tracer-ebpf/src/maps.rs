@@ -75,6 +75,10 @@ pub static ANNOUNCED: Array<u64> = Array::with_max_entries(1 << 12, 0);
 #[map]
 pub static CPU: PerCpuArray<CpuState> = PerCpuArray::with_max_entries(1, 0);
 
+/// 1: no program runs at the start of softirqs; who runs them is told by the stack.
+#[map]
+pub static BY_STACK: Array<u32> = Array::with_max_entries(1, 0);
+
 /// Per-thread state, indexed by the low bits of the thread's id.
 #[map]
 pub static SLOTS: Array<Slot> = Array::with_max_entries(1, 0);

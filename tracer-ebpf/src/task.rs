@@ -157,6 +157,24 @@ pub fn current_ids(state: &CpuState) -> (u32, u32) {
     }
 }
 
+/// As [`is_kernel_thread`], of a task by its address.
+#[inline(always)]
+pub fn is_kernel_thread_at(task: u64) -> bool {
+    // SAFETY: probed loads take any address.
+    unsafe { probed::<u32>(task as *const u8, config!(offsets.task_flags)) & KERNEL_THREAD != 0 }
+}
+
+/// Whether a thread of a program is in a system call, by the address of its task. False: it is not, or that is not known yet.
+#[inline(always)]
+pub fn is_in_call(state: &CpuState, task: u64) -> bool {
+    // SAFETY: as above; numbers have eight bytes where stacks are looked at.
+    unsafe {
+        let stack: u64 = probed(task as *const u8, config!(offsets.task_stack));
+        let regs = stack.wrapping_add(state.regs_from_stack) as *const u8;
+        state.regs_from_stack != 0 && probed::<i64>(regs, config!(offsets.regs_syscall)) >= 0
+    }
+}
+
 /// The thread's name.
 #[inline(always)]
 pub fn comm(task: Task) -> [u8; COMM_BYTES] {

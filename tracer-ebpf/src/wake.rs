@@ -9,6 +9,7 @@ use tracer_common::{loss::CpuState, sched::WakeContext};
 
 use crate::{
     access::{config, present, probed},
+    maps,
     task::{self, Task},
 };
 
@@ -26,7 +27,7 @@ const DEVICE_SOFTIRQS: u32 = 1 << 2 | 1 << 3 | 1 << 4 | 1 << 5;
 
 /// The context of the program that runs now while this thread is the current one.
 #[inline(always)]
-pub fn context(state: &CpuState, tid: u32) -> WakeContext {
+pub fn context(state: &mut CpuState, tid: u32) -> WakeContext {
     if config!(no_wake_context) == 1 || (state.run_queue == 0 && !present(config!(offsets.task_preempt_count))) {
         return WakeContext::Unknown;
     }
@@ -34,6 +35,12 @@ pub fn context(state: &CpuState, tid: u32) -> WakeContext {
     if count & HARDIRQ_OR_NMI != 0 {
         if state.irq_handlers > 0 { WakeContext::Device } else { WakeContext::Timer }
     } else if count & SERVING_SOFTIRQ != 0 {
+        if config!(receives_from_rq) != 0
+            && state.run_queue != 0
+            && let Some(context) = by_stack(state, tid)
+        {
+            return context;
+        }
         let softirq = 1u32 << (state.softirq & 31);
         if state.softirq == NET_RX && state.softirq_is_own == 1 && tid != 0 {
             // It receives what the current thread has just sent to another socket of this host: it does so itself, at the end of its call.
@@ -69,6 +76,93 @@ pub fn is_sender(state: &mut CpuState) -> bool {
     // SAFETY: as above.
     let waiting: u32 = unsafe { probed(rq.wrapping_add(config!(backlog_from_rq)) as *const u8, 0) };
     waiting != 0 && state.own_softirq_depth != 0 && preempt_count(state) & PREEMPT_DISABLED >= state.own_softirq_depth
+}
+
+/// The same in the middle of a softirq, by what its stack says, if no program runs at the start of softirqs. Else `None`, and whether both
+/// ways say the same is counted: user space takes that program off when they do (`tracer/src/kernel/softirqs.rs`).
+#[inline(always)]
+fn by_stack(state: &mut CpuState, tid: u32) -> Option<WakeContext> {
+    // SAFETY: probed loads take any address.
+    let receives = unsafe { from_rq::<u8>(state, config!(receives_from_rq)) } != 0;
+    // SAFETY: a value in a map that user space writes.
+    let alone = maps::BY_STACK.get_ptr(0).is_some_and(|alone| unsafe { alone.read_volatile() } == 1);
+    if !receives {
+        state.other_softirq_wakes += 1;
+    }
+    if alone {
+        return Some(match receives {
+            true if sends(state, tid) => WakeContext::Task,
+            true => WakeContext::Device,
+            // Rare, or the program would run.
+            false => WakeContext::Interrupt,
+        });
+    }
+    if receives != (state.softirq == NET_RX) {
+        state.senders_contradicted += 1;
+    } else if receives {
+        let own = state.softirq_is_own == 1 && tid != 0;
+        if own && state.own_return == 0 {
+            state.own_return = returns_to(state);
+        }
+        if sends(state, tid) == own {
+            state.senders_agreed += 1;
+        } else {
+            state.senders_contradicted += 1;
+        }
+    }
+    None
+}
+
+/// Whether the current thread runs the softirq that receives packets now at the end of its own call, and packets of this host are among these.
+/// A thread's own softirq runs on the stack for interrupts, whose first word is then where the thread's own code goes on; an interrupt that
+/// comes in the middle of the kernel leaves another one there, and one that comes in the middle of user code runs on the thread's stack.
+#[inline(always)]
+fn sends(state: &mut CpuState, tid: u32) -> bool {
+    const SCHEDULED: u64 = 1;
+    if config!(steered_from_rq) != 0 {
+        // SAFETY: probed loads take any address.
+        let steered = unsafe { from_rq::<u32>(state, config!(steered_from_rq)) };
+        if state.steered_at_wake != steered {
+            state.steered_at_wake = steered;
+            return false;
+        }
+    }
+    tid != 0
+        && state.own_return != 0
+        && returns_to(state) == state.own_return
+        // SAFETY: as above.
+        && unsafe { from_rq::<u64>(state, config!(queue_state_from_rq)) } & SCHEDULED != 0
+        && is_in_kernel(state)
+}
+
+/// The first word on this CPU's stack for interrupts (`call_on_stack` in arch/x86/include/asm/irq_stack.h): above it is the other stack's pointer.
+#[inline(always)]
+fn returns_to(state: &CpuState) -> u64 {
+    // SAFETY: probed loads take any address.
+    unsafe {
+        let top: u64 = from_rq(state, config!(irq_stack_from_rq));
+        probed(top.wrapping_sub(8) as *const u8, 0)
+    }
+}
+
+/// Whether the current thread is in a system call, or a thread of the kernel other than the one that runs softirqs on its own stack.
+#[inline(always)]
+fn is_in_kernel(state: &CpuState) -> bool {
+    // SAFETY: as above.
+    unsafe {
+        let current: u64 = from_rq(state, config!(current_from_rq));
+        if current == from_rq::<u64>(state, config!(ksoftirqd_from_rq)) {
+            return false;
+        }
+        task::is_kernel_thread_at(current) || task::is_in_call(state, current)
+    }
+}
+
+/// What lies so far from this CPU's run queue.
+#[inline(always)]
+unsafe fn from_rq<T: Copy + Default>(state: &CpuState, distance: u64) -> T {
+    // SAFETY: the caller's.
+    unsafe { probed(state.run_queue.wrapping_add(distance) as *const u8, 0) }
 }
 
 /// Notes, in a switch, how deep preemption is disabled in programs. A thread that ends its own call with a softirq keeps it disabled once

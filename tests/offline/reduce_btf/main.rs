@@ -45,6 +45,7 @@ const STRUCTS: &[&str] = &[
     "mm_rss_stat",
     "mm_struct",
     "mutex",
+    "napi_struct",
     "page",
     "pcpu_hot",
     "percpu_counter",
@@ -68,7 +69,8 @@ const STRUCTS: &[&str] = &[
     "upid",
 ];
 const ENUMS: &[&str] = &["bpf_func_id", "pageflags"];
-const VARIABLES: &[&str] = &["__preempt_count", "current_task", "pcpu_hot", "runqueues", "softnet_data"];
+const VARIABLES: &[&str] =
+    &["__preempt_count", "current_task", "hardirq_stack_ptr", "ksoftirqd", "pcpu_hot", "runqueues", "softnet_data"];
 /// The one that `kernel/hooks.rs` tries a program on, and the one that `kernel/kernel_cast.rs` looks for.
 const FUNCTIONS: &[&str] = &["vfs_read", "bpf_rdonly_cast"];
 

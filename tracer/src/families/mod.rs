@@ -259,6 +259,10 @@ pub trait Family: Sync {
     fn on_demand(&self, _config: &Config) -> Option<OnDemand> {
         None
     }
+    /// A program that is attached until it has been seen on this host that what it finds out is found out without it as well.
+    fn until_proven(&self, _config: &Config) -> Option<&'static str> {
+        None
+    }
     /// Programs that are attached only while threads wait at unix sockets: all of them or none.
     fn while_at_unix_sockets(&self) -> &'static [&'static str] {
         &[]

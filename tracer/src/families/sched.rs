@@ -20,6 +20,9 @@ const fn tracefs(name: &'static str, category: &'static str, event: &'static str
     Some(Fallback { name, hook: Hook::Tracepoint { category, name: event } })
 }
 
+/// The program at the start of softirqs.
+const SOFTIRQ_START: &str = "softirq_entry";
+
 const PROGRAMS: &[Program] = &[
     program(
         "sched_switch",
@@ -78,7 +81,7 @@ const PROGRAMS: &[Program] = &[
         fallback: None,
     },
     program("cgroup_attach_task", false, None, "moves between cgroups"),
-    program("softirq_entry", false, None, "wake-ups by network, block device or timer, told from wake-ups by tasks"),
+    program(SOFTIRQ_START, false, None, "wake-ups by network, block device or timer, told from wake-ups by tasks"),
     // Before the start: a start without its end would stay for ever.
     program("irq_handler_exit", false, None, "the end of a device's interrupt"),
     program("irq_handler_entry", false, None, "wake-ups by a device's interrupt, told from wake-ups by a timer"),
@@ -166,6 +169,10 @@ impl Family for Sched {
         Readiness::Degraded { reason: lacks.join("; "), remedy: "none on this kernel".to_owned() }
     }
 
+    fn until_proven(&self, config: &Config) -> Option<&'static str> {
+        (config.receives_from_rq != 0).then_some(SOFTIRQ_START)
+    }
+
     fn configure(&self, host: &HostFacts, _settings: Settings, config: &mut Config) {
         if let Some(path) = &host.tracefs {
             config.formats = tracefs::formats(path);
@@ -184,6 +191,13 @@ impl Family for Sched {
             config.word_type = kernel_cast::word_type(btf).unwrap_or(0);
             if config.word_type != 0 {
                 config.current_from_rq = offsets::current_from_rq(btf).unwrap_or(0);
+                let distances = offsets::softirq_distances(btf, arch).filter(|_| config.current_from_rq != 0);
+                if let Some(distances) = distances {
+                    config.receives_from_rq = distances.receives;
+                    config.queue_state_from_rq = distances.queue_state;
+                    config.irq_stack_from_rq = distances.irq_stack;
+                    config.ksoftirqd_from_rq = distances.ksoftirqd;
+                }
             }
         } else {
             // What is found without the helper is an address to the verifier, which no load can follow.

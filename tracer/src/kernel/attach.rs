@@ -139,7 +139,8 @@ pub fn family(
         }
         let runs = |name| running.iter().any(|running: &Running| running.name == name);
         let waits = family.on_demand(config).is_some_and(|one| one.program == program.name && runs(one.stands_in))
-            || family.while_at_unix_sockets().contains(&program.name);
+            || family.while_at_unix_sockets().contains(&program.name)
+            || family.until_proven(config) == Some(program.name);
         let mut outcome = match waits {
             true => programs.loaded(program.name, program.hook).map(|(_, fd)| fd),
             false => programs.attach(program.name, program.hook, config, &mut reasons),

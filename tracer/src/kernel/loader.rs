@@ -24,14 +24,12 @@ use tracer_common::{
 use super::{
     attach::{self, chain},
     clients::Attacher,
-    clock,
     host::HostFacts,
     kernel_cast,
     memory_maps::MemoryMaps,
-    on_demand::OnDemandProgram,
+    needs::Needs,
     ring_sizes::{PAGE_BYTES, RingSizes, SHARD_NAMES},
     step_points::Points,
-    unix_calls::UnixCalls,
 };
 use crate::{
     families::{FAMILIES, Family, Hook, Readiness, Ring, Settings},
@@ -147,10 +145,8 @@ pub struct Running {
 pub struct Loaded {
     /// Keeps programs and links; `None` once detached.
     ebpf: Option<Ebpf>,
-    /// The program that is attached while it is needed, if there is one.
-    on_demand: Option<OnDemandProgram>,
-    /// The programs that are attached while threads wait at unix sockets, if there are any.
-    unix_calls: Option<UnixCalls>,
+    /// What attaches programs while they are needed.
+    needs: Needs,
     /// Keeps programs attached where steps begin.
     step_links: Vec<OwnedFd>,
     /// What runs.
@@ -330,18 +326,13 @@ pub fn load(plan: &Plan) -> Result<Loaded, LoadError> {
         None
     };
     let memory = MemoryMaps::take(&mut ebpf, &config)?;
-    let on_demand = on_demand(&mut ebpf, plan, &config, &running)?;
-    let unix_calls = match unix_programs(&running) {
-        programs if programs.is_empty() => None,
-        programs => Some(UnixCalls::new(&mut ebpf, programs)?),
-    };
+    let needs = Needs::new(&mut ebpf, plan, &config, &running)?;
     let cpu = PerCpuArray::try_from(take(&mut ebpf, "CPU")?).map_err(|error| map_error("CPU", &error))?;
     let tracked = hash(&mut ebpf, "TRACKED")?;
     let slot_map = Array::try_from(take(&mut ebpf, "SLOTS")?).map_err(|error| map_error("SLOTS", &error))?;
     Ok(Loaded {
         ebpf: Some(ebpf),
-        on_demand,
-        unix_calls,
+        needs,
         step_links,
         running,
         families,
@@ -357,27 +348,6 @@ pub fn load(plan: &Plan) -> Result<Loaded, LoadError> {
         memory,
         ring_bytes: sizes.total_bytes(),
     })
-}
-
-/// The program that waits for what it is needed for, if its stand-in runs.
-fn on_demand(
-    ebpf: &mut Ebpf,
-    plan: &Plan,
-    config: &Config,
-    running: &[Running],
-) -> Result<Option<OnDemandProgram>, LoadError> {
-    let runs = |name| running.iter().any(|running| running.name == name);
-    let mut all = plan.families.iter().filter_map(|family| family.on_demand(config));
-    match all.find(|one| runs(one.program) && runs(one.stands_in)) {
-        Some(one) => OnDemandProgram::new(ebpf, one.program, plan.starts_target).map(Some),
-        None => Ok(None),
-    }
-}
-
-/// The programs to be attached while threads wait at unix sockets.
-fn unix_programs(running: &[Running]) -> Vec<&'static str> {
-    let all: Vec<&str> = FAMILIES.iter().flat_map(|family| family.while_at_unix_sockets()).copied().collect();
-    running.iter().map(|running| running.name).filter(|name| all.contains(name)).collect()
 }
 
 /// What attaches the programs that see calls of databases' clients, if they run.
@@ -536,21 +506,15 @@ impl Loaded {
 
     /// Attaches or detaches what is needed now and then only.
     pub fn look_at_needs(&mut self, now_ns: u64) {
-        if let (Some(program), Some(ebpf)) = (&mut self.on_demand, &mut self.ebpf) {
-            program.look(ebpf, now_ns);
-        }
-        if self.unix_calls.is_some()
-            && let Ok(cpus) = self.counters()
-            && let (Some(calls), Some(ebpf)) = (&mut self.unix_calls, &mut self.ebpf)
-        {
-            calls.look(ebpf, now_ns, cpus.iter().map(|cpu| cpu.unix_waits).sum());
+        if let Some(ebpf) = &mut self.ebpf {
+            self.needs.look(ebpf, now_ns, || counters(&self.cpu));
         }
     }
 
     /// What the programs keep in maps, and, if asked for, which disks there are. `None`: nothing of it is counted.
     pub fn sums(&self, with_disks: bool) -> io::Result<Option<SumsRecord>> {
         let memory = self.memory.sums(with_disks)?;
-        let unix = self.unix_calls.as_ref().map_or(Ok(None), |calls| calls.sums(clock::monotonic_ns()))?;
+        let unix = self.needs.unix()?;
         Ok(match (memory, unix) {
             (memory, None) => memory,
             (memory, unix) => Some(SumsRecord { unix, ..memory.unwrap_or_default() }),
@@ -563,10 +527,8 @@ impl Loaded {
         if let Some((_, attacher)) = &self.database {
             attacher.detach();
         }
-        if let Some(calls) = &mut self.unix_calls {
-            calls.stop(clock::monotonic_ns());
-        }
         self.ebpf = None;
+        self.needs.stop();
     }
 
     /// Sums of short contentions by process and kind, over all CPUs; what found no room stands under process 0. `None`: they are
@@ -591,9 +553,13 @@ impl Loaded {
 
     /// The counters of each CPU.
     pub fn counters(&self) -> io::Result<Vec<CpuState>> {
-        let values = self.cpu.get(&0, 0).map_err(|error| io::Error::other(chain(&error)))?;
-        Ok(values.iter().map(|value| value.0).collect())
+        counters(&self.cpu)
     }
+}
+
+fn counters(map: &PerCpuArray<MapData, CpuStateValue>) -> io::Result<Vec<CpuState>> {
+    let values = map.get(&0, 0).map_err(|error| io::Error::other(chain(&error)))?;
+    Ok(values.iter().map(|value| value.0).collect())
 }
 
 #[cfg(test)]

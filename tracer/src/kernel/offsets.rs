@@ -432,6 +432,43 @@ pub fn backlog_from_rq(btf: &Btf) -> Option<(u64, u64)> {
     Some((start.wrapping_add(waiting), steered))
 }
 
+/// Distances from a CPU's run queue to what tells, in the middle of a softirq, whether the current thread runs it itself.
+pub struct SoftirqDistances {
+    /// Whether packets are being received: `softnet_data.in_net_rx_action` (6.4 and later).
+    pub receives: u64,
+    /// The state of the queue of packets from this host: `softnet_data.backlog`.
+    pub queue_state: u64,
+    /// The address of the top of the stack for interrupts.
+    pub irq_stack: u64,
+    /// The kernel thread that runs softirqs.
+    pub ksoftirqd: u64,
+}
+
+/// See [`SoftirqDistances`]. `None`: one of them is not known; on other machines than x86-64 softirqs have other stacks.
+pub fn softirq_distances(btf: &Btf, arch: Arch) -> Option<SoftirqDistances> {
+    if arch != Arch::X86_64 {
+        return None;
+    }
+    let run_queue = u64::from(btf.per_cpu_variable("runqueues")?);
+    let from_rq = |at: u64| at.wrapping_sub(run_queue);
+    let packets = btf.find_struct("softnet_data", &["in_net_rx_action", "backlog"])?;
+    let queue = btf.find_struct("napi_struct", &["state"])?;
+    let start = u64::from(btf.per_cpu_variable("softnet_data")?);
+    let irq_stack = match btf.per_cpu_variable("hardirq_stack_ptr") {
+        Some(own) => u64::from(own),
+        None => {
+            let hot = btf.find_struct("pcpu_hot", &["hardirq_stack_ptr"])?;
+            u64::from(btf.per_cpu_variable("pcpu_hot")?) + u64::from(btf.field(hot, "hardirq_stack_ptr")?)
+        }
+    };
+    Some(SoftirqDistances {
+        receives: from_rq(start + u64::from(btf.field(packets, "in_net_rx_action")?)),
+        queue_state: from_rq(start + u64::from(btf.field(packets, "backlog")?) + u64::from(btf.field(queue, "state")?)),
+        irq_stack: from_rq(irq_stack),
+        ksoftirqd: from_rq(u64::from(btf.per_cpu_variable("ksoftirqd")?)),
+    })
+}
+
 /// What a tracer cannot do without the fields that are missing: one sentence each.
 pub fn missing(offsets: &Offsets) -> Vec<&'static str> {
     let mut lacks = Vec::new();

@@ -130,7 +130,7 @@ with tempfile.TemporaryFile(buffering=0) as file:
             pass
 print(json.dumps({'elapsed_s': time.monotonic() - start}))
 ";
-/// A process and its child, on one CPU, send each other 64 KiB over a connection of this host, 12,000 times.
+/// A process and its child, on one CPU, send each other 64 KiB over a connection of this host, 48,000 times.
 const SOCKET: &str = "
 import json, os, socket, time
 os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})

@@ -1,4 +1,5 @@
-//! `socket`: a client waits for a slow server through a stream socket.
+//! `socket`: a client waits for a slow server through a stream socket. With `--timeouts` another thread waits for nobody, each time until a
+//! timer of the kernel's wheel ends that, in the second half.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -25,7 +26,12 @@ pub struct Options {
     period: Duration,
     #[arg(long, value_parser = roles::duration, default_value = "1s")]
     duration: Duration,
+    #[arg(long)]
+    timeouts: bool,
 }
+
+/// A jiffy or more, on every kernel.
+const TIMEOUT: Duration = Duration::from_millis(4);
 
 trait Stream: Read + Write + Send {}
 impl<T: Read + Write + Send> Stream for T {}
@@ -74,7 +80,20 @@ impl roles::Options for Options {
             truth.set("waited_s", waited.seconds());
             truth.set("answers", answers);
         })?;
-        let workers = vec![server, client];
+        let mut workers = vec![server, client];
+        if self.timeouts {
+            let (mut silent, other) = UnixStream::pair().context("cannot make a pair of sockets")?;
+            silent.set_read_timeout(Some(TIMEOUT)).context("cannot set a timeout")?;
+            let half = self.duration / 2;
+            workers.push(run.spawn("timeouts", move |_| {
+                std::thread::sleep(half);
+                while Instant::now() < end {
+                    // An error: nobody sends.
+                    let _ = silent.read(&mut [0]);
+                }
+                drop(other);
+            })?);
+        }
         run.ready(&workers);
         run.join(workers)
     }
