@@ -93,7 +93,14 @@ fn ended_by_the_other(truth: &serde_json::Value, report: &crate::harness::Report
 #[test]
 fn who_sends_is_the_waker_of_who_receives() {
     let traced = trace("socket --family inet --period 0ms --duration 2s");
-    for (by_other, all) in ended_by_the_other(&traced.truth(), &traced.report()) {
+    let report = traced.report();
+    let sched = list(&report.0["coverage"], "families").iter().find(|family| family["family"] == "sched");
+    let lacks = sched.and_then(|family| family["reason"].as_str()).unwrap_or_default();
+    if lacks.contains("whether a thread or an interrupt ended a wait is unknown") {
+        eprintln!("NOT TESTED: {lacks}");
+        return;
+    }
+    for (by_other, all) in ended_by_the_other(&traced.truth(), &report) {
         assert!(all >= 500, "woken {all} times only");
         assert!(by_other * 100 >= all * 98, "the other end ended {by_other} of {all} waits");
     }

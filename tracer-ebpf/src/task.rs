@@ -288,12 +288,17 @@ pub fn registers_in_switch(state: &mut CpuState, prev: Task) -> Option<Registers
     // SAFETY: `prev` is known to the verifier; what is written is read back as a number, which may be reckoned with; probed loads take any
     // address.
     unsafe {
-        let stack: u64 = typed(prev, config!(offsets.task_stack));
+        // To the verifier of 7.0 and later a typed load gives a pointer.
+        let stack: u64 = probed(prev, config!(offsets.task_stack));
         let noted = &raw mut state.regs_from_stack;
         let mut distance = noted.read_volatile();
         if distance == 0 {
             noted.write_volatile(bpf_task_pt_regs(prev.cast_mut().cast()) as u64);
-            distance = noted.read_volatile().wrapping_sub(stack);
+            let regs = noted.read_volatile();
+            if regs == 0 {
+                return None;
+            }
+            distance = regs.wrapping_sub(stack);
             noted.write_volatile(distance);
         }
         let regs = stack.wrapping_add(distance) as *const u8;

@@ -47,7 +47,7 @@ fn has_option(args: &TraceArgs, option: &str) -> bool {
     }
 }
 
-/// The families that were asked for.
+/// The families that were asked for, and those that they build on.
 pub fn choose(args: &TraceArgs) -> Result<Vec<&'static dyn Family>, String> {
     let without = args.no_family.iter().map(|name| family(name)).collect::<Result<Vec<_>, _>>()?;
     // What costs much runs only where its option asks for it, whichever families are named beside it.
@@ -60,6 +60,14 @@ pub fn choose(args: &TraceArgs) -> Result<Vec<&'static dyn Family>, String> {
     };
     wanted.extend(by_option);
     let has = |list: &[&dyn Family], id| list.iter().any(|other| other.id() == id);
+    // And what these have nothing to work with without, which may build on others in turn.
+    let mut next = 0;
+    while let Some(family) = wanted.get(next).copied() {
+        let builds_on = |other: &&dyn Family| family.builds_on().contains(&other.id()) && !has(&wanted, other.id());
+        let more: Vec<_> = FAMILIES.iter().copied().filter(builds_on).collect();
+        wanted.extend(more);
+        next += 1;
+    }
     // Each once, however often it was named: its programs would be attached twice.
     let all = FAMILIES.iter().copied();
     let chosen: Vec<_> = all.filter(|family| has(&wanted, family.id()) && !has(&without, family.id())).collect();
@@ -363,5 +371,19 @@ mod tests {
         assert_eq!(chosen(&["--file-exact", "--family", "sched"]), ["sched", "file-exact"]);
         assert_eq!(chosen(&["--db", "--family", "sched"]), ["sched", "database"]);
         assert_eq!(chosen(&["--family", "sched,database"]), ["sched", "database"]);
+    }
+
+    #[test]
+    fn what_a_family_builds_on_runs_with_it() {
+        assert_eq!(chosen(&["--family", "cpu"]), ["sched", "cpu"]);
+        assert_eq!(chosen(&["--family", "net"]), ["sched", "net"]);
+        let without = chosen(&["--family", "cpu", "--no-family", "sched"]);
+        assert_eq!(without, ["cpu"], "what was refused is not forced: the loader says what is missing");
+        for family in FAMILIES {
+            let all = chosen(&["--family", family.name()]);
+            let named = |id| FAMILIES.iter().find(|other| other.id() == id).map(|other| other.name());
+            let builds_on: Vec<_> = family.builds_on().iter().filter_map(|id| named(*id)).collect();
+            assert!(builds_on.iter().all(|name| all.contains(name)), "{}: {all:?}", family.name());
+        }
     }
 }

@@ -140,7 +140,7 @@ pub struct TalkArgs {
 /// How tracing works.
 #[derive(Debug, Clone, Args)]
 pub struct TraceArgs {
-    /// Only these families (see `tracer families`); each must be able to run here
+    /// Only these families and those that they build on (see `tracer families`); each must be able to run here
     #[arg(long, value_name = "FAMILY", value_delimiter = ',')]
     pub family: Vec<String>,
     /// Not these families

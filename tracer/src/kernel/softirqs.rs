@@ -145,7 +145,7 @@ mod tests {
     #[test]
     fn it_is_taken_off_when_both_ways_have_said_the_same_often() {
         let mut need = Need::default();
-        assert_eq!(attached(&mut need, true, &[(0, 0, 0), (40, 0, 0), (40, 1, 0), (40, 0, 0), (0, 0, 0)]), "+++--");
+        assert_eq!(attached(&mut need, true, &[(0, 0, 0), (40, 0, 0), (40, 1, 0), (40, 0, 0), (0, 0, 0)]), "++---");
         assert_eq!(attached(&mut Need::default(), true, &[(5000, 200, 0); 4]), "++++", "they contradict each other");
         assert_eq!(attached(&mut Need::default(), true, &[(100, 0, 0), (0, 0, 0)]), "--");
     }
