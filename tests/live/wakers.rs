@@ -106,6 +106,16 @@ fn who_sends_is_the_waker_of_who_receives() {
     }
 }
 
+/// What tells senders without the program at softirqs is learned on one CPU, and holds for all.
+#[test]
+fn who_sends_is_the_waker_of_who_receives_on_another_cpu_than_before() {
+    let traced = trace("socket --family inet --period 0ms --duration 4s --moves");
+    for (by_other, all) in ended_by_the_other(&traced.truth(), &traced.report()) {
+        assert!(all >= 500, "woken {all} times only");
+        assert!(by_other * 100 >= all * 98, "the other end ended {by_other} of {all} waits");
+    }
+}
+
 /// The program at the start of softirqs is not needed to tell senders, but timers.
 #[test]
 fn the_program_at_softirqs_goes_while_packets_wake_and_comes_back_for_timers() {

@@ -108,15 +108,25 @@ pub struct CpuState {
     pub random: u64,
     /// Where the code goes on that runs a softirq on the stack for interrupts at the end of a thread's own call, as seen once; 0: not yet.
     pub own_return: u64,
-    /// Wake-ups by packets of which the program at the softirq's start and the stack say the same of who sent them.
+    /// Wake-ups by packets that the current thread sent, as both the program at the softirq's start and the stack say.
     pub senders_agreed: u64,
-    /// And of which they do not.
+    /// Wake-ups by packets of which one of them says so and the other one does not.
     pub senders_contradicted: u64,
     /// Wake-ups by softirqs that receive no packets.
     pub other_softirq_wakes: u64,
     /// How often threads began to wait at unix sockets here.
     pub unix_waits: u64,
     /// How far from the start of a thread's kernel stack its user registers are, as a helper said once; 0: it was not asked yet.
+    pub regs_from_stack: u64,
+}
+
+/// What user space tells all CPUs of how softirqs are run: what some of them have seen, and is the same on each.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct OwnSoftirq {
+    /// See [`CpuState::own_return`]; 0: the program at the start of softirqs runs, and tells.
+    pub goes_on_at: u64,
+    /// See [`CpuState::regs_from_stack`].
     pub regs_from_stack: u64,
 }
 

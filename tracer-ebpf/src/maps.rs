@@ -12,7 +12,7 @@ use tracer_common::{
     database::InCall,
     file_calls::{FileCallsKey, FileCallsSlot, FileCallsSums},
     lock::Totals,
-    loss::CpuState,
+    loss::{CpuState, OwnSoftirq},
     mapping::MapSums,
     memory::{CACHED_FILES, CacheSums, FaultSums, FaultWatch, FileKey, PROCESS_PAGES, ProcessPages, StallSums},
     net::{Connecting, MOST_CONNECTING, UnixKey, UnixSums},
@@ -75,9 +75,9 @@ pub static ANNOUNCED: Array<u64> = Array::with_max_entries(1 << 12, 0);
 #[map]
 pub static CPU: PerCpuArray<CpuState> = PerCpuArray::with_max_entries(1, 0);
 
-/// 1: no program runs at the start of softirqs; who runs them is told by the stack.
+/// See [`OwnSoftirq`].
 #[map]
-pub static BY_STACK: Array<u32> = Array::with_max_entries(1, 0);
+pub static OWN_SOFTIRQ: Array<OwnSoftirq> = Array::with_max_entries(1, 0);
 
 /// Per-thread state, indexed by the low bits of the thread's id.
 #[map]

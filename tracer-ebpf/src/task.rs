@@ -164,14 +164,15 @@ pub fn is_kernel_thread_at(task: u64) -> bool {
     unsafe { probed::<u32>(task as *const u8, config!(offsets.task_flags)) & KERNEL_THREAD != 0 }
 }
 
-/// Whether a thread of a program is in a system call, by the address of its task. False: it is not, or that is not known yet.
+/// Whether a thread of a program is in a system call, by the address of its task and how far its registers are from its kernel stack; 0: that
+/// is not known, nor is this.
 #[inline(always)]
-pub fn is_in_call(state: &CpuState, task: u64) -> bool {
+pub fn is_in_call(task: u64, regs_from_stack: u64) -> bool {
     // SAFETY: as above; numbers have eight bytes where stacks are looked at.
     unsafe {
         let stack: u64 = probed(task as *const u8, config!(offsets.task_stack));
-        let regs = stack.wrapping_add(state.regs_from_stack) as *const u8;
-        state.regs_from_stack != 0 && probed::<i64>(regs, config!(offsets.regs_syscall)) >= 0
+        let regs = stack.wrapping_add(regs_from_stack) as *const u8;
+        regs_from_stack != 0 && probed::<i64>(regs, config!(offsets.regs_syscall)) >= 0
     }
 }
 

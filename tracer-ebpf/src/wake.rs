@@ -5,7 +5,10 @@
 //! interrupts, between processors, hardly ever wake a thread themselves).
 
 use aya_ebpf::helpers::bpf_get_smp_processor_id;
-use tracer_common::{loss::CpuState, sched::WakeContext};
+use tracer_common::{
+    loss::{CpuState, OwnSoftirq},
+    sched::WakeContext,
+};
 
 use crate::{
     access::{config, present, probed},
@@ -84,14 +87,14 @@ pub fn is_sender(state: &mut CpuState) -> bool {
 fn by_stack(state: &mut CpuState, tid: u32) -> Option<WakeContext> {
     // SAFETY: probed loads take any address.
     let receives = unsafe { from_rq::<u8>(state, config!(receives_from_rq)) } != 0;
-    // SAFETY: a value in a map that user space writes.
-    let alone = maps::BY_STACK.get_ptr(0).is_some_and(|alone| unsafe { alone.read_volatile() } == 1);
+    // SAFETY: a value in a map that user space writes, seldom.
+    let told = maps::OWN_SOFTIRQ.get_ptr(0).map_or(OwnSoftirq::default(), |told| unsafe { told.read_volatile() });
     if !receives {
         state.other_softirq_wakes += 1;
     }
-    if alone {
+    if told.goes_on_at != 0 {
         return Some(match receives {
-            true if sends(state, tid) => WakeContext::Task,
+            true if sends(state, tid, told) => WakeContext::Task,
             true => WakeContext::Device,
             // Rare, or the program would run.
             false => WakeContext::Interrupt,
@@ -104,10 +107,11 @@ fn by_stack(state: &mut CpuState, tid: u32) -> Option<WakeContext> {
         if own && state.own_return == 0 {
             state.own_return = returns_to(state);
         }
-        if sends(state, tid) == own {
-            state.senders_agreed += 1;
-        } else {
+        let seen = OwnSoftirq { goes_on_at: state.own_return, regs_from_stack: state.regs_from_stack };
+        if sends(state, tid, seen) != own {
             state.senders_contradicted += 1;
+        } else if own {
+            state.senders_agreed += 1;
         }
     }
     None
@@ -117,7 +121,7 @@ fn by_stack(state: &mut CpuState, tid: u32) -> Option<WakeContext> {
 /// A thread's own softirq runs on the stack for interrupts, whose first word is then where the thread's own code goes on; an interrupt that
 /// comes in the middle of the kernel leaves another one there, and one that comes in the middle of user code runs on the thread's stack.
 #[inline(always)]
-fn sends(state: &mut CpuState, tid: u32) -> bool {
+fn sends(state: &mut CpuState, tid: u32, own: OwnSoftirq) -> bool {
     const SCHEDULED: u64 = 1;
     if config!(steered_from_rq) != 0 {
         // SAFETY: probed loads take any address.
@@ -128,11 +132,11 @@ fn sends(state: &mut CpuState, tid: u32) -> bool {
         }
     }
     tid != 0
-        && state.own_return != 0
-        && returns_to(state) == state.own_return
+        && own.goes_on_at != 0
+        && returns_to(state) == own.goes_on_at
         // SAFETY: as above.
         && unsafe { from_rq::<u64>(state, config!(queue_state_from_rq)) } & SCHEDULED != 0
-        && is_in_kernel(state)
+        && is_in_kernel(state, own.regs_from_stack)
 }
 
 /// The first word on this CPU's stack for interrupts (`call_on_stack` in arch/x86/include/asm/irq_stack.h): above it is the other stack's pointer.
@@ -147,14 +151,14 @@ fn returns_to(state: &CpuState) -> u64 {
 
 /// Whether the current thread is in a system call, or a thread of the kernel other than the one that runs softirqs on its own stack.
 #[inline(always)]
-fn is_in_kernel(state: &CpuState) -> bool {
+fn is_in_kernel(state: &CpuState, regs_from_stack: u64) -> bool {
     // SAFETY: as above.
     unsafe {
         let current: u64 = from_rq(state, config!(current_from_rq));
         if current == from_rq::<u64>(state, config!(ksoftirqd_from_rq)) {
             return false;
         }
-        task::is_kernel_thread_at(current) || task::is_in_call(state, current)
+        task::is_kernel_thread_at(current) || task::is_in_call(current, regs_from_stack)
     }
 }
 

@@ -11,6 +11,7 @@ use tracer_common::{
     block::{DirtiedKey, DirtiedSums, RequestSums},
     config::Config,
     file_calls::{FileCallsKey, FileCallsSlot, FileCallsSums},
+    loss::OwnSoftirq,
     mapping::MapSums,
     memory::{CacheSums, FaultSums, FaultWatch, FileKey, StallKind, StallSums, fault_kind, fault_state},
     net::{UnixKey, UnixSums},
@@ -39,7 +40,8 @@ macro_rules! values {
 
 values!(FaultsValue of FaultSums, StallsValue of StallSums, MappedValue of MapSums, FileValue of FileKey, CacheValue of CacheSums,
     DirtiedKeyValue of DirtiedKey, DirtiedValue of DirtiedSums, RequestValue of RequestSums, CallsKeyValue of FileCallsKey, CallsValue of FileCallsSums,
-    CallsSlotValue of FileCallsSlot, WatchValue of FaultWatch, UnixKeyValue of UnixKey, UnixSumsValue of UnixSums);
+    CallsSlotValue of FileCallsSlot, WatchValue of FaultWatch, UnixKeyValue of UnixKey, UnixSumsValue of UnixSums,
+    OwnSoftirqValue of OwnSoftirq);
 
 /// See the file's head. A family that does not run has none.
 pub struct MemoryMaps {

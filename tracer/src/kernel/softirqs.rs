@@ -1,6 +1,7 @@
 //! Takes the program off that runs at the start of each softirq, as soon as it has been seen on this host that it is not needed: who sent
 //! what is received is told in the middle of a softirq by the CPU's stack as well (`tracer-ebpf/src/wake.rs`), in a way that depends on how
-//! the kernel was built. So both ways are compared at each wake-up first, and where they differ the program stays. It comes back when
+//! the kernel was built. So both ways are compared at each wake-up first, and where they differ the program stays; what one CPU has learned
+//! of it is told to all. It comes back when
 //! softirqs wake threads that receive no packets: timer and block device are told apart by it alone. Where packets are received without
 //! end it is several times as often as threads are woken, and most of what they cost.
 
@@ -9,16 +10,18 @@ use aya::{
     maps::{Array, MapData},
     programs::{BtfTracePoint, ProgramError, tp_btf::BtfTracePointLinkId},
 };
-use tracer_common::loss::CpuState;
+use tracer_common::loss::{CpuState, OwnSoftirq};
 
 use super::{
     attach::chain,
     loader::{LoadError, map_error, take},
+    memory_maps::OwnSoftirqValue,
 };
 
 /// Length of a period.
 const PERIOD_NS: u64 = 200_000_000;
-/// So many wake-ups of which both ways say the same are proof, if they contradict each other in no more than one of so many.
+/// So many wake-ups of which both ways say that the current thread caused them are proof, if they contradict each other in no more than one of
+/// so many.
 const PROOF: u64 = 64;
 const MOST_CONTRADICTED: u64 = 50;
 /// So many wake-ups in a period are reason to have the program: by softirqs that receive no packets; or not to have it: by others.
@@ -30,15 +33,15 @@ const CALM_PERIODS: u32 = 2;
 pub struct Softirqs {
     program: &'static str,
     link: Option<BtfTracePointLinkId>,
-    by_stack: Array<MapData, u32>,
+    own: Array<MapData, OwnSoftirqValue>,
     need: Need,
 }
 
 impl Softirqs {
     /// Attaches the program, which is loaded.
     pub(super) fn new(ebpf: &mut Ebpf, program: &'static str) -> Result<Self, LoadError> {
-        let by_stack = Array::try_from(take(ebpf, "BY_STACK")?).map_err(|error| map_error("BY_STACK", &error))?;
-        let mut softirqs = Self { program, link: None, by_stack, need: Need::default() };
+        let own = Array::try_from(take(ebpf, "OWN_SOFTIRQ")?).map_err(|error| map_error("OWN_SOFTIRQ", &error))?;
+        let mut softirqs = Self { program, link: None, own, need: Need::default() };
         if let Err(error) = softirqs.attach(ebpf) {
             tracing::warn!("{program} does not attach: {}", chain(&error));
         }
@@ -53,15 +56,20 @@ impl Softirqs {
             contradicted: sum(|cpu| cpu.senders_contradicted),
             others: sum(|cpu| cpu.other_softirq_wakes),
         };
-        let wanted = self.need.of(self.link.is_some(), now_ns, counts);
+        let learned = OwnSoftirq {
+            goes_on_at: same(cpus.iter().map(|cpu| cpu.own_return)),
+            regs_from_stack: same(cpus.iter().map(|cpu| cpu.regs_from_stack)),
+        };
+        let is_learned = learned.goes_on_at != 0 && learned.regs_from_stack != 0;
+        let wanted = self.need.of(self.link.is_some(), now_ns, counts) || !is_learned;
         if wanted == self.link.is_some() {
             return;
         }
         // It is never off while nothing else tells: the program is on before the other way ends, and off after that began.
         let done = if wanted {
-            self.attach(ebpf).and_then(|()| self.tell(0))
+            self.attach(ebpf).and_then(|()| self.tell(OwnSoftirq::default()))
         } else {
-            self.tell(1).and_then(|()| self.detach(ebpf))
+            self.tell(learned).and_then(|()| self.detach(ebpf))
         };
         match done {
             Ok(()) => tracing::debug!("{}: {}", self.program, if wanted { "attached" } else { "detached" }),
@@ -80,15 +88,22 @@ impl Softirqs {
         <&mut BtfTracePoint>::try_from(program)?.detach(link)
     }
 
-    fn tell(&mut self, by_stack: u32) -> Result<(), ProgramError> {
-        self.by_stack.set(0, by_stack, 0).map_err(ProgramError::MapError)
+    fn tell(&mut self, own: OwnSoftirq) -> Result<(), ProgramError> {
+        self.own.set(0, OwnSoftirqValue(own), 0).map_err(ProgramError::MapError)
     }
+}
+
+/// What all CPUs that know it say; 0: none does, or they differ.
+fn same(all: impl Iterator<Item = u64>) -> u64 {
+    let mut known = all.filter(|value| *value != 0);
+    let first = known.next().unwrap_or(0);
+    if known.all(|other| other == first) { first } else { 0 }
 }
 
 /// Wake-ups in softirqs since tracing began.
 #[derive(Clone, Copy, Default)]
 struct Counts {
-    /// By packets: both ways say the same, or not.
+    /// By packets: both ways say that the current thread sent them, or only one does.
     agreed: u64,
     contradicted: u64,
     /// By anything else.
@@ -157,6 +172,13 @@ mod tests {
         assert_eq!(attached(&mut need, true, &[(900, 0, 0); 3]), "+--");
         assert_eq!(attached(&mut need, false, &[(0, 0, 15), (0, 0, 0)]), "--", "now and then is not often");
         assert_eq!(attached(&mut Need::default(), true, &[(900, 0, 16); 3]), "+++");
+    }
+
+    #[test]
+    fn what_cpus_have_learned_holds_for_all_if_they_say_the_same() {
+        assert_eq!(same([0, 7, 0, 7].into_iter()), 7);
+        assert_eq!(same([0, 7, 8].into_iter()), 0, "they differ");
+        assert_eq!(same([0, 0].into_iter()), 0, "nobody knows");
     }
 
     #[test]

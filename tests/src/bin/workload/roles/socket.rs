@@ -28,6 +28,22 @@ pub struct Options {
     duration: Duration,
     #[arg(long)]
     timeouts: bool,
+    /// Both ends stay on the first CPU in the first half, and on the last one then.
+    #[arg(long)]
+    moves: bool,
+}
+
+/// Where an end is to be until when, and where then; nothing: anywhere.
+#[derive(Clone, Default)]
+struct Stays(Vec<(usize, Instant)>);
+
+impl Stays {
+    /// Moves the calling thread if its time here is over.
+    fn keep(&mut self) {
+        if let Some((cpu, _)) = self.0.pop_if(|(_, from)| Instant::now() >= *from) {
+            sys::pin(cpu);
+        }
+    }
 }
 
 /// A jiffy or more, on every kernel.
@@ -57,9 +73,16 @@ impl roles::Options for Options {
     fn run(&self, run: &mut Run) -> anyhow::Result<()> {
         let (mut near, mut far) = pair(self.family).context("cannot make a pair of connected sockets")?;
         let (period, end) = (self.period, Instant::now() + self.duration);
+        let mut stays = Stays::default();
+        if let (true, [first, .., last]) = (self.moves, &sys::allowed_cpus()[..]) {
+            // The next one is the last.
+            stays.0 = vec![(*last, Instant::now() + self.duration / 2), (*first, Instant::now())];
+        }
+        let mut server_stays = stays.clone();
         let server = run.spawn("server", move |_| {
             let mut byte = [0];
             while far.read_exact(&mut byte).is_ok() {
+                server_stays.keep();
                 sys::compute(period);
                 if far.write_all(&byte).is_err() {
                     break;
@@ -69,6 +92,7 @@ impl roles::Options for Options {
         let client = run.spawn("client", move |truth| {
             let (mut waited, mut answers, mut byte) = (sys::Waited::default(), 0_u64, [1]);
             while Instant::now() < end {
+                stays.keep();
                 if near.write_all(&byte).is_err() {
                     break;
                 }
