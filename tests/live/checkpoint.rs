@@ -45,3 +45,17 @@ fn a_checkpoint_that_nobody_syncs_is_no_save() {
         report.assert_silent(&["fsync-stall"]);
     }
 }
+
+/// More files than a thread's waits have room for.
+#[test]
+fn syncs_of_many_files_are_told_without_their_names() {
+    let traced = Tracer::run(python("shards.py", &format!("{} 800", disk()))).options(&FAMILIES).go().expect_code(0);
+    let (truth, report) = (traced.truth(), traced.report());
+    // On a quick disk it is observed only.
+    let all: Vec<_> = list(&report.0, "findings").iter().chain(list(&report.0, "observed")).collect();
+    let found = all.iter().find(|finding| finding["class"] == "fsync-stall");
+    let finding = found.unwrap_or_else(|| panic!("syncing {} s: {} {all:?}", truth["syncing_s"], report.0["rules"]));
+    assert_eq!((&finding["culprit"]["function"], &finding["culprit"]["pid"]), (&"save_shard".into(), &truth["pid"]));
+    let (lost, own) = (number(finding, "lost_s"), number(&truth, "syncing_s"));
+    assert!((0.5 * own..=1.3 * own).contains(&lost), "{lost} of {own} s: {finding}");
+}

@@ -1,5 +1,5 @@
 //! What one thread waited for: per object how often, how long, who held it and who ended the waits. Bounded: at most
-//! [`MAX_OBJECTS`] objects per thread and state, then one entry per state for all others: the files that a program reads as it
+//! [`MAX_OBJECTS`] objects per thread and state, then one entry per state for all others, of files and sockets one per call: the files that a program reads as it
 //! starts must not take the room of the locks that it waits for later.
 
 use tracer_common::futex::LockKind;
@@ -11,6 +11,8 @@ use super::thread::Party;
 
 /// Distinct objects kept of one thread in each state.
 pub const MAX_OBJECTS: usize = 32;
+/// Calls of which those without room for their object are told apart, in each state.
+const MAX_CALLS: usize = 16;
 
 /// Owners kept of one wait entry.
 const MAX_OWNERS: usize = 16;
@@ -139,16 +141,25 @@ impl Waits {
         self.last = match self.list.iter().position(same) {
             Some(position) => position as u32,
             None if self.of(reason.state) < MAX_OBJECTS => self.push(reason, object),
-            None => {
-                let rest = Reason { state: reason.state, detail: Detail::None, syscall: -1 };
-                let merged = |stat: &WaitStat| stat.object == 0 && stat.reason == rest;
-                match self.list.iter().position(merged) {
-                    Some(position) => position as u32,
-                    None => self.push(rest, 0),
-                }
-            }
+            None => self.rest(reason),
         };
         self.last
+    }
+
+    /// The slot of all others of that state. What was done with a file or a socket is known without it, as long as these calls are few.
+    fn rest(&mut self, reason: Reason) -> u32 {
+        let keeps_call = matches!(reason.state, State::File | State::SocketInet | State::SocketUnix);
+        let merged = Reason { state: reason.state, detail: Detail::None, syscall: -1 };
+        let without = |stat: &&WaitStat| stat.object == 0 && stat.reason.state == reason.state && stat.reason != merged;
+        let known = |list: &[WaitStat], rest| list.iter().position(|stat| stat.object == 0 && stat.reason == rest);
+        let mut rest = reason;
+        if !keeps_call || known(&self.list, reason).is_none() && self.list.iter().filter(without).count() >= MAX_CALLS {
+            rest = merged;
+        }
+        match known(&self.list, rest) {
+            Some(position) => position as u32,
+            None => self.push(rest, 0),
+        }
     }
 
     fn of(&self, state: State) -> usize {
@@ -215,5 +226,49 @@ impl WaitStat {
             }
             None => self.open = true,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FSYNC: i16 = 74;
+
+    fn file(syscall: i16) -> Reason {
+        Reason { state: State::File, detail: Detail::None, syscall }
+    }
+
+    /// Waits that have a place, by state and call, without those for objects of their own.
+    fn others(waits: &Waits) -> Vec<i16> {
+        waits.iter().filter(|stat| stat.object == 0).map(|stat| stat.reason.syscall).collect()
+    }
+
+    #[test]
+    fn what_finds_no_room_for_its_file_keeps_its_call() {
+        let mut waits = Waits::default();
+        let reads: Vec<u32> = (1..=40).map(|object| waits.slot(file(0), object)).collect();
+        let syncs: Vec<u32> = (41..=900).map(|object| waits.slot(file(FSYNC), object)).collect();
+        assert!(syncs.iter().all(|slot| *slot == syncs[0] && *slot != reads[39]), "{syncs:?}");
+        assert_eq!(others(&waits), [0, FSYNC]);
+        assert_eq!(waits.iter().count(), MAX_OBJECTS + 2);
+    }
+
+    #[test]
+    fn calls_without_room_are_one_and_so_are_those_of_locks() {
+        let mut waits = Waits::default();
+        for object in 1..=40 {
+            waits.slot(file(0), object);
+        }
+        for call in 0..200 {
+            waits.slot(file(call), 1000);
+        }
+        assert_eq!(waits.iter().count(), MAX_OBJECTS + MAX_CALLS + 1, "bounded");
+        let mut waits = Waits::default();
+        let lock = |syscall| Reason { state: State::Futex, detail: Detail::None, syscall };
+        for object in 1..=60 {
+            waits.slot(lock(202), object);
+        }
+        assert_eq!(others(&waits), [-1], "an address of 0 is no lock");
     }
 }

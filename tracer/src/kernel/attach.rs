@@ -152,6 +152,14 @@ pub fn family(
                 continue;
             }
             let second = programs.attach(fallback.name, fallback.hook, config, &mut reasons);
+            if let (Err(refused), Ok(_), Hook::Tracepoint { .. }, true) =
+                (&outcome, &second, fallback.hook, programs.btf.is_some())
+            {
+                reasons.push(format!(
+                    "{name} does not attach ({refused}): {} runs instead, which sees no kernel structures, and so less",
+                    fallback.name
+                ));
+            }
             if second.is_ok() || programs.btf.is_none() {
                 name = fallback.name;
                 outcome = second;

@@ -396,28 +396,25 @@ pub fn missing_for_locks(offsets: &Offsets) -> Vec<&'static str> {
 /// Distance from a CPU's run queue to its preemption counter, both in the per-CPU section; wrapping. The counter is a variable of
 /// its own up to 6.1 and from 6.15 on, between them a field of `pcpu_hot` (arch/x86/include/asm/preempt.h, current.h).
 pub fn preempt_count_from_rq(btf: &Btf) -> Option<u64> {
-    let run_queue = u64::from(btf.per_cpu_variable("runqueues")?);
-    let counter = match btf.per_cpu_variable("__preempt_count") {
-        Some(own) => u64::from(own),
-        None => {
-            let hot = btf.find_struct("pcpu_hot", &["preempt_count"])?;
-            u64::from(btf.per_cpu_variable("pcpu_hot")?) + u64::from(btf.field(hot, "preempt_count")?)
-        }
-    };
-    Some(counter.wrapping_sub(run_queue))
+    hot_from_rq(btf, "__preempt_count", "preempt_count")
 }
 
 /// Distance from a CPU's run queue to the pointer to its current task, as above: a variable of its own, or a field of `pcpu_hot`.
 pub fn current_from_rq(btf: &Btf) -> Option<u64> {
+    hot_from_rq(btf, "current_task", "current_task")
+}
+
+/// The same of any such variable: by its own name, or as a field of `pcpu_hot`.
+fn hot_from_rq(btf: &Btf, own: &str, field: &str) -> Option<u64> {
     let run_queue = u64::from(btf.per_cpu_variable("runqueues")?);
-    let current = match btf.per_cpu_variable("current_task") {
+    let variable = match btf.per_cpu_variable(own) {
         Some(own) => u64::from(own),
         None => {
-            let hot = btf.find_struct("pcpu_hot", &["current_task"])?;
-            u64::from(btf.per_cpu_variable("pcpu_hot")?) + u64::from(btf.field(hot, "current_task")?)
+            let hot = btf.find_struct("pcpu_hot", &[field])?;
+            u64::from(btf.per_cpu_variable("pcpu_hot")?) + u64::from(btf.field(hot, field)?)
         }
     };
-    Some(current.wrapping_sub(run_queue))
+    Some(variable.wrapping_sub(run_queue))
 }
 
 /// Distances from a CPU's run queue to the number of packets that wait there to be received, and to the number of times that other CPUs
@@ -454,17 +451,10 @@ pub fn softirq_distances(btf: &Btf, arch: Arch) -> Option<SoftirqDistances> {
     let packets = btf.find_struct("softnet_data", &["in_net_rx_action", "backlog"])?;
     let queue = btf.find_struct("napi_struct", &["state"])?;
     let start = u64::from(btf.per_cpu_variable("softnet_data")?);
-    let irq_stack = match btf.per_cpu_variable("hardirq_stack_ptr") {
-        Some(own) => u64::from(own),
-        None => {
-            let hot = btf.find_struct("pcpu_hot", &["hardirq_stack_ptr"])?;
-            u64::from(btf.per_cpu_variable("pcpu_hot")?) + u64::from(btf.field(hot, "hardirq_stack_ptr")?)
-        }
-    };
     Some(SoftirqDistances {
         receives: from_rq(start + u64::from(btf.field(packets, "in_net_rx_action")?)),
         queue_state: from_rq(start + u64::from(btf.field(packets, "backlog")?) + u64::from(btf.field(queue, "state")?)),
-        irq_stack: from_rq(irq_stack),
+        irq_stack: hot_from_rq(btf, "hardirq_stack_ptr", "hardirq_stack_ptr")?,
         ksoftirqd: from_rq(u64::from(btf.per_cpu_variable("ksoftirqd")?)),
     })
 }

@@ -72,7 +72,13 @@ impl Softirqs {
             self.tell(learned).and_then(|()| self.detach(ebpf))
         };
         match done {
-            Ok(()) => tracing::debug!("{}: {}", self.program, if wanted { "attached" } else { "detached" }),
+            Ok(()) => tracing::debug!(
+                "{}: {}, {} wake-ups by senders agreed, {} contradicted",
+                self.program,
+                if wanted { "attached" } else { "detached" },
+                counts.agreed,
+                counts.contradicted
+            ),
             Err(error) => tracing::debug!("{}: {}", self.program, chain(&error)),
         }
     }
