@@ -118,6 +118,45 @@ fn a_client_with_a_timeout_waits_for_its_server_too() {
 }
 
 #[test]
+fn an_event_loop_waits_for_the_server_whose_answer_ends_its_wait_in_epoll() {
+    let traced = traced(python("network.py", "epoll"));
+    let (truth, report) = (traced.truth(), traced.report());
+    let findings = report.findings("network-wait");
+    for (index, waited) in list(&truth, "waited_s").iter().enumerate() {
+        let (address, child) = (&list(&truth, "addresses")[index], &list(&truth, "children")[index]);
+        let named = |finding: &&&Value| finding["culprit"]["pid"] == *child;
+        let finding = findings.iter().find(named).unwrap_or_else(|| panic!("{child} is not named: {findings:?}"));
+        assert!(text(&finding["culprit"], "peer").contains(address.as_str().expect("a text")), "{finding}");
+        assert!(text(&finding["culprit"], "function").contains("answer_slowly"), "{finding}");
+        let (lost, waited) = (number(finding, "lost_s"), waited.as_f64().expect("seconds"));
+        assert!((0.9 * waited..=1.1 * waited).contains(&lost), "lost {lost} of {waited} s: {finding}");
+        let peer = peer(&report, address.as_str().expect("a text"), "client");
+        assert!(number(peer, "poll_s") > 0.8 * waited, "{peer}");
+    }
+    report.assert_silent(&["input-starvation", "ipc-wait"]);
+    report.assert_path();
+}
+
+#[test]
+fn an_event_loop_that_waits_for_clients_is_silent() {
+    let traced = traced(python("network.py", "looped"));
+    let (truth, report) = (traced.truth(), traced.report());
+    assert_silent("event loop", &report);
+    let address = text(&truth, "address");
+    assert!(number(peer(&report, address, "listener"), "accept_s") > 1.0, "{}", report.0["network"]);
+    let server = peer(&report, address, "server");
+    assert!(number(server, "poll_s") > 0.4, "{}", report.0["network"]);
+    assert_eq!(
+        whole(server, "connections"),
+        13,
+        "those that were open for a moment only are its own as well: {server}"
+    );
+    let peers = list(&report.0["network"], "peers");
+    let clients = peers.iter().filter(|peer| peer["pid"] == truth["pid"] && peer["role"] == "client");
+    assert_eq!(clients.count(), 0, "it connects to nobody: {peers:?}");
+}
+
+#[test]
 fn a_server_in_another_network_namespace_is_named() {
     let script = format!("ip link set lo up && exec {} network", workload_bin().display());
     let mut command: Vec<OsString> = ["unshare", "-n"].map(OsString::from).to_vec();

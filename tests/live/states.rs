@@ -4,7 +4,11 @@ use std::path::PathBuf;
 
 use serde_json::Value;
 
-use crate::harness::{self, Traced, Tracer, close, list, number, report::state, text, trace, whole};
+use crate::harness::{
+    self, Traced, Tracer, close, list, number,
+    report::{state, waits},
+    text, trace, whole,
+};
 
 /// The thread of the truth that has this role, and its row in the report.
 #[track_caller]
@@ -91,6 +95,17 @@ fn a_thread_in_poll_select_or_epoll_waits_in_poll() {
     for call in ["poll", "select", "epoll"] {
         assert_waited(&format!("poll-wait --call {call} --duration 400ms"), "waiter", "poll");
     }
+}
+
+#[test]
+fn a_client_that_waits_in_epoll_waits_for_the_inet_socket_that_ends_it() {
+    let traced = trace("network --epoll");
+    let (truth, report) = (traced.truth(), traced.report());
+    let row = report.thread(whole(&truth, "pid"));
+    assert_around("socket", row, "socket_inet", number(&truth, "waited_s"), &traced);
+    let waits = waits(row, "socket_inet");
+    let longest = waits.first().unwrap_or_else(|| panic!("no wait: {row}"));
+    assert_eq!((text(longest, "detail"), whole(longest, "count")), ("epoll_wait", 30), "one socket: {waits:?}");
 }
 
 #[test]

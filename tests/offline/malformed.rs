@@ -210,13 +210,13 @@ fn impossible_payloads_of_user_space_give_a_sound_report() {
 
 /// A record with a good header and some payload, of the right length more often than not.
 fn odd_record() -> impl Strategy<Value = Vec<u8>> {
-    let kinds = prop_oneof![8 => 0x101_u16..=0x10a, 4 => 1_u16..=10, 1 => any::<u16>()];
+    let kinds = prop_oneof![8 => 0x101_u16..=0x10c, 4 => 1_u16..=10, 1 => any::<u16>()];
     let time = prop_oneof![6 => START_NS..START_NS + 1_000_000_000, 1 => any::<u64>()];
     let byte = prop_oneof![3 => Just(0_u8), 3 => 0_u8..4, 1 => any::<u8>()];
     (kinds, time, 0_u16..3, prop::collection::vec(byte, 160), any::<bool>()).prop_map(
         |(kind, ts_ns, cpu, bytes, exact)| {
             let length = match kind {
-                kind::SWITCH | kind::ARRIVED => 40,
+                kind::SWITCH | kind::ARRIVED | kind::POLLED => 40,
                 kind::SWITCH_FUTEX => 80,
                 kind::NEW_TASK => 48,
                 kind::FORK => 16,

@@ -59,6 +59,15 @@ pub struct Offsets {
     pub inode_ino: u32,
     pub socket_sk: u32,
     pub sock_family: u32,
+    /// `__sk_common.skc_state`.
+    pub sock_state: u32,
+    /// `eventpoll.rdllist`: descriptors that are ready, oldest first.
+    pub eventpoll_ready: u32,
+    /// `epitem.rdllink`: a descriptor's place in that list.
+    pub epitem_link: u32,
+    /// `epitem.ffd.file`, and the descriptor's number.
+    pub epitem_file: u32,
+    pub epitem_fd: u32,
     /// The system call's number in `struct pt_regs`.
     pub regs_syscall: u32,
     /// Width of that number in bytes.
@@ -306,6 +315,8 @@ pub struct Config {
     pub data_syscalls: [u64; 8],
     /// System calls whose first argument is a file descriptor to be looked at: a bit per number.
     pub fd_syscalls: [u64; 8],
+    /// System calls that wait in epoll for any of many descriptors: a bit per number.
+    pub epoll_syscalls: [u64; 8],
     /// Numbers of the futex wait calls that carry address, operation and value as their first arguments; negative: none.
     pub futex_syscall: i64,
     /// The name that `match_comm` compares with.
@@ -317,19 +328,17 @@ pub struct Config {
     /// Type of a kernel struct that begins with a word: any address, called the address of such a one, is followed by a load of one
     /// instruction. 0: this kernel has no [`KERNEL_CAST`] (6.2 and later), and the probe-read helper follows addresses.
     pub word_type: u32,
-    /// Zero.
-    pub reserved: u32,
     /// Offsets in kernel structs.
     pub offsets: Offsets,
     /// Offsets in tracepoint formats.
     pub formats: Formats,
 }
 
-const _: () = assert!(size_of::<Offsets>() == 102 * 4);
+const _: () = assert!(size_of::<Offsets>() == 107 * 4);
 const _: () = assert!(size_of::<Formats>() == 15 * 4);
 const _: () = assert!(
     size_of::<Config>()
-        == 14 * 4 + 10 * 8 + 25 * 4 + 64 + 64 + 64 + 8 + 16 + size_of::<BlockConfig>() + 102 * 4 + 15 * 4
+        == 14 * 4 + 10 * 8 + 24 * 4 + 64 + 64 + 64 + 64 + 8 + 16 + size_of::<BlockConfig>() + 107 * 4 + 15 * 4
 );
 
 impl Offsets {
@@ -357,6 +366,11 @@ impl Offsets {
         inode_ino: ABSENT,
         socket_sk: ABSENT,
         sock_family: ABSENT,
+        sock_state: ABSENT,
+        eventpoll_ready: ABSENT,
+        epitem_link: ABSENT,
+        epitem_file: ABSENT,
+        epitem_fd: ABSENT,
         regs_syscall: ABSENT,
         regs_syscall_bytes: 8,
         regs_arg0: ABSENT,
@@ -509,12 +523,12 @@ impl Config {
         write_syscalls: [0; 8],
         data_syscalls: [0; 8],
         fd_syscalls: [0; 8],
+        epoll_syscalls: [0; 8],
         futex_syscall: -1,
         comm: [0; 16],
         block: BlockConfig::NONE,
         faults_by_number: 0,
         word_type: 0,
-        reserved: 0,
         offsets: Offsets::NONE,
         formats: Formats::NONE,
     };

@@ -57,6 +57,9 @@ pub mod sched {
     pub const STEP: u16 = super::kind(1, 12);
     /// What a thread has read and written in its life; just before its end, where it is much.
     pub const MOVED: u16 = super::kind(1, 10);
+    /// [`Switch`](crate::sched::Switch), just before the one in which `prev_tid` gets a CPU again: its wait in epoll was ended by the socket
+    /// that `arg0`, `fd_kind` and `object` describe, in the state of [`tcp_state`](crate::net::tcp_state) that `prev_state` says. The rest is empty.
+    pub const POLLED: u16 = super::kind(1, 11);
 }
 
 /// Kinds of the family that takes stacks; payloads in [`crate::stack`].

@@ -31,7 +31,7 @@ pub fn tracked(state: &mut CpuState, tid: u32, tgid: u32) -> bool {
     let Some(slot) = slot(tid) else { return false };
     if slot.tid != tid {
         let traced = if config!(filter) == filter::ALL { 1 } else { maps::TRACKED.get_ptr(tid).is_some() as u8 };
-        if slot.tid != 0 && slot.tracked == 1 {
+        if slot.tid != 0 && slot.tracked != 0 {
             if traced == 0 {
                 // The owner is traced and this thread is not: leave it alone.
                 return false;
@@ -42,7 +42,7 @@ pub fn tracked(state: &mut CpuState, tid: u32, tgid: u32) -> bool {
         }
         take(slot, tid, traced);
     }
-    slot.tracked == 1
+    slot.tracked != 0
 }
 
 /// The same for programs that may lose their CPU in the middle: changes nothing.
@@ -55,7 +55,7 @@ pub fn is_tracked(tid: u32, tgid: u32) -> bool {
         return true;
     }
     match slot(tid) {
-        Some(slot) if slot.tid == tid => slot.tracked == 1,
+        Some(slot) if slot.tid == tid => slot.tracked != 0,
         _ => maps::TRACKED.get_ptr(tid).is_some(),
     }
 }

@@ -170,13 +170,16 @@ pub static FILE_CALLS: HashMap<FileCallsKey, FileCallsSums> = HashMap::with_max_
 #[map]
 pub static IN_CALL: Array<InCall> = Array::with_max_entries(1, 0);
 
+/// See [`Slot::tracked`].
+pub const POLLS: u8 = 2;
+
 /// State of one thread. Threads whose ids share their low bits share a slot: the later one takes it.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct Slot {
     /// Whose it is; 0: nobody's.
     pub tid: u32,
-    /// 1: traced.
+    /// 0: not traced; 1: traced; [`POLLS`]: traced, and it waits in epoll.
     pub tracked: u8,
     /// A `WakeContext`.
     pub wake_context: u8,

@@ -393,6 +393,13 @@ pub fn takes_fd(syscall: i16) -> bool {
     unsafe { in_bitmap(syscall, (&raw const (*crate::access::config_pointer()).fd_syscalls).cast()) }
 }
 
+/// Whether a thread waits in epoll in this call.
+#[inline(always)]
+pub fn is_epoll(syscall: i16) -> bool {
+    // SAFETY: the configuration lives for ever.
+    unsafe { in_bitmap(syscall, (&raw const (*crate::access::config_pointer()).epoll_syscalls).cast()) }
+}
+
 /// Whether this call writes to a file.
 #[inline(always)]
 pub fn is_write(syscall: i16) -> bool {
@@ -448,6 +455,12 @@ pub fn file(task: Task, fd: u32) -> (FdKind, u64) {
     if inode == 0 {
         return (FdKind::Unknown, 0);
     }
+    kind_of(file, inode)
+}
+
+/// The same of an open file and its inode, by their addresses.
+#[inline(always)]
+fn kind_of(file: u64, inode: u64) -> (FdKind, u64) {
     // SAFETY: probed loads take any address.
     unsafe {
         let (mode, number) = inode_facts(inode as *const u8);
@@ -461,6 +474,52 @@ pub fn file(task: Task, fd: u32) -> (FdKind, u64) {
             _ => FdKind::Unknown,
         };
         (kind, number)
+    }
+}
+
+/// First argument of the system call in which a thread is that gets a CPU; 0: not known.
+#[inline(always)]
+fn first_argument(state: &CpuState, task: Task) -> u64 {
+    // SAFETY: probed loads take any address; `task` is known to the verifier, and so is what comes from `user_registers`.
+    unsafe {
+        if config!(word_type) != 0 && state.regs_from_stack != 0 {
+            let stack: u64 = probed(task, config!(offsets.task_stack));
+            return probed(stack.wrapping_add(state.regs_from_stack) as *const u8, config!(offsets.regs_arg0));
+        }
+        let regs = user_registers(task);
+        if regs.is_null() { 0 } else { typed(regs, config!(offsets.regs_arg0)) }
+    }
+}
+
+/// The socket of the network that ended a thread's wait in epoll: its inode number, descriptor and TCP state. It is the first of those that
+/// are ready: the list was empty when the thread went to sleep. All are 0 where that is something else, or nothing: the time was up, or
+/// another thread has it.
+#[inline(always)]
+pub fn polled(state: &CpuState, task: Task) -> (u64, u32, u8) {
+    const NONE: (u64, u32, u8) = (0, 0, 0);
+    if !present(config!(offsets.eventpoll_ready)) || !tells_registers() {
+        return NONE;
+    }
+    let (epoll, _) = open_file(task, first_argument(state, task) as u32);
+    // SAFETY: probed loads take any address.
+    unsafe {
+        let poll: u64 = probed(epoll as *const u8, config!(offsets.file_private_data));
+        let list = poll.wrapping_add(u64::from(config!(offsets.eventpoll_ready)));
+        let first: u64 = probed(list as *const u8, 0);
+        if poll == 0 || first == 0 || first == list {
+            return NONE;
+        }
+        let item = first.wrapping_sub(u64::from(config!(offsets.epitem_link))) as *const u8;
+        let file: u64 = probed(item, config!(offsets.epitem_file));
+        let inode: u64 = probed(file as *const u8, config!(offsets.file_inode));
+        if inode == 0 {
+            return NONE;
+        }
+        let (kind, number) = kind_of(file, inode);
+        if kind as u8 != FdKind::SocketInet as u8 {
+            return NONE;
+        }
+        (number, probed(item, config!(offsets.epitem_fd)), probed(sock(file), config!(offsets.sock_state)))
     }
 }
 
@@ -484,13 +543,21 @@ unsafe fn inode_facts(inode: *const u8) -> (u16, u64) {
     }
 }
 
+/// The `struct sock` of a socket's file.
 #[inline(always)]
-unsafe fn socket(file: u64) -> FdKind {
+unsafe fn sock(file: u64) -> *const u8 {
     // SAFETY: probed loads take any address.
     unsafe {
         let socket: u64 = probed(file as *const u8, config!(offsets.file_private_data));
-        let sock: u64 = probed(socket as *const u8, config!(offsets.socket_sk));
-        match probed::<u16>(sock as *const u8, config!(offsets.sock_family)) {
+        probed::<u64>(socket as *const u8, config!(offsets.socket_sk)) as *const u8
+    }
+}
+
+#[inline(always)]
+unsafe fn socket(file: u64) -> FdKind {
+    // SAFETY: as above.
+    unsafe {
+        match probed::<u16>(sock(file), config!(offsets.sock_family)) {
             1 => FdKind::SocketUnix,
             2 | 10 => FdKind::SocketInet,
             _ => FdKind::SocketOther,

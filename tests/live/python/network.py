@@ -1,8 +1,11 @@
 # Clients and servers on this host. One line of JSON at the end says what they measured of themselves.
 #   poll       a client with a timeout, which polls its socket before it reads, and a slow server
+#   epoll      a client of two slow servers at a time, one event loop that waits in epoll, and an open connection without a word
+#   looped     this process is the server, in an event loop: it waits in epoll for clients that each ask once, and for one that stays
 #   served     this process is the server: it waits for a client to connect, and then for what it asks
 #   ended      the server answers once and ends; the client goes on
 #   abstract   a client of a unix socket with a name in the abstract namespace that is a forged line of /proc/net/unix
+import asyncio
 import json
 import os
 import socket
@@ -87,6 +90,68 @@ def abstract():
     return truth
 
 
+async def ask_in_turn(addresses, count):
+    """Asks one server after the other, and none while another one makes its answer: what is waited for is known."""
+    streams = [await asyncio.open_connection(*address) for address in addresses]
+    waited = [0.0] * len(addresses)
+    for number in range(count):
+        # Three questions to the first for two to the second.
+        which = 0 if number % 5 < 3 else 1
+        reader, writer = streams[which]
+        writer.write(b"question")
+        start = time.monotonic()
+        await reader.readexactly(600)
+        waited[which] += time.monotonic() - start
+    for _, writer in streams:
+        writer.close()
+    return waited
+
+
+def epoll():
+    listeners = [listening(socket.AF_INET, ("127.0.0.1", 0)) for _ in range(3)]
+    addresses = [listener.getsockname() for listener in listeners]
+    serve = lambda listener: lambda: answer_slowly(listener.accept()[0], 100, 0.03)
+    children = [in_child(serve(listener)) for listener in listeners]
+    idle = socket.create_connection(addresses[2])
+    waited = asyncio.run(ask_in_turn(addresses[:2], 60))
+    idle.close()
+    return {
+        "children": children[:2],
+        "addresses": ["%s:%d" % address for address in addresses[:2]],
+        "waited_s": waited,
+    }
+
+
+def looped():
+    listener = listening(socket.AF_INET, ("127.0.0.1", 0))
+    address = listener.getsockname()
+
+    def clients():
+        stays = socket.create_connection(address)
+        for _ in range(12):
+            time.sleep(0.12)
+            with socket.create_connection(address) as asks:
+                ask(asks, [0.0])
+            time.sleep(0.05)
+            ask(stays, [0.0])
+
+    child = in_child(clients)
+
+    async def answer(reader, writer):
+        while await reader.read(4096):
+            writer.write(b"answer" * 100)
+        writer.close()
+
+    async def serve():
+        server = await asyncio.start_server(answer, sock=listener)
+        while os.waitpid(child, os.WNOHANG)[0] == 0:
+            await asyncio.sleep(0.4)
+        server.close()
+
+    asyncio.run(serve())
+    return {"child": child, "address": "%s:%d" % address}
+
+
 def main():
     inet = lambda: listening(socket.AF_INET, ("127.0.0.1", 0))
     if mode == "poll":
@@ -95,6 +160,10 @@ def main():
         truth = client_of(inet(), 1, 1.1, None, 0.3)
     elif mode == "served":
         truth = served()
+    elif mode == "epoll":
+        truth = epoll()
+    elif mode == "looped":
+        truth = looped()
     else:
         truth = abstract()
     print(json.dumps({"pid": os.getpid(), **truth}))

@@ -32,6 +32,8 @@ const STRUCTS: &[&str] = &[
     "cgroup_root",
     "dentry",
     "device",
+    "epitem",
+    "eventpoll",
     "fdtable",
     "file",
     "files_struct",

@@ -18,7 +18,7 @@ use crate::{
     access::{config, typed, user_words},
     emit::{self, Lane},
     faults, filter, locks,
-    maps::{self, Slot},
+    maps::{self, POLLS, Slot},
     places, stalls,
     task::{self, Registers, Task},
     wake,
@@ -87,6 +87,10 @@ fn switch(state: &mut CpuState, prev: Task, next: Task, prev_state: u32, preempt
         if config!(wait_stacks) == 1 {
             places::end(slot, ts_ns);
         }
+        if slot.tracked == POLLS {
+            slot.tracked = 1;
+            polled(state, next, header);
+        }
         arrives(slot, next, ts_ns, &mut record);
     }
     let mut dead = false;
@@ -111,8 +115,12 @@ fn switch(state: &mut CpuState, prev: Task, next: Task, prev_state: u32, preempt
                 (slot.wait_ts_ns, slot.wake_ts_ns) = (THROTTLED, task::held_back_ns(prev));
             }
         }
+        // It may not have been seen to get this CPU.
+        if slot.tracked == POLLS {
+            slot.tracked = 1;
+        }
         if !matches!(left, Left::Runnable | Left::Dead) {
-            registers = left_in(state, prev, &mut record);
+            registers = left_in(state, slot, prev, &mut record);
             // Locks that it needs to free memory are part of that.
             let stall = stalls::waits_for(prev_tid);
             let waits_for = if stall == 0 { locks::waits_for(prev_tid) } else { stall };
@@ -241,7 +249,7 @@ pub fn wakened(slot: &mut Slot, ts_ns: u64, record: &mut Switch) {
 
 /// Adds where in the kernel the thread that leaves is.
 #[inline(always)]
-fn left_in(state: &mut CpuState, prev: Task, record: &mut Switch) -> Option<Registers> {
+fn left_in(state: &mut CpuState, slot: &mut Slot, prev: Task, record: &mut Switch) -> Option<Registers> {
     if task::is_kernel_thread(prev) {
         record.flags |= flags::PREV_KTHREAD;
         return None;
@@ -272,8 +280,25 @@ fn left_in(state: &mut CpuState, prev: Task, record: &mut Switch) -> Option<Regi
             // No descriptor: the file is mapped.
             (record.fd_kind, record.object, record.arg0) = (FdKind::File as u8, inode, u32::MAX);
         }
+    } else if task::is_epoll(at.syscall) {
+        slot.tracked = POLLS;
     }
     Some(at)
+}
+
+/// Writes which socket ended the wait in epoll of a thread that gets a CPU.
+#[inline(always)]
+fn polled(state: &mut CpuState, next: Task, mut header: Header) {
+    let (inode, fd, tcp_state) = task::polled(state, next);
+    if inode != 0 {
+        header.kind = kind::POLLED;
+        emit::see(state, FAMILY);
+        let cpu = u32::from(header.cpu);
+        let mut record = bare(header, task::tid(next), 0, u32::from(tcp_state), false);
+        record.flags = flags::PREV_TRACKED;
+        (record.arg0, record.fd_kind, record.object) = (fd, FdKind::SocketInet as u8, inode);
+        emit::submit(state, FAMILY, cpu, Lane::Frequent, &record);
+    }
 }
 
 /// Adds the one descriptor that a thread polls, if that is a socket of the network: programs with timeouts wait for an answer so.

@@ -236,6 +236,7 @@ impl Aggregate {
                 self.switch(&futex.switch, (futex.readable == 1).then_some(seen));
             }
             Event::Arrived(arrival) => self.arrived(arrival),
+            Event::Polled(polled) => self.polled(polled),
             Event::NewTask(event) => self.new_task(event),
             Event::Fork(event) => self.fork(event),
             Event::Exec(event) => self.exec(event),
@@ -308,6 +309,7 @@ impl Aggregate {
             Meta::Objects(objects) => {
                 objects.moved.iter().for_each(|moved| self.movers.record(moved));
                 objects.sockets.iter().for_each(|socket| self.network.read(socket));
+                self.network.listening(&objects.listening);
                 self.objects.record(objects);
             }
             Meta::Sums(sums) => {

@@ -2,7 +2,8 @@
 //! record makes the interval between the two unknown, never negative and never double.
 
 use tracer_common::futex::{LockKind, Observed, owner};
-use tracer_common::sched::{QueueFacts, Switch, WakeContext, switch_flags};
+use tracer_common::net::tcp_state;
+use tracer_common::sched::{FdKind, QueueFacts, Switch, WakeContext, switch_flags};
 
 use super::Aggregate;
 use super::classify::{Departure, Detail, Reason, State, wake_ns};
@@ -56,6 +57,23 @@ impl Aggregate {
         let cpu = self.cpu_mut(cpu);
         cpu.occupancy.open(at_ns, tid, true);
         cpu.running = tid;
+    }
+
+    /// What a thread waited for in epoll is known when it ends: the socket that has something for it.
+    pub(super) fn polled(&mut self, polled: &Switch) {
+        let Some(thread) = self.threads.find(polled.prev_tid).and_then(|index| self.threads.get_mut(index)) else {
+            return;
+        };
+        let is_socket = FdKind::from_number(polled.fd_kind) == FdKind::SocketInet && polled.object != 0;
+        if !is_socket || thread.phase != Phase::Waiting || thread.reason.state != State::Poll {
+            return;
+        }
+        (thread.reason.state, thread.object) = (State::SocketInet, polled.object);
+        let (reason, object) = (thread.reason, thread.object);
+        thread.slot = thread.detailed.as_mut().map(|detailed| detailed.waits.slot(reason, object));
+        if polled.prev_state == u32::from(tcp_state::LISTEN) {
+            self.network.listens(object);
+        }
     }
 
     /// If another thread than `prev_tid` was believed on the CPU, its switch was lost.

@@ -25,6 +25,8 @@ use crate::{
 const MOST_SOCKETS: usize = 4_096;
 /// Network namespaces asked in; each keeps a descriptor open.
 const MOST_NETWORKS: usize = 16;
+/// Ports told to which others can connect.
+const MOST_LISTENING: usize = 4_096;
 /// How often.
 const PERIOD: Duration = Duration::from_secs(1);
 /// Who has an inode open is looked up so many times in vain.
@@ -41,6 +43,9 @@ pub struct Connections {
     /// Who has which socket open; none: several processes do.
     owners: HashMap<u64, Option<u32>>,
     searched: HashMap<u64, u8>,
+    /// Ports to which others can connect, and those of them that were not told yet.
+    listening: BTreeSet<u16>,
+    to_tell: Vec<u16>,
     is_new: bool,
     next: Instant,
     budget: Budget,
@@ -53,6 +58,8 @@ impl Default for Connections {
             watched: BTreeMap::new(),
             owners: HashMap::new(),
             searched: HashMap::new(),
+            listening: BTreeSet::new(),
+            to_tell: Vec::new(),
             is_new: false,
             next: Instant::now() + PERIOD,
             budget: Budget::new(PAUSE_FACTOR, AHEAD_NS),
@@ -105,6 +112,11 @@ impl Connections {
         });
         let Some(asked) = asked else { return Vec::new() };
         (self.is_new, self.next) = (false, Instant::now() + PERIOD);
+        for (_, port) in listening(&asked) {
+            if self.listening.len() < MOST_LISTENING && self.listening.insert(port) {
+                self.to_tell.push(port);
+            }
+        }
         let mut read = told(&asked, &self.watched, now_ns);
         self.find_owners(&read);
         for record in &mut read {
@@ -123,6 +135,11 @@ impl Connections {
             self.watched.insert(record.inode, record.clone());
         }
         read
+    }
+
+    /// Ports to which others can connect: those that were found since this was asked last.
+    pub fn listening(&mut self) -> Vec<u16> {
+        std::mem::take(&mut self.to_tell)
     }
 
     /// Looks through the descriptors of all processes for other ends whose owner is not known.
@@ -155,6 +172,13 @@ fn is_same(known: &SocketRecord, now: &SocketRecord) -> bool {
     still == *now
 }
 
+/// Ports to which others can connect, by namespace.
+fn listening(asked: &[(u64, Vec<Tcp>)]) -> BTreeSet<(u64, u16)> {
+    let sockets = asked.iter().flat_map(|(network, list)| list.iter().map(move |socket| (*network, socket)));
+    let listeners = sockets.filter(|(_, socket)| socket.state == tcp_state::LISTEN);
+    listeners.map(|(network, socket)| (network, socket.local.port())).collect()
+}
+
 /// What the lists say of the sockets that are watched.
 fn told(asked: &[(u64, Vec<Tcp>)], watched: &BTreeMap<u64, SocketRecord>, at_ns: u64) -> Vec<SocketRecord> {
     let sockets = || asked.iter().flat_map(|(network, list)| list.iter().map(move |socket| (*network, socket)));
@@ -163,10 +187,7 @@ fn told(asked: &[(u64, Vec<Tcp>)], watched: &BTreeMap<u64, SocketRecord>, at_ns:
     for (network, socket) in open {
         ends.entry((socket.local, socket.peer)).or_default().push((network, socket.inode));
     }
-    let listening: BTreeSet<(u64, u16)> = sockets()
-        .filter(|(_, socket)| socket.state == tcp_state::LISTEN)
-        .map(|(network, socket)| (network, socket.local.port()))
-        .collect();
+    let listening = listening(asked);
     let ours = sockets().filter(|(network, socket)| {
         watched.get(&socket.inode).is_some_and(|watched| watched.network == *network) && socket.peer.port() != 0
     });
@@ -264,6 +285,8 @@ mod tests {
         };
         assert_eq!((first.peer_inode, first.peer_pid), (Some(inode(&far)), Some(pid)), "{first:?}");
         assert!(!first.accepted && first.peer_process.is_some(), "{first:?}");
+        let port = listener.local_addr().expect("bound").port();
+        assert!(connections.listening().contains(&port) && connections.listening().is_empty(), "told once");
         assert_eq!(connections.look(true), [], "nothing has changed");
         near.write_all(&[1; 1000]).expect("room");
         assert_eq!(connections.look(false), [], "it is not time");

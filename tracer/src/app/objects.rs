@@ -124,6 +124,7 @@ impl Objects {
         let told = ObjectsRecord {
             moved: std::mem::take(&mut answer.moved),
             sockets: std::mem::take(&mut answer.sockets),
+            listening: std::mem::take(&mut answer.listening),
             ..ObjectsRecord::default()
         };
         self.counted = answer;
@@ -225,8 +226,11 @@ impl Answerer {
             let counts = (self.counted.gone, self.counted.over);
             let (objects, moved) = (std::mem::take(&mut self.ready), std::mem::take(&mut self.moved));
             let sockets = self.connections.look(ended);
-            let told = ObjectsRecord { objects, moved, sockets, ..self.counted.clone() };
-            let any = !told.objects.is_empty() || !told.moved.is_empty() || !told.sockets.is_empty();
+            let listening = self.connections.listening();
+            let told = ObjectsRecord { objects, moved, sockets, listening, ..self.counted.clone() };
+            let empty =
+                [told.objects.is_empty(), told.moved.is_empty(), told.sockets.is_empty(), told.listening.is_empty()];
+            let any = empty.contains(&false);
             let says = any || (ended && counts != (0, 0));
             if says && answers.send(told).is_err() {
                 return;

@@ -9,7 +9,7 @@ use super::thresholds::{REPORTED_SHARE, is_reported, severity, speedup_bound};
 use super::{Claim, Facts, Outcome, Rule, confidence, evidence, functions, named, parties};
 use crate::model::critical_path::{Explained, PathWait};
 use crate::model::locks::PYTHON_LOCK;
-use crate::model::report::{Evidence, Finding, FunctionTime, Futex, Python, Report, Subject, Thread, Waiter};
+use crate::model::report::{Evidence, Finding, FunctionTime, Futex, Python, Report, Subject, Thread, Wait, Waiter};
 use crate::model::units::{count, duration, percent};
 
 /// See the file's head.
@@ -212,7 +212,11 @@ impl<'a> Case<'a> {
     fn is_idle(&self) -> bool {
         let Some((_, thread)) = self.row(self.waiter.tid) else { return false };
         let of = |state: &str| thread.states.get(state).copied().unwrap_or(0.0);
-        of("timer") + of("poll") >= IDLE_SHARE * thread.wall_s
+        // Which socket ended a wait in epoll is known, but the thread waited for any of them.
+        let in_epoll = |wait: &&Wait| wait.detail.as_deref().is_some_and(|call| call.starts_with("epoll"));
+        let at_sockets = |wait: &&Wait| wait.state == "socket_inet" && in_epoll(wait);
+        let polled_s: f64 = thread.waits.iter().filter(at_sockets).map(|wait| wait.total_s).sum();
+        of("timer") + of("poll") + polled_s >= IDLE_SHARE * thread.wall_s
     }
 
     fn summary(&self) -> String {

@@ -105,8 +105,13 @@ fn cases<'a>(report: &'a Report, path: &'a CriticalPath) -> Vec<Case<'a>> {
     let mut cases: Vec<Case<'a>> = Vec::new();
     for (index, wait) in path.waits.iter().enumerate().filter(|(_, wait)| wait.state == "socket_inet") {
         let peer = peer_of(report, wait.object.as_deref());
-        let accepts = wait.detail.as_deref().is_some_and(|call| call.starts_with("accept"));
-        if accepts || peer.is_some_and(|(_, peer)| ["server", "listener"].contains(&peer.role.as_str())) {
+        let calls = |name: &str| wait.detail.as_deref().is_some_and(|call| call.starts_with(name));
+        // Servers wait for their clients in epoll, so it must be known that this is none.
+        let is_client = peer.is_some_and(|(_, peer)| peer.role == "client");
+        if calls("accept")
+            || calls("epoll") && !is_client
+            || peer.is_some_and(|(_, peer)| ["server", "listener"].contains(&peer.role.as_str()))
+        {
             continue;
         }
         let row = peer.map(|(row, _)| row);

@@ -9,7 +9,7 @@ use crate::model::event::{Event, Meta};
 use crate::model::meta::{ObjectRecord, ObjectsRecord, SocketRecord, TargetRecord, TcpCounts};
 use crate::model::report::{Finding, Report, RuleStatus};
 use crate::testing::stacks::START;
-use crate::testing::{Leave, header, meta_event, new_task, switch, woken};
+use crate::testing::{Leave, header, meta_event, new_task, polled, switch, woken};
 
 const MS: u64 = 1_000_000;
 const SOCKET: u64 = 77;
@@ -17,6 +17,7 @@ const ROUNDS: u64 = 100;
 const RECVFROM: i16 = 45;
 const ACCEPT: i16 = 43;
 const POLL: i16 = 7;
+const EPOLL: i16 = 232;
 /// Number of the kind of descriptor that is an IPv4 or IPv6 socket.
 const INET: u8 = 3;
 
@@ -28,6 +29,7 @@ struct Shape {
     protocol: &'static str,
     peer: &'static str,
     read: Option<SocketRecord>,
+    listening: Vec<u16>,
     events: Vec<Connection>,
 }
 
@@ -57,6 +59,7 @@ fn remote() -> Shape {
         protocol: "tcp",
         peer: "10.0.0.1:80",
         read: Some(read()),
+        listening: Vec::new(),
         events: Vec::new(),
     }
 }
@@ -74,7 +77,8 @@ fn report(shape: &Shape) -> Report {
         ..ObjectRecord::default()
     };
     let sockets = shape.read.clone().into_iter().collect();
-    let objects = ObjectsRecord { objects: vec![object], sockets, ..ObjectsRecord::default() };
+    let listening = shape.listening.clone();
+    let objects = ObjectsRecord { objects: vec![object], sockets, listening, ..ObjectsRecord::default() };
     let mut events = vec![
         meta_event(START, Meta::Target(target)),
         meta_event(START, Meta::Objects(objects)),
@@ -83,13 +87,19 @@ fn report(shape: &Shape) -> Report {
         Event::Switch(switch(START, 0, 0, 10, Leave::Preempted)),
         Event::Switch(switch(START, 1, 0, 20, Leave::Preempted)),
     ];
-    let waits = Leave::Sleep { syscall: shape.syscall, fd_kind: INET, object: SOCKET };
+    let waits = match shape.syscall {
+        EPOLL => Leave::Sleep { syscall: EPOLL, fd_kind: 0, object: 0 },
+        syscall => Leave::Sleep { syscall, fd_kind: INET, object: SOCKET },
+    };
     let sleeps = Leave::Sleep { syscall: 230, fd_kind: 0, object: 0 };
     for round in 0..ROUNDS {
         let at = |us: u64| START + round * 10 * MS + us * 1000;
         events.push(Event::Switch(switch(at(1000), 0, 10, 0, waits)));
         events.push(Event::Switch(switch(at(1500), 1, 20, 0, sleeps)));
         events.push(Event::Switch(woken(switch(at(8500), 1, 0, 20, Leave::Preempted), WakeContext::Timer, 0, 1000)));
+        if shape.syscall == EPOLL {
+            events.push(Event::Polled(polled(at(9000), 0, 10, SOCKET)));
+        }
         let back = switch(at(9000), 0, 0, 10, Leave::Preempted);
         let by = if shape.by_server { (WakeContext::Task, 20) } else { (WakeContext::Device, 0) };
         events.push(Event::Switch(woken(back, by.0, by.1, 1000)));
@@ -193,6 +203,23 @@ fn a_poll_of_one_socket_is_a_wait_for_it_and_a_name_server_is_told_by_its_port()
 }
 
 #[test]
+fn a_wait_in_epoll_is_for_the_socket_that_ended_it() {
+    let told = report(&Shape { syscall: EPOLL, by_server: true, ..remote() });
+    let finding = found(&told);
+    assert!((0.79..0.81).contains(&finding.lost_s.expect("measured")), "{finding:?}");
+    let culprit = finding.culprit.as_ref().expect("the server");
+    assert_eq!(culprit.pid, Some(20), "{finding:?}");
+    assert!(culprit.peer.as_deref().is_some_and(|peer| peer.contains("10.0.0.1:80")), "{finding:?}");
+    let peer = &told.network.as_ref().expect("a section").peers[0];
+    assert!(peer.poll_s > 0.79 && peer.send_s == 0.0, "{peer:?}");
+    let accepted = SocketRecord { accepted: true, ..read() };
+    for (what, read, protocol) in [("its client", Some(accepted), "tcp"), ("nobody knows whom", None, "raw")] {
+        let silent = report(&Shape { syscall: EPOLL, read, protocol, ..remote() });
+        assert_eq!(status(&silent, "network-wait"), RuleStatus::Silent, "it waits for {what}");
+    }
+}
+
+#[test]
 fn a_server_that_has_nothing_to_do_is_silent() {
     let accepts = report(&Shape { syscall: ACCEPT, read: None, ..remote() });
     assert_eq!(status(&accepts, "network-wait"), RuleStatus::Silent);
@@ -211,6 +238,19 @@ fn what_the_kernel_counted_at_the_end_goes_before_a_reading_and_is_exact() {
     let peer = &report.network.as_ref().expect("a section").peers[0];
     let tcp = peer.tcp.as_ref().expect("counted");
     assert_eq!((peer.connections, peer.closed, tcp.received_bytes, tcp.exact), (3, 3, 60_011, true), "{peer:?}");
+}
+
+#[test]
+fn a_connection_that_was_open_for_a_moment_is_a_servers_by_its_port() {
+    let short = || vec![ended(SOCKET + 1, 10)];
+    let roles = |listening: Vec<u16>| {
+        let report = report(&Shape { read: None, listening, events: short(), ..remote() });
+        let peers = report.network.expect("a section").peers;
+        peers.into_iter().find(|peer| peer.closed == 1).map(|peer| (peer.role, peer.address))
+    };
+    let told = |role: &str, address: &str| Some((role.to_owned(), Some(address.to_owned())));
+    assert_eq!(roles(vec![4000]), told("server", "10.0.0.2:4000"));
+    assert_eq!(roles(vec![4001]), told("client", "10.0.0.1:80"));
 }
 
 #[test]

@@ -21,7 +21,7 @@ use crate::pipeline::decode::Undecoded;
 pub fn write_event(event: &Event, out: &mut impl io::Write) -> io::Result<()> {
     let mut line = Line::begin(Some(event.header()), kind_name(event.header().kind).unwrap_or("undecoded"), out)?;
     match event {
-        Event::Switch(event) | Event::Arrived(event) => line.switch(event)?,
+        Event::Switch(event) | Event::Arrived(event) | Event::Polled(event) => line.switch(event)?,
         Event::SwitchFutex(event) => line.switch_futex(event)?,
         Event::NewTask(event) => {
             line.number("tid", event.tid)?;

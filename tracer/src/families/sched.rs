@@ -179,6 +179,7 @@ impl Family for Sched {
         }
         let Some(arch) = host.known_arch() else { return };
         config.fd_syscalls = syscall::fd_bitmap(arch);
+        config.epoll_syscalls = syscall::epoll_bitmap(arch);
         config.futex_syscall = syscall::number(arch, "futex").map_or(-1, i64::from);
         let number = |name| syscall::number(arch, name).map_or(-1, i32::from);
         (config.poll_syscall, config.ppoll_syscall) = (number("poll"), number("ppoll"));

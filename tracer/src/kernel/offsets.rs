@@ -236,6 +236,11 @@ fn network(btf: &Btf, offsets: &mut Offsets) {
     let find = |name: &str, required: &[&str]| btf.find_struct(name, required);
     let field = |of: Option<Struct>, path: &str| of.and_then(|of| btf.field(of, path)).unwrap_or(ABSENT);
     let sock = find("sock", &["__sk_common"]);
+    offsets.sock_state = field(sock, "__sk_common.skc_state");
+    let item = find("epitem", &["rdllink", "ffd"]);
+    offsets.eventpoll_ready = field(find("eventpoll", &["rdllist"]).filter(|_| item.is_some()), "rdllist");
+    offsets.epitem_link = field(item, "rdllink");
+    (offsets.epitem_file, offsets.epitem_fd) = (field(item, "ffd.file"), field(item, "ffd.fd"));
     offsets.sock_daddr = field(sock, "__sk_common.skc_daddr");
     offsets.sock_saddr = field(sock, "__sk_common.skc_rcv_saddr");
     offsets.sock_daddr6 = field(sock, "__sk_common.skc_v6_daddr");
@@ -470,6 +475,9 @@ pub fn missing(offsets: &Offsets) -> Vec<&'static str> {
     }
     if offsets.task_files == ABSENT || offsets.file_inode == ABSENT || offsets.inode_mode == ABSENT {
         lacks.push("struct file is not described: files, pipes and sockets cannot be told apart");
+    }
+    if offsets.eventpoll_ready == ABSENT || offsets.epitem_file == ABSENT {
+        lacks.push("struct eventpoll is not described: which socket ends a wait in epoll is unknown");
     }
     if offsets.pid_numbers == ABSENT || offsets.upid_bytes == ABSENT {
         lacks.push("struct pid is not described: ids inside containers are unknown");

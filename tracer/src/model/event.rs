@@ -29,6 +29,8 @@ pub enum Event {
     SwitchFutex(SwitchFutex),
     /// A thread leaves a CPU that was not seen to get it.
     Arrived(Switch),
+    /// A thread's wait in epoll is being ended by a socket of the network.
+    Polled(Switch),
     /// A new task.
     NewTask(NewTask),
     /// A fork is complete.
@@ -108,6 +110,7 @@ impl Event {
             Event::Switch(event) => event.header,
             Event::SwitchFutex(event) => event.switch.header,
             Event::Arrived(event) => event.header,
+            Event::Polled(event) => event.header,
             Event::NewTask(event) => event.header,
             Event::Fork(event) => event.header,
             Event::Exec(event) => event.header,
@@ -144,6 +147,7 @@ pub const fn kind_name(number: u16) -> Option<&'static str> {
         kind::RENAME => "rename",
         kind::CGROUP_MOVE => "cgroup-move",
         kind::ARRIVED => "arrived",
+        kind::POLLED => "polled",
         kind::STEP => "step",
         kind::MOVED => "moved",
         cpu::SAMPLED => "sampled",

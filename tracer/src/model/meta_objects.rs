@@ -21,6 +21,9 @@ pub struct ObjectsRecord {
     /// What the kernel counts of the TCP sockets for which threads wait: once when that was seen, then each second, and at the end.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub sockets: Vec<SocketRecord>,
+    /// Ports to which others can connect, in the network namespaces of these: those that were not told before.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub listening: Vec<u16>,
 }
 
 /// Part of [`ObjectsRecord`]: a TCP socket as it stands.

@@ -56,7 +56,7 @@ pub struct Peer {
     pub receive_s: f64,
     /// Of it for room to send.
     pub send_s: f64,
-    /// Of it in poll(2) or its like on this one socket alone.
+    /// Of it in poll(2) or its like on this one socket alone, and in epoll_wait(2) or its like on any of many, where this one ended the wait.
     pub poll_s: f64,
     /// Of it to be connected.
     pub connect_s: f64,

@@ -58,6 +58,7 @@ pub fn decode(record: &[u8]) -> Result<Event, Undecoded> {
         kind::SWITCH => fields.switch(header).map(Event::Switch),
         kind::SWITCH_FUTEX => fields.switch_futex(header).map(Event::SwitchFutex),
         kind::ARRIVED => fields.switch(header).map(Event::Arrived),
+        kind::POLLED => fields.switch(header).map(Event::Polled),
         kind::NEW_TASK => fields.new_task(header).map(Event::NewTask),
         kind::FORK => fields.fork(header).map(Event::Fork),
         kind::EXEC => fields.exec(header).map(Event::Exec),
@@ -153,11 +154,11 @@ pub struct Descriptor {
     pub inode: u64,
 }
 
-/// The descriptor on which the thread waits that leaves the CPU, or that waited when tracing began; none for other records.
+/// The descriptor on which the thread waits that leaves the CPU, that ended its wait, or on which it waited when tracing began; none for other records.
 pub fn descriptor(record: &[u8]) -> Option<Descriptor> {
     let header = header(record)?;
     match header.kind {
-        kind::SWITCH => {
+        kind::SWITCH | kind::POLLED => {
             let switch = Fields(record.get(HEADER_BYTES..)?).switch(header)?;
             let is_one = switch.fd_kind != FdKind::Unknown as u8
                 && switch.object != 0

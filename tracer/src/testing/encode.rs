@@ -10,7 +10,7 @@ pub fn bytes(event: &Event) -> Vec<u8> {
     let mut out = header_bytes(event.header()).to_vec();
     let mut words = |words: &[u32]| words.iter().for_each(|word| out.extend_from_slice(&word.to_le_bytes()));
     match event {
-        Event::Switch(event) | Event::Arrived(event) => switch_bytes(event, &mut out),
+        Event::Switch(event) | Event::Arrived(event) | Event::Polled(event) => switch_bytes(event, &mut out),
         Event::SwitchFutex(event) => {
             switch_bytes(&event.switch, &mut out);
             let mut words = |words: &[u32]| words.iter().for_each(|word| out.extend_from_slice(&word.to_le_bytes()));

@@ -15,7 +15,7 @@ use tracer_common::record::{block, cache, fault, map, net, oom, reclaim, writeba
 use tracer_common::sched::{
     COMM_BYTES, CgroupMove, Exec, Exit, Fork, Moved, NewTask, PATH_BYTES, Rename, Step, Switch, SwitchFutex,
 };
-use tracer_common::sched::{WakeContext, switch_flags};
+use tracer_common::sched::{FdKind, WakeContext, switch_flags};
 
 use crate::model::event::{Event, Meta};
 use crate::model::meta::*;
@@ -205,6 +205,14 @@ pub fn arrived(ts_ns: u64, cpu: u16, tid: u32, ran_ns: u64) -> Switch {
     record
 }
 
+/// A thread's wait in epoll is being ended by this socket of the network.
+pub fn polled(ts_ns: u64, cpu: u16, tid: u32, inode: u64) -> Switch {
+    let mut record = switch(ts_ns, cpu, tid, 0, Leave::Preempted);
+    (record.header.kind, record.flags, record.prev_state) = (kind::POLLED, switch_flags::PREV_TRACKED, 0);
+    (record.arg0, record.fd_kind, record.object) = (5, FdKind::SocketInet as u8, inode);
+    record
+}
+
 /// The same switch, `prev_tid` waiting for the pthread mutex at `address` that `owner` holds.
 pub fn on_mutex(mut switch: Switch, address: u64, owner: u32) -> SwitchFutex {
     switch.header.kind = kind::SWITCH_FUTEX;
@@ -306,6 +314,7 @@ pub fn one_of_each() -> Vec<Event> {
         Event::Switch(woken(switch(5, 1, 10, 11, sleep), WakeContext::Task, 12, 100)),
         Event::SwitchFutex(on_mutex(switch(6, 1, 11, 10, sleep), 0x7f00_1234, 10)),
         Event::Arrived(arrived(6, 1, 11, 100)),
+        Event::Polled(polled(6, 1, 10, 78)),
         Event::NewTask(new_task(7, 20, 10, 10, "child")),
         Event::Fork(Fork {
             header: header(kind::FORK, 8, 0),

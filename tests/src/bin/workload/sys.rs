@@ -146,6 +146,27 @@ pub fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
     Ok(unsafe { (OwnedFd::from_raw_fd(fds[0]), OwnedFd::from_raw_fd(fds[1])) })
 }
 
+/// An epoll descriptor for reading from any of these.
+pub fn epoll_of(of: &[BorrowedFd<'_>]) -> io::Result<OwnedFd> {
+    // SAFETY: takes a number only.
+    let epoll = check(unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) })?;
+    // SAFETY: the call succeeded, so the descriptor is open and nobody else owns it.
+    let epoll = unsafe { OwnedFd::from_raw_fd(epoll) };
+    for fd in of {
+        let mut event = libc::epoll_event { events: libc::EPOLLIN as u32, u64: 0 };
+        // SAFETY: both descriptors are open and `event` is valid.
+        check(unsafe { libc::epoll_ctl(epoll.as_raw_fd(), libc::EPOLL_CTL_ADD, fd.as_raw_fd(), &mut event) })?;
+    }
+    Ok(epoll)
+}
+
+/// Waits until one of them can be read.
+pub fn epoll_wait(epoll: BorrowedFd<'_>) {
+    let mut event = libc::epoll_event { events: 0, u64: 0 };
+    // SAFETY: there is room for one event.
+    unsafe { libc::epoll_wait(epoll.as_raw_fd(), &mut event, 1, -1) };
+}
+
 /// Reads until `buffer` is full. False at the end of the stream.
 pub fn read_full(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<bool> {
     let mut done = 0;

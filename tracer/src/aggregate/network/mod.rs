@@ -23,6 +23,9 @@ pub struct Network {
     connections: BTreeMap<u64, Known>,
     connects: BTreeMap<String, Connects>,
     over: u64,
+    /// Sockets to which others connect, by inode, and ports.
+    listeners: BTreeSet<u64>,
+    listening: BTreeSet<u16>,
     /// What went through unix sockets, by socket and process, as last told.
     unix: BTreeMap<(u64, u32), UnixRow>,
     /// For how long that was counted.
@@ -79,6 +82,18 @@ impl Network {
         known.local.clone_from(&record.local);
         known.peer.clone_from(&record.peer);
         known.read = Some(record.clone());
+    }
+
+    /// This socket waits for others to connect.
+    pub fn listens(&mut self, inode: u64) {
+        if self.listeners.len() < MAX_CONNECTIONS {
+            self.listeners.insert(inode);
+        }
+    }
+
+    /// Others can connect to these ports.
+    pub fn listening(&mut self, ports: &[u16]) {
+        self.listening.extend(ports);
     }
 
     /// Takes the making or the end of a connection.

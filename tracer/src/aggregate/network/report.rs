@@ -18,7 +18,7 @@ use crate::model::report::seconds;
 const MAX_PEERS: usize = 64;
 const MAX_CONNECTIONS_TOLD: usize = 64;
 const RECEIVES: [&str; 5] = ["read", "readv", "recvfrom", "recvmsg", "recvmmsg"];
-const POLLS: [&str; 2] = ["poll", "ppoll"];
+const POLLS: [&str; 5] = ["poll", "ppoll", "epoll_wait", "epoll_pwait", "epoll_pwait2"];
 const ACCEPTS: [&str; 2] = ["accept", "accept4"];
 /// A process that ended this part of the waits that any thread ended is the one at the other end.
 const MOST_ENDED: f64 = 0.9;
@@ -52,14 +52,14 @@ struct Waited {
 }
 
 impl Sum {
-    fn add(&mut self, wait: &WaitStat, call: &str) {
+    fn add(&mut self, wait: &WaitStat, call: &str, accepts: bool) {
         self.waits += wait.count;
         self.ns = self.ns.saturating_add(wait.total_ns);
         self.max_ns = self.max_ns.max(wait.max_ns);
         let of_kind = match call {
+            _ if accepts => &mut self.accept_ns,
             call if RECEIVES.contains(&call) => &mut self.receive_ns,
             call if POLLS.contains(&call) => &mut self.poll_ns,
-            call if ACCEPTS.contains(&call) => &mut self.accept_ns,
             "connect" => &mut self.connect_ns,
             _ => &mut self.send_ns,
         };
@@ -92,7 +92,7 @@ impl Aggregate {
                 let call = self.calls.name(wait.reason.syscall);
                 let key = self.key(thread.thread.tgid, wait, &call, &ports);
                 let sum = sums.entry(key.clone()).or_default();
-                sum.add(wait, &call);
+                sum.add(wait, &call, self.accepts(wait, &call));
                 sum.sockets.insert(wait.object);
                 sum.processes.insert(thread.thread.tgid);
                 let one = waited.entry((wait.object, key)).or_default();
@@ -142,10 +142,11 @@ impl Aggregate {
         let accepted = self.network.connections.values().filter_map(|known| known.read.as_ref());
         let mut ports: BTreeSet<u16> =
             accepted.filter(|read| read.accepted).filter_map(|read| port(&read.local)).collect();
+        ports.extend(&self.network.listening);
         for thread in finished {
             for wait in thread.thread.detailed.iter().flat_map(|detailed| detailed.waits.iter()) {
                 let call = self.calls.name(wait.reason.syscall);
-                if wait.reason.state == State::SocketInet && ACCEPTS.contains(&call.as_str()) {
+                if wait.reason.state == State::SocketInet && self.accepts(wait, &call) {
                     let object = self.objects.known(thread.thread.tgid, wait.object);
                     ports.extend(object.and_then(|object| port(object.local.as_ref()?)));
                 }
@@ -154,9 +155,14 @@ impl Aggregate {
         ports
     }
 
+    /// Whether a wait is for others to connect.
+    fn accepts(&self, wait: &WaitStat, call: &str) -> bool {
+        ACCEPTS.contains(&call) || self.network.listeners.contains(&wait.object)
+    }
+
     fn key(&self, tgid: u32, wait: &WaitStat, call: &str, ports: &BTreeSet<u16>) -> Key {
         let object = self.objects.known(tgid, wait.object);
-        let accepts = ACCEPTS.contains(&call);
+        let accepts = self.accepts(wait, call);
         if wait.reason.state == State::SocketUnix {
             let path = object.and_then(|object| object.path.clone());
             return ("unix", if accepts { "listener" } else { "unknown" }, path);

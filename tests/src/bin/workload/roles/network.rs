@@ -3,6 +3,7 @@
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
@@ -32,6 +33,9 @@ pub struct Options {
     /// For how long the client computes with each answer.
     #[arg(long, value_parser = roles::duration, default_value = "0ms")]
     compute: Duration,
+    /// The client waits for its answers in epoll, for this connection or a pipe into which nobody writes.
+    #[arg(long)]
+    epoll: bool,
     /// The server answers at once.
     #[arg(long)]
     healthy: bool,
@@ -49,8 +53,11 @@ fn slow_answer(period: Duration, answer: &[u8], stream: &mut TcpStream) -> std::
 }
 
 #[inline(never)]
-fn ask(stream: &mut TcpStream, answer: &mut [u8]) -> std::io::Result<()> {
+fn ask(stream: &mut TcpStream, answer: &mut [u8], epoll: Option<&OwnedFd>) -> std::io::Result<()> {
     stream.write_all(&[1; QUESTION_BYTES])?;
+    if let Some(epoll) = epoll {
+        sys::epoll_wait(epoll.as_fd());
+    }
     stream.read_exact(answer)
 }
 
@@ -94,13 +101,16 @@ impl roles::Options for Options {
         let (started, mut waited) = (Instant::now(), Duration::ZERO);
         let mut answer = vec![0; self.len];
         let mut stream = connect(&listener, b'a')?;
+        let (silent, _silent) = sys::pipe().context("cannot make a pipe")?;
+        let epoll = sys::epoll_of(&[silent.as_fd(), stream.as_fd()]).context("cannot make an epoll descriptor")?;
+        let epoll = Some(epoll).filter(|_| self.epoll && !self.reconnect);
         for number in 0..self.answers {
             if self.reconnect && number > 0 {
                 drop(stream);
                 stream = connect(&listener, b'a')?;
             }
             let asked = Instant::now();
-            ask(&mut stream, &mut answer)?;
+            ask(&mut stream, &mut answer, epoll.as_ref())?;
             waited += asked.elapsed();
             sys::compute(self.compute);
         }

@@ -1,6 +1,6 @@
 //! `poll-wait`: waits in poll, select or epoll for a pipe that another thread writes to now and then.
 
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
@@ -25,18 +25,7 @@ pub struct Options {
     duration: Duration,
 }
 
-fn epoll(fd: RawFd) -> std::io::Result<OwnedFd> {
-    // SAFETY: takes a number only.
-    let epoll = sys::check(unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) })?;
-    // SAFETY: the call succeeded, so the descriptor is open and nobody else owns it.
-    let epoll = unsafe { OwnedFd::from_raw_fd(epoll) };
-    let mut event = libc::epoll_event { events: libc::EPOLLIN as u32, u64: 0 };
-    // SAFETY: both descriptors are open and `event` is valid.
-    sys::check(unsafe { libc::epoll_ctl(epoll.as_raw_fd(), libc::EPOLL_CTL_ADD, fd, &mut event) })?;
-    Ok(epoll)
-}
-
-fn wait(call: Call, fd: RawFd, epoll: RawFd) {
+fn wait(call: Call, fd: RawFd, epoll: BorrowedFd<'_>) {
     // SAFETY: every structure lives until its call returns, and each count given is one.
     unsafe {
         match call {
@@ -50,10 +39,7 @@ fn wait(call: Call, fd: RawFd, epoll: RawFd) {
                 let null = std::ptr::null_mut();
                 libc::select(fd + 1, &mut set, null, null, std::ptr::null_mut());
             }
-            Call::Epoll => {
-                let mut event = libc::epoll_event { events: 0, u64: 0 };
-                libc::epoll_wait(epoll, &mut event, 1, -1);
-            }
+            Call::Epoll => sys::epoll_wait(epoll),
         }
     }
 }
@@ -61,12 +47,12 @@ fn wait(call: Call, fd: RawFd, epoll: RawFd) {
 impl roles::Options for Options {
     fn run(&self, run: &mut Run) -> anyhow::Result<()> {
         let (from, to) = sys::pipe().context("cannot make a pipe")?;
-        let epoll = epoll(from.as_raw_fd()).context("cannot make an epoll descriptor")?;
+        let epoll = sys::epoll_of(&[from.as_fd()]).context("cannot make an epoll descriptor")?;
         let (call, period, end) = (self.call, self.period, Instant::now() + self.duration);
         let waiter = run.spawn("waiter", move |truth| {
             let (mut waited, mut byte) = (sys::Waited::default(), [0]);
             loop {
-                waited.in_call(|| wait(call, from.as_raw_fd(), epoll.as_raw_fd()));
+                waited.in_call(|| wait(call, from.as_raw_fd(), epoll.as_fd()));
                 if !sys::read_full(from.as_fd(), &mut byte).unwrap_or(false) {
                     break;
                 }
