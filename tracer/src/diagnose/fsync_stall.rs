@@ -44,6 +44,26 @@ impl Rule for FsyncStall {
     }
 }
 
+/// The path that these are, most time first, or a pattern that fits all of them; where they have nothing in common, the first.
+fn pattern<'a>(mut paths: impl Iterator<Item = &'a str>) -> Option<String> {
+    let first = paths.next()?;
+    let (mut start, mut end) = (first, first);
+    let (mut several, mut least) = (false, first.len());
+    for path in paths.filter(|path| *path != first) {
+        (several, least) = (true, least.min(path.len()));
+        let same = |(own, other): &((usize, char), char)| own.1 == *other;
+        let equal = |own: &str| own.char_indices().zip(path.chars()).take_while(same).last();
+        start = &start[..equal(start).map_or(0, |((at, own), _)| at + own.len_utf8())];
+        let backwards = end.char_indices().rev().zip(path.chars().rev()).take_while(same).last();
+        end = &end[backwards.map_or(end.len(), |((at, _), _)| at)..];
+    }
+    match start {
+        _ if !several => Some(first.to_owned()),
+        "" | "/" => Some(first.to_owned()),
+        _ => Some(format!("{start}*{}", if start.len() + end.len() <= least { end } else { "" })),
+    }
+}
+
 fn is_sync(state: &str, detail: Option<&str>) -> bool {
     state != "on_cpu" && detail.is_some_and(|call| SYNC_CALLS.contains(&call))
 }
@@ -73,7 +93,7 @@ impl Syncing {
             if let Some(function) = longest.places.first() {
                 functions::point_at(&mut who, &function.location);
             }
-            who.path = longest.path.clone();
+            who.path = pattern(syncs.iter().filter_map(|(_, wait)| wait.path.as_deref()));
             Some(Syncing {
                 who,
                 name: named(thread),
@@ -317,7 +337,10 @@ impl<'a> OnPath<'a> {
         if let Some(function) = self.part.functions.first() {
             functions::point_at(&mut culprit, &function.location);
         }
-        culprit.path = self.part.path.clone();
+        // Of several files the path has no name.
+        if culprit.tid != worst.who.tid || culprit.path.is_none() {
+            culprit.path = self.part.path.clone();
+        }
         let who = match (self.part.threads, self.part.thread.as_deref()) {
             (1, Some(name)) => format!("thread {name}"),
             (1, None) => "a thread".to_owned(),
@@ -355,6 +378,18 @@ impl<'a> OnPath<'a> {
 mod tests {
     use super::*;
     use crate::model::io::{Io, IoDevice, IoRequests, Latency};
+
+    #[test]
+    fn files_that_are_synced_in_turn_have_a_pattern() {
+        let of = |paths: &[&str]| pattern(paths.iter().copied());
+        assert_eq!(of(&[]), None);
+        assert_eq!(of(&["/a/one.bin", "/a/one.bin"]).as_deref(), Some("/a/one.bin"));
+        assert_eq!(of(&["/a/shard-17.bin", "/a/shard-2.bin", "/a/shard-1.bin"]).as_deref(), Some("/a/shard-*.bin"));
+        assert_eq!(of(&["/a/x11", "/a/x1"]).as_deref(), Some("/a/x1*"), "start and end do not lie on each other");
+        assert_eq!(of(&["/a/x1", "/a/x11"]).as_deref(), Some("/a/x1*"));
+        assert_eq!(of(&["/a/\u{e9}1", "/a/\u{e8}1"]).as_deref(), Some("/a/*1"), "letters stay whole");
+        assert_eq!(of(&["/data/one", "/var/two"]).as_deref(), Some("/data/one"), "they have nothing in common");
+    }
 
     #[test]
     fn whether_the_data_or_the_flushes_cost_more_is_told() {
