@@ -1,6 +1,7 @@
 //! What one thread waited for: per object how often, how long, who held it and who ended the waits. Bounded: at most
-//! [`MAX_OBJECTS`] objects per thread and state, then one entry per state for all others, of files and sockets one per call: the files that a program reads as it
-//! starts must not take the room of the locks that it waits for later.
+//! [`MAX_OBJECTS`] objects per thread and state, then one entry per state for all others; of files and sockets `OBJECTS_OF_CALL` more of each
+//! call, then one entry per call: the files that a program reads as it starts must take the room neither of the locks that it waits for
+//! later nor of what it saves.
 
 use tracer_common::futex::LockKind;
 use tracer_common::sched::WakeContext;
@@ -13,6 +14,8 @@ use super::thread::Party;
 pub const MAX_OBJECTS: usize = 32;
 /// Calls of which those without room for their object are told apart, in each state.
 const MAX_CALLS: usize = 16;
+/// Of each of these calls so many objects have room when the state's is taken: what a program reads as it starts is not what it saves.
+const OBJECTS_OF_CALL: usize = 8;
 
 /// Owners kept of one wait entry.
 const MAX_OWNERS: usize = 16;
@@ -140,7 +143,7 @@ impl Waits {
         }
         self.last = match self.list.iter().position(same) {
             Some(position) => position as u32,
-            None if self.of(reason.state) < MAX_OBJECTS => self.push(reason, object),
+            None if self.has_room(reason) => self.push(reason, object),
             None => self.rest(reason),
         };
         self.last
@@ -148,7 +151,7 @@ impl Waits {
 
     /// The slot of all others of that state. What was done with a file or a socket is known without it, as long as these calls are few.
     fn rest(&mut self, reason: Reason) -> u32 {
-        let keeps_call = matches!(reason.state, State::File | State::SocketInet | State::SocketUnix);
+        let keeps_call = keeps_call(reason.state);
         let merged = Reason { state: reason.state, detail: Detail::None, syscall: -1 };
         let without = |stat: &&WaitStat| stat.object == 0 && stat.reason.state == reason.state && stat.reason != merged;
         let known = |list: &[WaitStat], rest| list.iter().position(|stat| stat.object == 0 && stat.reason == rest);
@@ -162,8 +165,13 @@ impl Waits {
         }
     }
 
-    fn of(&self, state: State) -> usize {
-        self.list.iter().filter(|stat| stat.reason.state == state).count()
+    fn has_room(&self, reason: Reason) -> bool {
+        let of_state = || self.list.iter().filter(|stat| stat.reason.state == reason.state);
+        let all = of_state().count();
+        all < MAX_OBJECTS
+            || keeps_call(reason.state)
+                && all < MAX_OBJECTS + MAX_CALLS * OBJECTS_OF_CALL
+                && of_state().filter(|stat| stat.reason == reason && stat.object != 0).count() < OBJECTS_OF_CALL
     }
 
     fn push(&mut self, reason: Reason, object: u64) -> u32 {
@@ -229,6 +237,11 @@ impl WaitStat {
     }
 }
 
+/// Whether what was done with an object is worth to be known without it.
+fn keeps_call(state: State) -> bool {
+    matches!(state, State::File | State::SocketInet | State::SocketUnix)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -249,9 +262,14 @@ mod tests {
         let mut waits = Waits::default();
         let reads: Vec<u32> = (1..=40).map(|object| waits.slot(file(0), object)).collect();
         let syncs: Vec<u32> = (41..=900).map(|object| waits.slot(file(FSYNC), object)).collect();
-        assert!(syncs.iter().all(|slot| *slot == syncs[0] && *slot != reads[39]), "{syncs:?}");
+        let rest = &syncs[OBJECTS_OF_CALL..];
+        assert!(rest.iter().all(|slot| *slot == rest[0] && *slot != reads[39]), "{syncs:?}");
         assert_eq!(others(&waits), [0, FSYNC]);
-        assert_eq!(waits.iter().count(), MAX_OBJECTS + 2);
+        assert_eq!(waits.iter().count(), MAX_OBJECTS + OBJECTS_OF_CALL + 2);
+        let mut known: Vec<u64> =
+            waits.iter().filter(|stat| stat.reason == file(FSYNC)).map(|stat| stat.object).collect();
+        known.sort_unstable();
+        assert_eq!(known, [0, 41, 42, 43, 44, 45, 46, 47, 48], "the first have their names");
     }
 
     #[test]
@@ -263,7 +281,7 @@ mod tests {
         for call in 0..200 {
             waits.slot(file(call), 1000);
         }
-        assert_eq!(waits.iter().count(), MAX_OBJECTS + MAX_CALLS + 1, "bounded");
+        assert_eq!(waits.iter().count(), MAX_OBJECTS + MAX_CALLS * (OBJECTS_OF_CALL + 1), "bounded");
         let mut waits = Waits::default();
         let lock = |syscall| Reason { state: State::Futex, detail: Detail::None, syscall };
         for object in 1..=60 {

@@ -24,7 +24,9 @@ fn longest_synced(report: &Report, pid: u32) -> Option<String> {
         Row::Thread(thread) if thread.pid == Some(pid) => Some(thread),
         _ => None,
     });
-    let is_sync = |wait: &&Wait| wait.detail.as_deref().is_some_and(|call| SYNC_CALLS.contains(&call));
+    // Those that found no room of their own are many files', and have no path.
+    let is_sync =
+        |wait: &&Wait| wait.path.is_some() && wait.detail.as_deref().is_some_and(|call| SYNC_CALLS.contains(&call));
     let syncs = threads.flat_map(|thread| thread.waits.iter().filter(is_sync));
     syncs.max_by(|a, b| a.total_s.total_cmp(&b.total_s))?.path.clone()
 }
@@ -45,7 +47,8 @@ mod tests {
             total_s,
             ..Wait::default()
         };
-        let waits = vec![wait("read", "/data", 9.0), wait("fsync", "/a", 1.0), wait("fdatasync", "/b", 2.0)];
+        let rest = Wait { path: None, ..wait("fsync", "", 20.0) };
+        let waits = vec![rest, wait("read", "/data", 9.0), wait("fsync", "/a", 1.0), wait("fdatasync", "/b", 2.0)];
         let thread = Thread { pid: Some(7), waits, ..Thread::default() };
         let device = Latency { total_s: 0.5, ..Latency::default() };
         let flushes = IoRequests { requests: 4, device, ..IoRequests::default() };
