@@ -33,6 +33,7 @@ fn a_checkpoint_that_is_synced_by_shard_has_its_phases() {
     for finding in all.filter(|finding| finding["class"] == "fsync-stall") {
         assert!(text(finding, "hypothesis").contains(" In save_checkpoint there are, beside the "), "{finding}");
         assert_eq!(finding["culprit"]["function"], "durable", "the call's own function: {finding}");
+        assert!(text(&finding["culprit"], "path").contains("tracer-checkpoint-"), "{finding}");
     }
 }
 

@@ -205,9 +205,14 @@ pub fn write_bitmap(arch: Arch) -> [u64; 8] {
     bitmap(arch, |call| WRITES.contains(&call.name))
 }
 
+/// Whether a thread waits in epoll in the call with this name.
+pub fn is_epoll(name: &str) -> bool {
+    ["epoll_wait", "epoll_pwait", "epoll_pwait2"].contains(&name)
+}
+
 /// A bit for each call in which a thread waits in epoll, whose descriptor is the first argument.
 pub fn epoll_bitmap(arch: Arch) -> [u64; 8] {
-    bitmap(arch, |call| ["epoll_wait", "epoll_pwait", "epoll_pwait2"].contains(&call.name))
+    bitmap(arch, |call| is_epoll(call.name))
 }
 
 /// A bit for each call that reads or writes what its first argument refers to, and returns how many bytes it moved. Those that move data

@@ -165,13 +165,15 @@ impl Waits {
         }
     }
 
+    /// Whether one more object of this may have a slot of its own.
     fn has_room(&self, reason: Reason) -> bool {
-        let of_state = || self.list.iter().filter(|stat| stat.reason.state == reason.state);
-        let all = of_state().count();
-        all < MAX_OBJECTS
-            || keeps_call(reason.state)
-                && all < MAX_OBJECTS + MAX_CALLS * OBJECTS_OF_CALL
-                && of_state().filter(|stat| stat.reason == reason && stat.object != 0).count() < OBJECTS_OF_CALL
+        let (mut all, mut of_call) = (0, 0);
+        for stat in self.list.iter().filter(|stat| stat.reason.state == reason.state) {
+            all += 1;
+            of_call += usize::from(stat.reason == reason && stat.object != 0);
+        }
+        let more = keeps_call(reason.state) && of_call < OBJECTS_OF_CALL;
+        all < if more { MAX_OBJECTS + MAX_CALLS * OBJECTS_OF_CALL } else { MAX_OBJECTS }
     }
 
     fn push(&mut self, reason: Reason, object: u64) -> u32 {
@@ -237,7 +239,7 @@ impl WaitStat {
     }
 }
 
-/// Whether what was done with an object is worth to be known without it.
+/// Whether what was done with an object is worth to be known even without it.
 fn keeps_call(state: State) -> bool {
     matches!(state, State::File | State::SocketInet | State::SocketUnix)
 }

@@ -112,12 +112,13 @@ impl Connections {
         });
         let Some(asked) = asked else { return Vec::new() };
         (self.is_new, self.next) = (false, Instant::now() + PERIOD);
-        for (_, port) in listening(&asked) {
-            if self.listening.len() < MOST_LISTENING && self.listening.insert(port) {
-                self.to_tell.push(port);
+        let listening = listening(&asked);
+        for (_, port) in &listening {
+            if self.listening.len() < MOST_LISTENING && self.listening.insert(*port) {
+                self.to_tell.push(*port);
             }
         }
-        let mut read = told(&asked, &self.watched, now_ns);
+        let mut read = told(&asked, &listening, &self.watched, now_ns);
         self.find_owners(&read);
         for record in &mut read {
             let peer = record.peer_inode.and_then(|inode| self.owners.get(&inode).copied().flatten());
@@ -180,14 +181,18 @@ fn listening(asked: &[(u64, Vec<Tcp>)]) -> BTreeSet<(u64, u16)> {
 }
 
 /// What the lists say of the sockets that are watched.
-fn told(asked: &[(u64, Vec<Tcp>)], watched: &BTreeMap<u64, SocketRecord>, at_ns: u64) -> Vec<SocketRecord> {
+fn told(
+    asked: &[(u64, Vec<Tcp>)],
+    listening: &BTreeSet<(u64, u16)>,
+    watched: &BTreeMap<u64, SocketRecord>,
+    at_ns: u64,
+) -> Vec<SocketRecord> {
     let sockets = || asked.iter().flat_map(|(network, list)| list.iter().map(move |socket| (*network, socket)));
     let open = sockets().filter(|(_, socket)| socket.inode != 0);
     let mut ends: HashMap<(SocketAddr, SocketAddr), Vec<(u64, u64)>> = HashMap::new();
     for (network, socket) in open {
         ends.entry((socket.local, socket.peer)).or_default().push((network, socket.inode));
     }
-    let listening = listening(asked);
     let ours = sockets().filter(|(network, socket)| {
         watched.get(&socket.inode).is_some_and(|watched| watched.network == *network) && socket.peer.port() != 0
     });
@@ -255,14 +260,17 @@ mod tests {
         ];
         let alone = vec![tcp(11, 1, "10.0.0.2:5000", "10.0.0.1:80"), tcp(12, 1, "127.0.0.1:80", "127.0.0.1:4001")];
         let asked = [(1, near), (2, far), (3, alone)];
-        let read = told(&asked, &watched(&[(6, 1), (7, 1), (9, 2), (11, 3)]), 77);
+        let read = told(&asked, &listening(&asked), &watched(&[(6, 1), (7, 1), (9, 2), (11, 3)]), 77);
         let find = |inode: u64| read.iter().find(|record| record.inode == inode).expect("it is watched");
         assert_eq!((find(6).peer_inode, find(6).accepted), (Some(7), false));
         assert_eq!((find(7).peer_inode, find(7).accepted), (Some(6), true), "others connect to its port");
         assert_eq!(find(9).peer_inode, None, "loopback of another namespace is another network");
         assert_eq!(find(11).peer_inode, Some(10), "the only one with these addresses");
         assert_eq!(read.len(), 4);
-        assert!(told(&asked, &watched(&[(6, 2)]), 77).is_empty(), "that inode is of another namespace");
+        assert!(
+            told(&asked, &listening(&asked), &watched(&[(6, 2)]), 77).is_empty(),
+            "that inode is of another namespace"
+        );
     }
 
     #[test]

@@ -18,6 +18,9 @@ const ON_THE_PATH: f64 = 0.9;
 /// Whether the run waited for it is not known.
 const OFF_THE_PATH: f64 = 0.75;
 
+/// Files for which less than this part of the time was waited that was for the first of them do not count in what they are called.
+const NAMED_SHARE: f64 = 0.1;
+
 /// Under this, threads that sync are not worth a word.
 const LEAST_S: f64 = 0.01;
 
@@ -93,7 +96,9 @@ impl Syncing {
             if let Some(function) = longest.places.first() {
                 functions::point_at(&mut who, &function.location);
             }
-            who.path = pattern(syncs.iter().filter_map(|(_, wait)| wait.path.as_deref()));
+            let mut paths = syncs.iter().filter_map(|(_, wait)| Some((wait.path.as_deref()?, wait.total_s))).peekable();
+            let most_s = paths.peek().map_or(0.0, |(_, s)| *s);
+            who.path = pattern(paths.filter(|(_, s)| *s >= NAMED_SHARE * most_s).map(|(path, _)| path));
             Some(Syncing {
                 who,
                 name: named(thread),
@@ -337,10 +342,9 @@ impl<'a> OnPath<'a> {
         if let Some(function) = self.part.functions.first() {
             functions::point_at(&mut culprit, &function.location);
         }
-        // Of several files the path has no name.
-        if culprit.tid != worst.who.tid || culprit.path.is_none() {
-            culprit.path = self.part.path.clone();
-        }
+        // Where the path led through waits for several files, it names none.
+        let several = worst.who.path.clone().filter(|_| culprit.tid == worst.who.tid);
+        culprit.path = self.part.path.clone().or(several);
         let who = match (self.part.threads, self.part.thread.as_deref()) {
             (1, Some(name)) => format!("thread {name}"),
             (1, None) => "a thread".to_owned(),

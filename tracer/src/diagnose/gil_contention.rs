@@ -5,6 +5,8 @@
 //! could not look. One busy thread alone has no waiters; time that a thread waits after giving the lock up is another lock in
 //! the report; and a thread that sleeps nearly all the time, and meets the lock when it looks around, loses nothing that counts.
 
+use tracer_common::syscall::is_epoll;
+
 use super::thresholds::{REPORTED_SHARE, is_reported, severity, speedup_bound};
 use super::{Claim, Facts, Outcome, Rule, confidence, evidence, functions, named, parties};
 use crate::model::critical_path::{Explained, PathWait};
@@ -213,8 +215,7 @@ impl<'a> Case<'a> {
         let Some((_, thread)) = self.row(self.waiter.tid) else { return false };
         let of = |state: &str| thread.states.get(state).copied().unwrap_or(0.0);
         // Which socket ended a wait in epoll is known, but the thread waited for any of them.
-        let in_epoll = |wait: &&Wait| wait.detail.as_deref().is_some_and(|call| call.starts_with("epoll"));
-        let at_sockets = |wait: &&Wait| wait.state == "socket_inet" && in_epoll(wait);
+        let at_sockets = |wait: &&Wait| wait.state == "socket_inet" && wait.detail.as_deref().is_some_and(is_epoll);
         let polled_s: f64 = thread.waits.iter().filter(at_sockets).map(|wait| wait.total_s).sum();
         of("timer") + of("poll") + polled_s >= IDLE_SHARE * thread.wall_s
     }

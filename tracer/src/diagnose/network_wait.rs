@@ -4,6 +4,8 @@
 //! What counts is the critical path's time for which such waits are the reason, by server. A server's own waits for clients do not count: to
 //! have nothing to do is no fault. Data copied through unix sockets is `ipc-wait`'s.
 
+use tracer_common::syscall::is_epoll;
+
 use super::thresholds::{REPORTED_SHARE, is_reported, severity, speedup_bound};
 use super::{Claim, Facts, Outcome, Rule, confidence, evidence, functions, parties};
 use crate::model::critical_path::{CriticalPath, OwnWait, PathPart, PathWait};
@@ -105,13 +107,14 @@ fn cases<'a>(report: &'a Report, path: &'a CriticalPath) -> Vec<Case<'a>> {
     let mut cases: Vec<Case<'a>> = Vec::new();
     for (index, wait) in path.waits.iter().enumerate().filter(|(_, wait)| wait.state == "socket_inet") {
         let peer = peer_of(report, wait.object.as_deref());
-        let calls = |name: &str| wait.detail.as_deref().is_some_and(|call| call.starts_with(name));
-        // Servers wait for their clients in epoll, so it must be known that this is none.
-        let is_client = peer.is_some_and(|(_, peer)| peer.role == "client");
-        if calls("accept")
-            || calls("epoll") && !is_client
-            || peer.is_some_and(|(_, peer)| ["server", "listener"].contains(&peer.role.as_str()))
-        {
+        let accepts = wait.detail.as_deref().is_some_and(|call| call.starts_with("accept"));
+        let serves = match peer.map(|(_, peer)| peer.role.as_str()) {
+            Some("server" | "listener") => true,
+            Some("client") => false,
+            // Servers wait for their clients in epoll.
+            _ => wait.detail.as_deref().is_some_and(is_epoll),
+        };
+        if accepts || serves {
             continue;
         }
         let row = peer.map(|(row, _)| row);

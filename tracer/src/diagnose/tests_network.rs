@@ -241,16 +241,25 @@ fn what_the_kernel_counted_at_the_end_goes_before_a_reading_and_is_exact() {
 }
 
 #[test]
-fn a_connection_that_was_open_for_a_moment_is_a_servers_by_its_port() {
-    let short = || vec![ended(SOCKET + 1, 10)];
-    let roles = |listening: Vec<u16>| {
-        let report = report(&Shape { read: None, listening, events: short(), ..remote() });
+fn a_connection_that_was_open_for_a_moment_is_a_servers_by_its_address() {
+    let short = ended(SOCKET + 1, 10);
+    let roles_with = |listening: Vec<u16>, events: Vec<Connection>| {
+        let report = report(&Shape { read: None, listening, events, ..remote() });
         let peers = report.network.expect("a section").peers;
         peers.into_iter().find(|peer| peer.closed == 1).map(|peer| (peer.role, peer.address))
     };
+    let roles = |listening: Vec<u16>| roles_with(listening, vec![short]);
     let told = |role: &str, address: &str| Some((role.to_owned(), Some(address.to_owned())));
     assert_eq!(roles(vec![4000]), told("server", "10.0.0.2:4000"));
     assert_eq!(roles(vec![4001]), told("client", "10.0.0.1:80"));
+    let (peer, local) = (short.local, short.peer);
+    let asked =
+        Connection { old_state: 2, new_state: 1, peer, peer_port: 4000, local, local_port: 80, inode: 0, ..short };
+    assert_eq!(
+        roles_with(vec![], vec![asked, short]),
+        told("server", "10.0.0.2:4000"),
+        "a traced thread connected to it"
+    );
 }
 
 #[test]

@@ -154,7 +154,8 @@ pub struct Descriptor {
     pub inode: u64,
 }
 
-/// The descriptor on which the thread waits that leaves the CPU, that ended its wait, or on which it waited when tracing began; none for other records.
+/// The descriptor on which the thread waits that leaves the CPU, that ended its wait, or on which it waited when tracing began; none for
+/// other records.
 pub fn descriptor(record: &[u8]) -> Option<Descriptor> {
     let header = header(record)?;
     match header.kind {

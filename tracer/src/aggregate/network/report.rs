@@ -4,6 +4,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
 use tracer_common::sched::WakeContext;
+use tracer_common::syscall::is_epoll;
 
 use super::super::Aggregate;
 use super::super::build::known as pid;
@@ -18,7 +19,7 @@ use crate::model::report::seconds;
 const MAX_PEERS: usize = 64;
 const MAX_CONNECTIONS_TOLD: usize = 64;
 const RECEIVES: [&str; 5] = ["read", "readv", "recvfrom", "recvmsg", "recvmmsg"];
-const POLLS: [&str; 5] = ["poll", "ppoll", "epoll_wait", "epoll_pwait", "epoll_pwait2"];
+const POLLS: [&str; 2] = ["poll", "ppoll"];
 const ACCEPTS: [&str; 2] = ["accept", "accept4"];
 /// A process that ended this part of the waits that any thread ended is the one at the other end.
 const MOST_ENDED: f64 = 0.9;
@@ -59,7 +60,7 @@ impl Sum {
         let of_kind = match call {
             _ if accepts => &mut self.accept_ns,
             call if RECEIVES.contains(&call) => &mut self.receive_ns,
-            call if POLLS.contains(&call) => &mut self.poll_ns,
+            call if POLLS.contains(&call) || is_epoll(call) => &mut self.poll_ns,
             "connect" => &mut self.connect_ns,
             _ => &mut self.send_ns,
         };
@@ -102,7 +103,7 @@ impl Aggregate {
         }
         for (inode, known) in &self.network.connections {
             if known.closed.is_some() || known.read.is_some() {
-                let sum = sums.entry(tcp_key(known, &ports)).or_default();
+                let sum = sums.entry(self.tcp_key(known, &ports)).or_default();
                 sum.sockets.insert(*inode);
                 sum.processes.extend(known.tgid);
             }
@@ -171,7 +172,7 @@ impl Aggregate {
             return ("tcp", "listener", object.and_then(|object| object.local.clone()));
         }
         if let Some(known) = self.network.connections.get(&wait.object).filter(|_| wait.object != 0) {
-            return tcp_key(known, ports);
+            return self.tcp_key(known, ports);
         }
         let Some(object) = object else { return ("socket", "unknown", None) };
         match object.kind.as_str() {
@@ -187,6 +188,17 @@ impl Aggregate {
         }
     }
 
+    /// Whom a TCP connection is with.
+    fn tcp_key(&self, known: &Known, ports: &BTreeSet<u16>) -> Key {
+        let serves = known.read.as_ref().is_some_and(|read| read.accepted)
+            || port(&known.local).is_some_and(|port| ports.contains(&port))
+            // A traced thread connected to its own address.
+            || self.network.connects.contains_key(&known.local);
+        let serves = serves && !known.asked;
+        let address = if serves { &known.local } else { &known.peer };
+        ("tcp", if serves { "server" } else { "client" }, Some(address.clone()).filter(|address| !address.is_empty()))
+    }
+
     fn peer(&self, (protocol, role, address): &Key, sum: &Sum, names: &BTreeMap<u32, NameId>) -> Peer {
         let name = |tgid: u32| names.get(&tgid).and_then(|name| self.names.text(*name)).or_else(|| self.stranger(tgid));
         let own = only(sum.processes.iter().copied());
@@ -200,7 +212,8 @@ impl Aggregate {
             role: (*role).to_owned(),
             address: address.clone(),
             peer_pid,
-            peer_process: peer_pid.and_then(name).or(told),
+            // A process may have taken its own name away.
+            peer_process: peer_pid.and_then(name).or(told).filter(|name| !name.is_empty()),
             pid: own.and_then(pid),
             process: own.and_then(name),
             connections: sum.sockets.iter().filter(|inode| **inode != 0).count() as u64,
@@ -268,15 +281,6 @@ impl Connects {
             max_s: seconds(self.max_ns),
         }
     }
-}
-
-/// Whom a TCP connection is with.
-fn tcp_key(known: &Known, ports: &BTreeSet<u16>) -> Key {
-    let serves = known.read.as_ref().is_some_and(|read| read.accepted)
-        || port(&known.local).is_some_and(|port| ports.contains(&port));
-    let serves = serves && !known.asked;
-    let address = if serves { &known.local } else { &known.peer };
-    ("tcp", if serves { "server" } else { "client" }, Some(address.clone()).filter(|address| !address.is_empty()))
 }
 
 fn port(address: &str) -> Option<u16> {
