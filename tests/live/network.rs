@@ -90,6 +90,17 @@ fn descriptors_that_are_used_again_are_told_apart() {
     assert!(ours.count() >= 20, "each by its own address: {connections:?}");
 }
 
+/// More of them than a thread's waits, or the path's, have rows for.
+#[test]
+fn a_client_that_connects_anew_for_each_question_waits_for_one_server() {
+    let traced = traced(workload("network --reconnect --answers 300 --period 5ms"));
+    let (truth, report) = (traced.truth(), traced.report());
+    let finding = waited("anew", &report, number(&truth, "waited_s"));
+    assert_eq!(finding["culprit"]["pid"], truth["server"], "{finding}");
+    assert!(text(&finding["culprit"], "function").contains("slow_answer"), "{finding}");
+    assert!(text(&finding["culprit"], "peer").contains(text(&truth, "address")), "{finding}");
+}
+
 #[test]
 fn a_fast_server_and_idle_connections_are_silent() {
     let traced = traced(workload("network --healthy --answers 800 --compute 1ms --idle 6"));

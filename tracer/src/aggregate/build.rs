@@ -71,7 +71,8 @@ impl Aggregate {
         let spinning_ns = finished.iter().fold(0u64, |sum, f| sum.saturating_add(f.thread.sums.of(State::Spinning)));
         let spinning_ns = Some(spinning_ns).filter(|ns| *ns > 0 || stacks.is_some());
         let sched = self.ledger.coverage().iter().any(|row| row.family == "sched" && row.status != "unavailable");
-        let network = if sched { self.network_part(&finished) } else { None };
+        let (network, connections) = if sched { self.network_part(&finished) } else { Default::default() };
+        self.history.join_connections(connections);
         let mut rest = self.threads.rest;
         for left_out in finished.drain(max_rows.min(finished.len())..) {
             rest.add(&left_out.thread.sums);

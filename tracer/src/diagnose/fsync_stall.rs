@@ -371,7 +371,10 @@ impl<'a> OnPath<'a> {
             let source = format!("/critical_path/phases/{index}/s");
             finding.evidence.push(evidence("computing below the calls, by samples", *s, "s", source, None));
         }
-        finding.evidence.extend(self.queued.iter().map(|(_, queued)| queued.clone()));
+        // Of many files each has its own, and the longest tell.
+        let mut queued: Vec<&(f64, Evidence)> = self.queued.iter().collect();
+        queued.sort_by(|(a, _), (b, _)| b.total_cmp(a));
+        finding.evidence.extend(queued.into_iter().take(2).map(|(_, queued)| queued.clone()));
         finding.evidence.extend(Devices::of(report, worst.who.pid).iter().flat_map(Devices::evidence));
         finding.evidence.extend(save_evidence(report, worst.who.pid));
         Claim { finding, reported }

@@ -29,7 +29,8 @@ pub struct CriticalPath {
     /// Time on the path that went to a runtime's own doings, by thread, most first; at most 16.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub phases: Vec<PathPhase>,
-    /// Waits that the path led through: how much of the wall time each is the reason of. They overlap, so they do not sum to it.
+    /// Waits that the path led through: how much of the wall time each is the reason of. They overlap, so they do not sum to it. The 32
+    /// longest, and of all others a row for each process, state and call, without object; all connections to one server are one.
     pub waits: Vec<PathWait>,
     /// What processes that lived no longer than 250 ms did on the path, by the process that started them; at most 8.
     #[serde(skip_serializing_if = "Vec::is_empty")]

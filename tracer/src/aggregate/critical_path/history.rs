@@ -47,6 +47,8 @@ pub struct History {
     order: VecDeque<u32>,
     /// Nothing before this is complete.
     complete_from_ns: u64,
+    /// By the inode of a connection that of the one that stands for all with its server.
+    connections: FastMap<u64, u64>,
 }
 
 impl Default for History {
@@ -67,7 +69,32 @@ impl History {
 
     /// An empty one.
     pub fn new(bound_bytes: usize) -> Self {
-        History { bound_bytes, bytes: 0, threads: FastMap::default(), order: VecDeque::new(), complete_from_ns: 0 }
+        History {
+            bound_bytes,
+            bytes: 0,
+            threads: FastMap::default(),
+            order: VecDeque::new(),
+            complete_from_ns: 0,
+            connections: FastMap::default(),
+        }
+    }
+
+    /// From now on waits at these connections read as for the one that stands for them: a program that connects anew for each question waits
+    /// for one server.
+    pub fn join_connections(&mut self, connections: FastMap<u64, u64>) {
+        self.connections = connections;
+    }
+
+    /// The intervals of a block.
+    fn read(&self, block: &Block, into: &mut Vec<Interval>) {
+        block.read(into);
+        if self.connections.is_empty() {
+            return;
+        }
+        let at_sockets = into.iter_mut().filter_map(|interval| interval.wait.as_mut());
+        for wait in at_sockets.filter(|wait| wait.reason.state == State::SocketInet) {
+            wait.object = self.connections.get(&wait.object).copied().unwrap_or(wait.object);
+        }
     }
 
     /// Keeps what a thread's trail closed.
@@ -239,7 +266,7 @@ impl<'a> Reader<'a> {
             if block.start_ns >= ts_ns {
                 return None;
             }
-            block.read(&mut cursor.intervals);
+            self.history.read(block, &mut cursor.intervals);
             if self.pythons.runs(tgid) {
                 let mut tries = Tries::default();
                 // The first wait may be a retry of the last one of the block before.

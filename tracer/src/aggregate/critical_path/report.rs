@@ -8,7 +8,7 @@ use tracer_common::sched::WakeContext;
 
 use super::history::{Life, Reader};
 use super::row::Row;
-use super::walk::{Cause, Own, OwnKey, PartKey, Path, Visit, WaitKey, walk};
+use super::walk::{Cause, Own, OwnKey, PartKey, Path, Sum, Visit, WaitKey, walk};
 use crate::aggregate::Aggregate;
 use crate::aggregate::build::{known, object};
 use crate::aggregate::classify::{Detail, Reason, State};
@@ -368,15 +368,26 @@ impl Writer<'_> {
     }
 
     fn waits(&self) -> Vec<PathWait> {
-        let mut waits: Vec<(&WaitKey, u64, u64)> =
-            self.path.waits.iter().map(|(key, sum)| (key, sum.ns, sum.count)).collect();
-        waits.sort_by_key(|(key, ns, _)| (Reverse(*ns), **key));
-        let row = |(key, ns, count): (&WaitKey, u64, u64)| {
+        let queued_ns = |key| self.path.queued_ns.get(key).copied().unwrap_or(0);
+        let mut waits: Vec<(WaitKey, Sum, u64)> =
+            self.path.waits.iter().map(|(key, sum)| (*key, *sum, queued_ns(key))).collect();
+        waits.sort_by_key(|(key, sum, _)| (Reverse(sum.ns), *key));
+        // Many small ones are as much as one large one.
+        let mut others: BTreeMap<WaitKey, (Sum, u64)> = BTreeMap::new();
+        for (key, sum, queued_ns) in waits.split_off(waits.len().min(MAX_WAITS)) {
+            let (all, queued) = others.entry(WaitKey { object: 0, ..key }).or_default();
+            all.absorb(sum);
+            *queued = queued.saturating_add(queued_ns);
+        }
+        waits.extend(others.into_iter().map(|(key, (sum, queued_ns))| (key, sum, queued_ns)));
+        waits.sort_by_key(|(key, sum, _)| (Reverse(sum.ns), *key));
+        waits.truncate(2 * MAX_WAITS);
+        let row = |(key, Sum { ns, count }, queued_ns): (WaitKey, Sum, u64)| {
             let reason = Reason { state: key.state, detail: Detail::None, syscall: key.syscall };
             let told = self.aggregate.told(key.tgid, reason, key.object);
             PathWait {
                 s: seconds(ns),
-                queued_s: seconds(self.path.queued_ns.get(key).copied().unwrap_or(0)),
+                queued_s: seconds(queued_ns),
                 share: self.share(ns),
                 count,
                 pid: known(key.tgid),
@@ -387,7 +398,7 @@ impl Writer<'_> {
                 ends: told.ends,
             }
         };
-        waits.into_iter().take(MAX_WAITS).map(row).collect()
+        waits.into_iter().map(row).collect()
     }
 }
 

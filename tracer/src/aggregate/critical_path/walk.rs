@@ -143,7 +143,8 @@ impl Sum {
         self.count += 1;
     }
 
-    fn absorb(&mut self, other: Sum) {
+    /// Adds another one.
+    pub fn absorb(&mut self, other: Sum) {
         self.ns = self.ns.saturating_add(other.ns);
         self.count += other.count;
     }

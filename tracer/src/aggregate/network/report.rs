@@ -9,6 +9,7 @@ use tracer_common::syscall::is_epoll;
 use super::super::Aggregate;
 use super::super::build::known as pid;
 use super::super::classify::State;
+use super::super::hash::FastMap;
 use super::super::names::NameId;
 use super::super::table::Finished;
 use super::super::waits::WaitStat;
@@ -81,8 +82,9 @@ impl Sum {
 }
 
 impl Aggregate {
-    /// The section; none where no thread waited at a socket and no connection was seen.
-    pub(in super::super) fn network_part(&self, finished: &[Finished]) -> Option<Section> {
+    /// The section; none where no thread waited at a socket and no connection was seen. And of each connection the one that stands in it for
+    /// all with the same server.
+    pub(in super::super) fn network_part(&self, finished: &[Finished]) -> (Option<Section>, FastMap<u64, u64>) {
         let mut sums: BTreeMap<Key, Sum> = BTreeMap::new();
         let mut waited: BTreeMap<(u64, Key), Waited> = BTreeMap::new();
         let ports = self.served_ports(finished);
@@ -108,10 +110,14 @@ impl Aggregate {
                 sum.processes.extend(known.tgid);
             }
         }
-        (!sums.is_empty()).then(|| self.section(sums, waited))
+        if sums.is_empty() {
+            return Default::default();
+        }
+        let (section, stand_in) = self.section(sums, waited);
+        (Some(section), stand_in)
     }
 
-    fn section(&self, sums: BTreeMap<Key, Sum>, waited: BTreeMap<(u64, Key), Waited>) -> Section {
+    fn section(&self, sums: BTreeMap<Key, Sum>, waited: BTreeMap<(u64, Key), Waited>) -> (Section, FastMap<u64, u64>) {
         let mut sums: Vec<(Key, Sum)> = sums.into_iter().collect();
         sums.sort_by_key(|(_, sum)| Reverse(sum.ns));
         sums.truncate(MAX_PEERS);
@@ -119,6 +125,22 @@ impl Aggregate {
         let rows: BTreeMap<&Key, usize> = sums.iter().enumerate().map(|(row, (key, _))| (key, row)).collect();
         let mut waited: Vec<_> = waited.into_iter().filter(|((object, _), _)| *object != 0).collect();
         waited.sort_by_key(|(_, waited)| Reverse(waited.ns));
+        let mut first: BTreeMap<&Key, u64> = BTreeMap::new();
+        for ((inode, key), _) in &waited {
+            first.entry(key).or_insert(*inode);
+        }
+        let tcp = sums.iter().filter(|(key, sum)| key.0 == "tcp" && key.2.is_some() && sum.sockets.len() > 1);
+        let stand_in = tcp
+            .filter_map(|(key, sum)| Some((*first.get(key)?, sum)))
+            .flat_map(|(first, sum)| sum.sockets.iter().map(move |inode| (*inode, first)))
+            .filter(|(inode, _)| *inode != 0)
+            .collect();
+        // Those that stand for others are told in any case.
+        let stands = |((inode, key), _): &((u64, Key), Waited)| first.get(key) == Some(inode);
+        let (mut told, others): (Vec<_>, Vec<_>) = waited.iter().partition(|waited| stands(waited));
+        told.extend(others);
+        told.truncate(MAX_CONNECTIONS_TOLD);
+        told.sort_by_key(|(_, waited)| Reverse(waited.ns));
         let connection = |((inode, key), waited): &((u64, Key), Waited)| {
             let known = self.network.connections.get(inode);
             Some(Connection {
@@ -130,12 +152,13 @@ impl Aggregate {
                 waited_s: seconds(waited.ns),
             })
         };
-        Section {
+        let section = Section {
             known: self.network.connections.len() as u64,
             over: self.network.over,
-            connections: waited.iter().filter_map(connection).take(MAX_CONNECTIONS_TOLD).collect(),
+            connections: told.into_iter().filter_map(connection).collect(),
             peers: sums.iter().map(|(key, sum)| self.peer(key, sum, &names)).collect(),
-        }
+        };
+        (section, stand_in)
     }
 
     /// Own ports to which others were seen to connect.
