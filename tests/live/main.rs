@@ -19,6 +19,7 @@ mod doctor;
 mod every_workload;
 mod fallback;
 mod families;
+mod folders;
 mod healthy;
 mod ipc;
 mod kernel_locks;

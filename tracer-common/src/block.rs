@@ -255,7 +255,7 @@ pub const ASKING_NS: u64 = 100_000;
 /// Requests that can be under way at once.
 pub const REQUESTS: u32 = 1 << 13;
 /// Files of which is known that they have been told.
-pub const FILES_TOLD: u32 = 1 << 12;
+pub const FILES_TOLD: u32 = 1 << 14;
 /// Files and processes whose dirtied pages are counted.
 pub const DIRTIED: u32 = 1 << 12;
 

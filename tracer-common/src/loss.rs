@@ -118,6 +118,8 @@ pub struct CpuState {
     pub unix_waits: u64,
     /// How far from the start of a thread's kernel stack its user registers are, as a helper said once; 0: it was not asked yet.
     pub regs_from_stack: u64,
+    /// 1: the table of files in the page cache had no room for another one. It never has again.
+    pub cache_is_full: u64,
 }
 
 /// What user space tells all CPUs of how softirqs are run: what some of them have seen, and is the same on each.
@@ -144,4 +146,4 @@ pub struct Spin {
     pub kind: u32,
 }
 
-const _: () = assert!(size_of::<CpuState>() == 64 * FAMILY_SLOTS + 152 + 24 + 24 * MAX_SPINS);
+const _: () = assert!(size_of::<CpuState>() == 64 * FAMILY_SLOTS + 160 + 24 + 24 * MAX_SPINS);

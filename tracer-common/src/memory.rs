@@ -453,11 +453,11 @@ pub struct CacheSums {
 
 const _: () = assert!(size_of::<CacheSums>() == 104);
 
-/// The first page of a file that a traced thread brought in since tracing began.
+/// A file that a family meets for the first time, or a directory that leads to one.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CachedFile {
-    /// Kind [`crate::record::cache::FILE`].
+    /// Kind [`crate::record::cache::FILE`], or that of another family.
     pub header: Header,
     /// Who.
     pub tid: u32,
@@ -469,12 +469,14 @@ pub struct CachedFile {
     pub size_bytes: u64,
     /// The last part of its path, as far as it fits, with a terminating zero.
     pub name: [u8; FILE_NAME_BYTES],
+    /// Inode of the directory that has it under this name, on the same device; 0: not known. Its own: it is the root of its file system.
+    pub parent: u64,
 }
 
 /// Length kept of a file's name.
 pub const FILE_NAME_BYTES: usize = 64;
 
-const _: () = assert!(size_of::<CachedFile>() == 112);
+const _: () = assert!(size_of::<CachedFile>() == 120);
 
 /// The kernel chose a process to kill for want of memory.
 #[repr(C)]

@@ -112,6 +112,8 @@ pub mod block {
     pub const DONE: u16 = super::kind(10, 1);
     /// [`CachedFile`](crate::memory::CachedFile): a file that a request is for.
     pub const FILE: u16 = super::kind(10, 2);
+    /// [`CachedFile`](crate::memory::CachedFile): a directory that leads to such a file. Each is told once, the nearest to the file first.
+    pub const DIRECTORY: u16 = super::kind(10, 3);
 }
 
 /// Kinds of the family that sees writeback; payloads in [`crate::block`].

@@ -76,7 +76,7 @@ pub fn key(inode: *const u8) -> FileKey {
 /// Says which file this is.
 #[inline(always)]
 pub fn tell(state: &mut CpuState, family: FamilyId, kind: u16, file: FileKey, inode: *const u8, who: (u32, u32)) {
-    let record = record(state, kind, file, inode, who);
+    let record = record(state, kind, file, inode, entry(inode), who);
     emit::submit(state, family, u32::from(record.header.cpu), Lane::Rare, &record);
 }
 
@@ -86,16 +86,56 @@ pub fn tell_preemptible(
     state: &mut CpuState,
     family: FamilyId,
     kind: u16,
-    file: FileKey,
-    inode: *const u8,
+    (file, inode, entry): (FileKey, *const u8, u64),
     who: (u32, u32),
 ) {
-    let record = record(state, kind, file, inode, who);
+    let record = record(state, kind, file, inode, entry, who);
     emit::submit_preemptible(state, family, u32::from(record.header.cpu), &record);
 }
 
+/// Directories between a file and the root of its file system that are told at most; what is deeper has no path.
+const DEEPEST: u32 = 24;
+
+/// Says which directories lead to a directory entry, the nearest first, up to one for which `is_told` holds.
 #[inline(always)]
-fn record(state: &CpuState, kind: u16, file: FileKey, inode: *const u8, (tid, tgid): (u32, u32)) -> CachedFile {
+pub fn tell_directories(
+    state: &mut CpuState,
+    (family, kind): (FamilyId, u16),
+    entry: u64,
+    who: (u32, u32),
+    is_told: impl Fn(FileKey, u32) -> bool,
+) {
+    let (parent_at, inode_at) = (config!(offsets.dentry_parent), config!(offsets.dentry_inode));
+    if entry == 0 || !present(parent_at) || !present(inode_at) {
+        return;
+    }
+    let mut below = entry;
+    for _ in 0..DEEPEST {
+        // SAFETY: probed loads take any address.
+        let (directory, inode) = unsafe {
+            let directory: u64 = probed(below as *const u8, parent_at);
+            (directory, probed::<u64>(directory as *const u8, inode_at) as *const u8)
+        };
+        let file = key(inode);
+        // The root's own entry leads to itself.
+        if file.inode == 0 || directory == below || is_told(file, name_hash(directory)) {
+            return;
+        }
+        let record = record(state, kind, file, inode, directory, who);
+        emit::submit_preemptible(state, family, u32::from(record.header.cpu), &record);
+        below = directory;
+    }
+}
+
+#[inline(always)]
+fn record(
+    state: &CpuState,
+    kind: u16,
+    file: FileKey,
+    inode: *const u8,
+    entry: u64,
+    (tid, tgid): (u32, u32),
+) -> CachedFile {
     // SAFETY: no arguments.
     let (ts_ns, cpu) = unsafe { (bpf_ktime_get_ns(), bpf_get_smp_processor_id()) };
     CachedFile {
@@ -105,25 +145,54 @@ fn record(state: &CpuState, kind: u16, file: FileKey, inode: *const u8, (tid, tg
         file,
         // SAFETY: `inode` is one.
         size_bytes: unsafe { probed(inode, config!(offsets.inode_size)) },
-        name: name(inode),
+        name: name(entry),
+        parent: parent(entry),
     }
 }
 
-/// The last part of a path of the file, by the directory entry that is listed first.
+/// The directory entry of a file that is listed first; 0: it has none.
 #[inline(always)]
-fn name(inode: *const u8) -> [u8; FILE_NAME_BYTES] {
-    let mut name = [0u8; FILE_NAME_BYTES];
-    let (alias, at) = (config!(offsets.dentry_alias), config!(offsets.dentry_name));
-    if !present(config!(offsets.inode_dentry)) || !present(alias) || !present(at) {
-        return name;
+pub fn entry(inode: *const u8) -> u64 {
+    let alias = config!(offsets.dentry_alias);
+    if !present(config!(offsets.inode_dentry)) || !present(alias) {
+        return 0;
     }
-    // SAFETY: probed loads take any address; room for the bytes asked for.
-    unsafe {
-        let listed: u64 = probed(inode, config!(offsets.inode_dentry));
-        if listed != 0 {
-            let text: u64 = probed((listed - u64::from(alias)) as *const u8, at);
+    // SAFETY: probed loads take any address.
+    let listed: u64 = unsafe { probed(inode, config!(offsets.inode_dentry)) };
+    if listed == 0 { 0 } else { listed - u64::from(alias) }
+}
+
+/// The last part of a path of a file, by its directory entry.
+#[inline(always)]
+fn name(entry: u64) -> [u8; FILE_NAME_BYTES] {
+    let mut name = [0u8; FILE_NAME_BYTES];
+    let at = config!(offsets.dentry_name);
+    if entry != 0 && present(at) {
+        // SAFETY: probed loads take any address; room for the bytes asked for.
+        unsafe {
+            let text: u64 = probed(entry as *const u8, at);
             bpf_probe_read_kernel_str(name.as_mut_ptr().cast(), FILE_NAME_BYTES as u32, text as *const _);
         }
     }
     name
+}
+
+/// The kernel's hash of an entry's name and directory (`struct qstr` in include/linux/dcache.h); 0: not known.
+#[inline(always)]
+pub fn name_hash(entry: u64) -> u32 {
+    const HASH_BEFORE_NAME: u32 = 8;
+    let at = config!(offsets.dentry_name);
+    // SAFETY: probed loads take any address.
+    if entry == 0 || !present(at) { 0 } else { unsafe { probed(entry as *const u8, at - HASH_BEFORE_NAME) } }
+}
+
+/// Inode number of the directory that has an entry; 0: not known.
+#[inline(always)]
+fn parent(entry: u64) -> u64 {
+    // SAFETY: probed loads take any address, and give 0 where the kernel lacks the field.
+    unsafe {
+        let directory: u64 = probed(entry as *const u8, config!(offsets.dentry_parent));
+        let inode: u64 = probed(directory as *const u8, config!(offsets.dentry_inode));
+        if entry == 0 || inode == 0 { 0 } else { probed(inode as *const u8, config!(offsets.inode_ino)) }
+    }
 }

@@ -150,7 +150,7 @@ pub static CACHE_FILES: PerCpuHashMap<FileKey, CacheSums> = PerCpuHashMap::with_
 #[map]
 pub static REQUESTS: HashMap<u64, RequestSums> = HashMap::with_max_entries(REQUESTS_ENTRIES, 0);
 
-/// Files of requests that user space was told of.
+/// Files of requests that user space was told of, with a hash of their names.
 #[map]
 pub static FILES_TOLD: LruHashMap<FileKey, u32> = LruHashMap::with_max_entries(FILES_TOLD_ENTRIES, 0);
 

@@ -167,7 +167,7 @@ fn made(request: u64) -> RequestSums {
         } else {
             request.file = files::key(inode);
             if request.notes & (notes::TRACED | notes::KERNEL_THREAD) != 0 {
-                told(request.file, inode, (tid, tgid));
+                tell(request.file, inode, (tid, tgid));
             }
         }
     }
@@ -203,17 +203,30 @@ fn is_device(inode: *const u8) -> bool {
     mode & KIND_OF_FILE == BLOCK_DEVICE
 }
 
-/// A file that is met for the first time is told of. Which ones were is kept for as many as there is room for: one may be told twice.
+/// A file that is met for the first time is told of, and so are the directories that lead to it.
 #[inline(always)]
-fn told(file: FileKey, inode: *const u8, who: (u32, u32)) {
-    if maps::FILES_TOLD.get_ptr(file).is_some() {
-        return;
-    }
-    if emit::in_ours(|| maps::FILES_TOLD.insert(file, 1, ANY)).is_ok()
+fn tell(file: FileKey, inode: *const u8, who: (u32, u32)) {
+    let entry = files::entry(inode);
+    if !is_told(file, files::name_hash(entry))
         && let Some(state) = emit::cpu_state()
     {
-        files::tell_preemptible(state, FAMILY, kind::FILE, file, inode, who);
+        files::tell_preemptible(state, FAMILY, kind::FILE, (file, inode, entry), who);
+        files::tell_directories(state, (FAMILY, kind::DIRECTORY), entry, who, is_told);
     }
+}
+
+/// Whether a file was told by this name, or cannot be; from now on it was. That is kept for as many as there is room for: one may be told
+/// twice. Another file may get the number of one that is deleted.
+#[inline(always)]
+fn is_told(file: FileKey, name_hash: u32) -> bool {
+    if let Some(told) = maps::FILES_TOLD.get_ptr(file) {
+        // SAFETY: a value in a map.
+        let told = unsafe { told.read_volatile() };
+        if told == name_hash || name_hash == 0 {
+            return true;
+        }
+    }
+    emit::in_ours(|| maps::FILES_TOLD.insert(file, name_hash, ANY)).is_err()
 }
 
 /// The number of the device.

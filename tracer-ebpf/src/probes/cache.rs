@@ -21,6 +21,8 @@ use crate::{
 const FAMILY: FamilyId = FamilyId::Cache;
 /// BPF_NOEXIST (uapi/linux/bpf.h).
 const NEW: u64 = 1;
+/// E2BIG (uapi/asm-generic/errno-base.h).
+const FULL: i32 = -7;
 /// How the names of DAMON's threads begin (kdamond.N, mm/damon/core.c).
 const DAMON: [u8; 7] = *b"kdamond";
 
@@ -73,14 +75,18 @@ fn writes() -> bool {
 #[inline(always)]
 fn first(state: &mut CpuState, pages: &files::Pages, tid: u32, tgid: u32) {
     emit::see(state, FAMILY);
-    emit::enter(state);
-    let added = maps::CACHE_FILES.insert(pages.file, CacheSums::default(), NEW).is_ok();
-    emit::leave(state);
-    if !added {
-        emit::lose(state, FAMILY, LossReason::MapFull);
-        return;
+    // Nothing is ever taken out of the table: to try again, for each page of a folder of pictures, costs more than all else.
+    if state.cache_is_full == 0 {
+        emit::enter(state);
+        let added = maps::CACHE_FILES.insert(pages.file, CacheSums::default(), NEW);
+        emit::leave(state);
+        if added.is_ok() {
+            files::tell(state, FAMILY, kind::FILE, pages.file, pages.host, (tid, tgid));
+            return;
+        }
+        state.cache_is_full = u64::from(added == Err(FULL));
     }
-    files::tell(state, FAMILY, kind::FILE, pages.file, pages.host, (tid, tgid));
+    emit::lose(state, FAMILY, LossReason::MapFull);
 }
 
 /// A page of a file leaves the page cache.

@@ -94,7 +94,13 @@ fn meet(state: &mut CpuState, slot: &mut FileCallsSlot) {
     }
     let added = emit::in_ours(|| maps::FILE_CALLS.insert(key, FileCallsSums::default(), NEW).is_ok());
     if added {
-        files::tell_preemptible(state, FAMILY, kind::FILE, slot.file, inode, (slot.tid, slot.tgid));
+        files::tell_preemptible(
+            state,
+            FAMILY,
+            kind::FILE,
+            (slot.file, inode, files::entry(inode)),
+            (slot.tid, slot.tgid),
+        );
     }
 }
 

@@ -29,6 +29,7 @@ mod object_bytes;
 mod objects;
 mod open_waits;
 mod paging;
+mod paths;
 pub mod processes;
 mod python;
 mod queue;
@@ -47,7 +48,8 @@ mod tests;
 mod tests_ends;
 
 use tracer_common::futex::Observed;
-use tracer_common::record::{Header, cache, family_of};
+use tracer_common::memory::CachedFile;
+use tracer_common::record::{Header, block as block_kind, cache, family_of};
 use tracer_common::syscall::Arch;
 
 use self::block::Blocks;
@@ -69,6 +71,7 @@ use self::names::{NameId, Names};
 use self::network::Network;
 use self::objects::Objects;
 use self::paging::Paging;
+use self::paths::Paths;
 use self::processes::Processes;
 use self::python::Pythons;
 use self::queue::Occupancy;
@@ -128,6 +131,7 @@ pub struct Aggregate {
     kernel_locks: KernelLocks,
     limits: Limits,
     objects: Objects,
+    paths: Paths,
     closing: Closing,
     movers: Movers,
     network: Network,
@@ -172,6 +176,7 @@ impl Aggregate {
             kernel_locks: KernelLocks::default(),
             limits: Limits::default(),
             objects: Objects::default(),
+            paths: Paths::default(),
             closing: Closing::default(),
             movers: Movers::default(),
             network: Network::default(),
@@ -249,14 +254,22 @@ impl Aggregate {
             Event::Stalled(event) => self.paging.stalls.record(event, &self.span),
             Event::Connection(event) => self.network.event(event),
             Event::Mapped(event) => self.mapped.record(event, &self.span),
-            Event::CachedFile(event) if header.kind == cache::FILE => self.paging.cache.file(event),
-            Event::CachedFile(event) => self.blocks.file(event),
+            Event::CachedFile(event) if header.kind == block_kind::DIRECTORY => self.paths.directory(event),
+            Event::CachedFile(event) => self.met(event),
             Event::BlockDone(event) => self.block_done(event),
             Event::DirtyPause(event) => self.pausing(event),
             Event::Call(event) => self.called(event),
             Event::Victim(event) => self.paging.victim(event, &self.span),
             Event::Step(event) => self.step(event),
             Event::Sampled(_) | Event::Meta(..) => {}
+        }
+    }
+
+    /// A file is met.
+    fn met(&mut self, event: &CachedFile) {
+        self.paths.file(event);
+        if event.header.kind == cache::FILE {
+            self.paging.cache.file(event);
         }
     }
 
@@ -310,6 +323,7 @@ impl Aggregate {
                 objects.moved.iter().for_each(|moved| self.movers.record(moved));
                 objects.sockets.iter().for_each(|socket| self.network.read(socket));
                 self.network.listening(&objects.listening);
+                objects.mounts.iter().for_each(|mounts| self.paths.mounts(mounts));
                 self.objects.record(objects);
             }
             Meta::Sums(sums) => {

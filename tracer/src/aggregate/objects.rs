@@ -232,9 +232,17 @@ impl Aggregate {
         let Some(kind) = kind(reason).filter(|_| object != 0) else { return Told::default() };
         let known = self.objects.known(tgid, object);
         let path = known.filter(|known| known.kind == "file").and_then(|known| known.path.clone());
+        let path = path.or_else(|| self.met_path(kind, (tgid, object)));
         let row = self.objects.rows.get(&(kind, object));
         let ends = if path.is_some() { None } else { self.words(kind, known, row) };
         Told { path, ends }
+    }
+
+    /// Path of a file that /proc did not tell of, as the kernel did when it met it.
+    fn met_path(&self, kind: Kind, key: (u32, u64)) -> Option<String> {
+        let is_new = kind == Kind::File && !self.objects.by_inode.contains_key(&key);
+        let file = is_new.then(|| self.paths.only(key.1)).flatten()?;
+        self.paths.path_of(file, &[key.0])
     }
 
     /// A pipe or a socket in words.

@@ -239,7 +239,7 @@ impl Aggregate {
             state => state == State::Fault,
         };
         if reads && thread.object != 0 && end.is_some() {
-            self.blocks.waited(thread.object, measured_ns);
+            self.blocks.waited(thread.object, measured_ns, &self.paths);
         }
         let Some(thread) = self.threads.get_mut(index) else { return };
         let Some(slot) = thread.slot else { return };
@@ -321,7 +321,7 @@ impl Aggregate {
             }
             (Phase::Waiting, woken_ns) => {
                 if let Some((inode, asked_ns)) = thread.asked.take() {
-                    self.blocks.answered(inode, ts_ns.saturating_sub(asked_ns));
+                    self.blocks.answered(inode, ts_ns.saturating_sub(asked_ns), &self.paths);
                 }
                 let wake = self.wake(switch, index);
                 self.end_wait(index, woken_ns.unwrap_or(ts_ns).min(ts_ns), Some(wake));

@@ -19,6 +19,8 @@ pub(super) struct Waiting<'a> {
     pub path: Option<&'a str>,
     /// The process that waited; none: not known, or several of one name.
     pub pid: Option<u32>,
+    /// It is a row of a thread's, which has one for all things that it has no row of their own for.
+    pub of_thread: bool,
 }
 
 /// What was lost.
@@ -124,6 +126,7 @@ fn on_path(report: &Report, waits: impl Fn(&Waiting<'_>) -> bool, phases: impl F
             object: None,
             path: part.path.as_deref(),
             pid: part.pid,
+            of_thread: false,
         };
         if waits(&waiting) {
             lost.add("waiting on the critical path", part.s, part.pieces, format!("/critical_path/parts/{index}/s"));
@@ -138,6 +141,7 @@ fn on_path(report: &Report, waits: impl Fn(&Waiting<'_>) -> bool, phases: impl F
             object: wait.object.as_deref(),
             path: wait.path.as_deref(),
             pid: wait.pid,
+            of_thread: false,
         };
         if !waits(&waiting) {
             continue;
@@ -189,6 +193,7 @@ fn of_threads(
                 object: wait.object.as_deref(),
                 path: wait.path.as_deref(),
                 pid: thread.pid,
+                of_thread: true,
             };
             if waits(&waiting) {
                 lost.add(

@@ -56,6 +56,8 @@ mod tests_database;
 #[cfg(test)]
 mod tests_deadlock;
 #[cfg(test)]
+mod tests_folders;
+#[cfg(test)]
 mod tests_fsync;
 #[cfg(test)]
 mod tests_ipc;

@@ -9,7 +9,8 @@ use super::page_cache::{self, reads};
 use super::{Claim, Facts, Outcome, Rule, UNKNOWN_COVERAGE, evidence, family_share};
 use super::{closing, discards, far_storage};
 use crate::model::io::{Io, IoDevice, IoFile, IoRequests};
-use crate::model::report::{Evidence, Report, Subject};
+use crate::model::pattern::fits;
+use crate::model::report::{Evidence, Report, Subject, Wait};
 use crate::model::stacks::FILE_READ;
 use crate::model::units::{bytes, duration, grouped, percent};
 
@@ -35,6 +36,8 @@ const SLOW_S: f64 = 0.020;
 const SLOW_BYTES_PER_S: f64 = 100e6;
 /// Threads waited for so many times as long as the device had requests of theirs.
 const HELD_BACK: f64 = 3.0;
+/// A folder has this part of the waits for files that threads have no row of their own for.
+const MOST_OF_REST: f64 = 0.8;
 /// A loss under this share of the wall time is not worth a word.
 const LEAST_SHARE: f64 = 0.01;
 
@@ -42,8 +45,11 @@ fn io(report: &Report) -> Option<&Io> {
     report.io.as_ref().filter(|io| io.devices.is_some())
 }
 
-fn is_scattered(reads: &IoRequests) -> bool {
-    reads.requests >= LEAST_REQUESTS && reads.mean_bytes <= SMALL_BYTES && reads.sequential_share < SCATTERED
+/// Whether each of its reads is a round trip for little: small ones, of one file that jump, of many files however they lie.
+fn is_scattered(file: &IoFile) -> bool {
+    let small = |reads: &&IoRequests| reads.requests >= LEAST_REQUESTS && reads.mean_bytes <= SMALL_BYTES;
+    let reads = file.reads.as_ref().filter(small);
+    reads.is_some_and(|reads| file.files.is_some() || reads.sequential_share < SCATTERED)
 }
 
 /// Whether its device takes longer for such requests than any disk should.
@@ -66,19 +72,62 @@ fn is_read_again(report: &Report, file: &IoFile) -> bool {
     cached.filter(same).any(|cached| page_cache::is_read_again(report, cached))
 }
 
-fn is_for(file: &IoFile, object: Option<&str>, path: Option<&str>) -> bool {
-    lost_claim::is_for((file.inode, file.path.as_deref()), object, path)
+/// A file, or many of a folder, and where the report has it.
+struct Row<'a> {
+    file: &'a IoFile,
+    at: String,
+    /// Threads' waits for things without a row of their own are for these.
+    takes_rest: bool,
+}
+
+impl<'a> Row<'a> {
+    /// Whether a wait is for it. Of a folder the critical path has a row of its own, and threads those of the first files.
+    fn is_for(&self, wait: &Waiting<'_>) -> bool {
+        let file = self.file;
+        let is_below = || match wait.path {
+            Some(path) => self.folder().is_some_and(|folder| fits(folder, path)),
+            None => wait.of_thread && wait.object.is_none() && self.takes_rest,
+        };
+        lost_claim::is_for((file.inode, file.path.as_deref()), wait.object, wait.path) || is_below()
+    }
+
+    /// What paths of a folder's files are like.
+    fn folder(&self) -> Option<&'a str> {
+        self.file.path.as_deref().filter(|_| self.file.files.is_some())
+    }
+}
+
+/// Waits in reading files that threads have no row of its own for.
+fn rest_s(report: &Report) -> f64 {
+    let waits = super::threads(report).flat_map(|(_, thread)| &thread.waits);
+    let is_rest = |wait: &&Wait| wait.state == "file" && reads(&wait.state, wait.detail.as_deref());
+    waits.filter(|wait| wait.object.is_none() && is_rest(wait)).map(|wait| wait.total_s).sum()
+}
+
+/// All rows, those that devices had longest for first.
+fn rows<'a>(report: &'a Report, io: &'a Io) -> Vec<Row<'a>> {
+    let rest_s = rest_s(report);
+    let takes_rest = |file: &IoFile| {
+        let waited_s = file.waits.as_ref().map_or(0.0, |waits| waits.total_s);
+        file.files.is_some() && waited_s >= MOST_OF_REST * rest_s
+    };
+    let of = |list: &'a [IoFile], name: &'static str| {
+        list.iter().enumerate().map(move |(index, file)| (file, format!("/io/{name}/{index}")))
+    };
+    let all = of(&io.files, "files").chain(of(&io.folders, "folders"));
+    let mut rows: Vec<Row<'_>> = all.map(|(file, at)| Row { file, at, takes_rest: takes_rest(file) }).collect();
+    let took = |row: &Row<'_>| row.file.reads.as_ref().map_or(0.0, |reads| reads.device.total_s);
+    rows.sort_by(|a, b| took(b).total_cmp(&took(a)));
+    rows
 }
 
 /// Whether this is time that reading these files takes, waiting and the kernel's work for each request.
-fn waits_for(files: &[(usize, &IoFile)], wait: &Waiting<'_>) -> bool {
-    wait.state == "file"
-        && reads(wait.state, wait.detail)
-        && files.iter().any(|(_, file)| is_for(file, wait.object, wait.path))
+fn waits_for(files: &[Row<'_>], wait: &Waiting<'_>) -> bool {
+    wait.state == "file" && reads(wait.state, wait.detail) && files.iter().any(|row| row.is_for(wait))
 }
 
-fn works_for(files: &[(usize, &IoFile)], phase: &str, pid: Option<u32>) -> bool {
-    phase == FILE_READ && files.iter().any(|(_, file)| pid.is_some() && file.whose.pid == pid)
+fn works_for(files: &[Row<'_>], phase: &str, pid: Option<u32>) -> bool {
+    phase == FILE_READ && files.iter().any(|row| pid.is_some() && row.file.whose.pid == pid)
 }
 
 /// The files that a rule is about, and what waiting for them cost.
@@ -86,7 +135,7 @@ struct Case<'a> {
     report: &'a Report,
     io: &'a Io,
     /// The one with most of it first.
-    files: Vec<(usize, &'a IoFile)>,
+    files: Vec<Row<'a>>,
     lost: Lost,
     /// The critical path did not wait for it: what is lost is of the thread that waited longest.
     aside: bool,
@@ -95,8 +144,11 @@ struct Case<'a> {
 impl<'a> Case<'a> {
     /// Of all files for which this holds; none if there is none.
     fn of(report: &'a Report, io: &'a Io, holds: impl Fn(&IoFile) -> bool) -> Option<Self> {
-        let all = io.files.iter().enumerate();
-        let files: Vec<_> = all.filter(|(_, file)| holds(file) && !is_read_again(report, file)).collect();
+        let mut files = rows(report, io);
+        files.retain(|row| holds(row.file) && !is_read_again(report, row.file));
+        // Files that are told with their folder are no others.
+        let folders: Vec<&str> = files.iter().filter_map(Row::folder).collect();
+        files.retain(|row| row.file.files.is_some() || !folders.iter().any(|folder| fits(folder, &row.file.shown())));
         if files.is_empty() {
             return None;
         }
@@ -117,7 +169,7 @@ impl<'a> Case<'a> {
     }
 
     fn file(&self) -> &'a IoFile {
-        self.files[0].1
+        self.files[0].file
     }
 
     fn reads(&self) -> IoRequests {
@@ -126,11 +178,15 @@ impl<'a> Case<'a> {
 
     fn name(&self) -> String {
         match self.files.len() - 1 {
-            0 => self.file().shown(),
+            0 => self.file().told(),
             others => {
-                format!("{} and {}", self.file().shown(), crate::model::units::count(others as u64, "other file"))
+                format!("{} and {}", self.file().told(), crate::model::units::count(others as u64, "other file"))
             }
         }
+    }
+
+    fn is_one(&self) -> bool {
+        self.files.len() == 1 && self.file().files.is_none()
     }
 
     fn device(&self) -> Option<(usize, &'a IoDevice)> {
@@ -146,16 +202,23 @@ impl<'a> Case<'a> {
     fn culprit(&self) -> Subject {
         let file = self.file();
         let mut culprit = lost_claim::culprit(self.report, &self.lost, &file.whose, |wait| {
-            wait.state == "file" && is_for(file, wait.object.as_deref(), wait.path.as_deref())
+            self.files[0].is_for(&Waiting {
+                state: &wait.state,
+                detail: wait.detail.as_deref(),
+                object: wait.object.as_deref(),
+                path: wait.path.as_deref(),
+                pid: None,
+                of_thread: true,
+            }) && wait.state == "file"
         });
         culprit.path = file.path.clone();
         culprit
     }
 
     fn evidence(&self) -> Vec<Evidence> {
-        let (index, file) = self.files[0];
+        let Row { file, at, .. } = &self.files[0];
         let reads = self.reads();
-        let at = |field: &str| format!("/io/files/{index}/{field}");
+        let at = |field: &str| format!("{at}/{field}");
         let mut list = self.lost.evidence();
         list.push(evidence("reads that the device had", reads.requests as f64, "1", at("reads/requests"), None));
         list.push(evidence("bytes of one on average", reads.mean_bytes as f64, "B", at("reads/mean_bytes"), None));
@@ -220,12 +283,11 @@ impl Rule for SmallRandomReads {
         let Some(io) = io(report) else {
             return Outcome::CouldNotRun("the family block did not run, which sees requests of devices".to_owned());
         };
-        let scattered = |file: &IoFile| {
-            file.reads.as_ref().is_some_and(|reads| is_scattered(reads) && !is_slow(reads)) && !is_held_back(file)
-        };
+        let scattered =
+            |file: &IoFile| is_scattered(file) && !file.reads.as_ref().is_some_and(is_slow) && !is_held_back(file);
         let Some(case) = Case::of(report, io, scattered).filter(Case::is_worth_a_word) else {
             return Outcome::Silent(format!(
-                "no thread waited long for a file that was read in scattered requests of at most {}",
+                "no thread waited long for files that were read in scattered requests of at most {}",
                 bytes(SMALL_BYTES)
             ));
         };
@@ -239,7 +301,7 @@ fn scattered_claim(case: &Case<'_>) -> Claim {
     let summary = format!(
         "{} {} read in {} requests of {} on average, {} of them in order: {} waits of {} each, {} in all",
         case.name(),
-        if case.files.len() > 1 { "were" } else { "was" },
+        if case.is_one() { "was" } else { "were" },
         grouped(reads.requests),
         bytes(reads.mean_bytes),
         percent(reads.sequential_share),
@@ -247,9 +309,13 @@ fn scattered_claim(case: &Case<'_>) -> Claim {
         duration(mean_s),
         case.took(),
     );
+    let each = match case.file().files {
+        Some(_) => "Each file costs small requests of its own, which nothing asks for ahead, and each of these",
+        None => "Each small request that does not follow the one before",
+    };
     let hypothesis = format!(
-        "Each small request that does not follow the one before costs a whole round trip to {} ({} of it with the device, for half of \
-         them at most), and the thread that asked waits meanwhile, so that the device could do far more. {}",
+        "{each} costs a whole round trip to {} ({} of it with the device, for half of them at most), and the thread that asked waits \
+         meanwhile, so that the device could do far more. {}",
         case.disk(),
         duration(reads.device.p50_s),
         case.lost.whose()

@@ -228,7 +228,8 @@ fn cached(read: u64, reclaimed: u64, dropped: u64) -> Vec<Event> {
     let file = FileKey { inode: FILE, device: 254 << 20, reserved: 0 };
     let mut name = [0; 64];
     name[..5].copy_from_slice(b"shard");
-    let record = CachedFile { header: header(cache::FILE, START + MS, 0), tid: 10, tgid: 10, file, size_bytes, name };
+    let header = header(cache::FILE, START + MS, 0);
+    let record = CachedFile { header, tid: 10, tgid: 10, file, size_bytes, name, parent: 0 };
     let row = CacheRow {
         device: 254 << 20,
         inode: FILE,

@@ -40,8 +40,8 @@ fn told() -> Vec<Event> {
     let mut name = [0; 64];
     name[..5].copy_from_slice(b"shard");
     let file = FileKey { inode: FILE, device: DISK, reserved: 0 };
-    let record =
-        CachedFile { header: header(block::FILE, START + MS, 0), tid: 10, tgid: 10, file, size_bytes: 256 * MIB, name };
+    let header = header(block::FILE, START + MS, 0);
+    let record = CachedFile { header, tid: 10, tgid: 10, file, size_bytes: 256 * MIB, name, parent: 0 };
     vec![Event::CachedFile(Box::new(record)), meta_event(START + LONG_MS * MS, Meta::Sums(sums))]
 }
 

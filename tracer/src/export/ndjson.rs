@@ -122,6 +122,7 @@ pub fn write_event(event: &Event, out: &mut impl io::Write) -> io::Result<()> {
             line.number("device", event.file.device)?;
             line.number("size_bytes", event.size_bytes)?;
             line.text("name", &event.name)?;
+            line.number("parent", event.parent)?;
         }
         Event::BlockDone(event) => {
             let request = &event.request;

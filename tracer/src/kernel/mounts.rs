@@ -1,12 +1,12 @@
-//! On which file system a file lies, as its process sees it: the mount of a descriptor, by its number, or of a device. Reads lists of
-//! the kernel's own only: a file system whose server does not answer must not be asked.
+//! On which file system a file lies, as its process sees it: the mount of a descriptor, by its number, or of a device; and where file
+//! systems with disks are mounted. Reads lists of the kernel's own only: a file system whose server does not answer must not be asked.
 
 use std::collections::HashMap;
 use std::fs;
 use std::io::Read;
 
 use super::{proc, tmpfs::unescaped};
-use crate::model::meta::ObjectRecord;
+use crate::model::meta::{MountRecord, ObjectRecord};
 use crate::model::objects::FileSystem;
 use crate::model::text::printable;
 
@@ -52,6 +52,29 @@ impl Mounts {
         self.known.insert(key, found.clone());
         found
     }
+}
+
+/// So many mounts of a process are told.
+const MAX_TOLD: usize = 256;
+
+/// Where file systems are mounted that have a disk, as a process sees it; those that were mounted over are among them.
+pub fn on_disks(pid: u32) -> Vec<MountRecord> {
+    let mut text = Vec::new();
+    let Ok(file) = fs::File::open(format!("/proc/{pid}/mountinfo")) else { return Vec::new() };
+    // An error leaves what was read before it.
+    let _ = file.take(MAX_LIST_BYTES).read_to_end(&mut text);
+    text.split(|byte| *byte == b'\n').filter_map(on_disk).take(MAX_TOLD).collect()
+}
+
+/// That of a line, if its source is a device: file systems of several disks have numbers without one.
+fn on_disk(line: &[u8]) -> Option<MountRecord> {
+    let fields: Vec<&[u8]> = line.split(|byte| *byte == b' ').collect();
+    let hyphen = fields.iter().position(|field| *field == b"-")?;
+    let device = std::str::from_utf8(fields.get(2)?).ok()?;
+    let shown = |field: Option<&&[u8]>| Some(printable(&unescaped(field?)));
+    let has_disk = !device.starts_with(NO_DISK) || fields.get(hyphen + 2)?.starts_with(b"/dev/");
+    Some(MountRecord { device: device.to_owned(), root: shown(fields.get(3))?, mounted_on: shown(fields.get(4))? })
+        .filter(|_| has_disk)
 }
 
 /// Number of the mount that a descriptor lies on.
@@ -101,6 +124,20 @@ mod tests {
         let fuse = found(|fields| fields.get(2) == Some(&&b"0:46"[..])).unwrap();
         assert_eq!((fuse.kind.as_str(), fuse.source), ("fuse.sshfs", None));
         assert_eq!(found(|fields| fields.first() == Some(&&b"99"[..])), None);
+    }
+
+    #[test]
+    fn mounts_of_disks_are_told_with_the_directory_that_is_mounted() {
+        let list = format!(
+            "{LIST}\n50 22 0:30 /@home /home\\040dir rw - btrfs /dev/sdb rw\n51 22 0:5 / /proc rw - proc proc rw"
+        );
+        let found: Vec<MountRecord> = list.as_bytes().split(|byte| *byte == b'\n').filter_map(on_disk).collect();
+        let mount = |device: &str, root: &str, mounted_on: &str| MountRecord {
+            device: device.to_owned(),
+            root: root.to_owned(),
+            mounted_on: mounted_on.to_owned(),
+        };
+        assert_eq!(found, [mount("8:1", "/", "/"), mount("0:30", "/@home", "/home dir")]);
     }
 
     #[test]

@@ -177,6 +177,7 @@ fn memory(btf: &Btf, offsets: &mut Offsets) {
         found => found,
     };
     offsets.dentry_name = field(dentry, "d_name.name");
+    (offsets.dentry_parent, offsets.dentry_inode) = (field(dentry, "d_parent"), field(dentry, "d_inode"));
 }
 
 /// What the families that see block devices and writeback read.
@@ -586,6 +587,7 @@ mod tests {
         assert!(
             ![offsets.inode_size, offsets.inode_dentry, offsets.dentry_alias, offsets.dentry_name].contains(&ABSENT)
         );
+        assert!(![offsets.dentry_parent, offsets.dentry_inode].contains(&ABSENT));
         assert_eq!(btf.enumerator("pageflags", "PG_locked"), Some(0));
         assert_eq!(btf.enumerator("pageflags", "no such flag"), None);
         assert_eq!(offsets.regs_sp, stack_pointer_word(Arch::X86_64) * 8, "as in the context of a program on a clock");

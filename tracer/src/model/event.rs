@@ -161,6 +161,7 @@ pub const fn kind_name(number: u16) -> Option<&'static str> {
         oom::VICTIM => "oom-victim",
         block::DONE => "block-done",
         block::FILE => "block-file",
+        block::DIRECTORY => "block-directory",
         writeback::PAUSE => "dirty-pause",
         writeback::FILE => "dirtied-file",
         file_exact::FILE => "called-file",

@@ -5,6 +5,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::stacks::{Location, Whose};
+use super::units::count;
 
 /// System calls that return when a disk has what was written.
 pub const SYNC_CALLS: [&str; 6] = ["fsync", "fdatasync", "msync", "sync_file_range", "syncfs", "sync"];
@@ -19,9 +20,13 @@ pub struct Io {
     /// Files that requests were for, likewise; at most 32.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub files: Vec<IoFile>,
-    /// Further files.
+    /// Further files. One that was not used for long may count twice.
     #[serde(skip_serializing_if = "is_zero")]
     pub files_over: u64,
+    /// Many files that lie together, as one row each, whose requests are also those of their own rows as far as they have one; likewise, at
+    /// most 16. Not here: where one file has most of the requests.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub folders: Vec<IoFile>,
     /// Processes, most bytes first; at most 32.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub processes: Vec<IoProcess>,
@@ -143,15 +148,19 @@ pub struct IoDevice {
     pub failed: u64,
 }
 
-/// A file that requests were for.
+/// A file that requests were for, or many that lie together.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct IoFile {
-    /// Its path, where it could be looked up; else the last part of it.
+    /// Its path, where it could be looked up; else the last part of it. Of many files a pattern: a star is what they have not in common, two
+    /// are several directories.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
-    /// Inode.
+    /// Inode; of many files that of the directory that they lie below.
     pub inode: u64,
+    /// How many files; absent: one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub files: Option<u64>,
     /// Device of its file system, "major:minor".
     pub device: String,
     /// The block device that had the requests.
@@ -350,6 +359,14 @@ impl IoFile {
     /// Its path, else what tells it.
     pub fn shown(&self) -> String {
         self.path.clone().unwrap_or_else(|| format!("inode {} of {}", self.inode, self.device))
+    }
+
+    /// The same, and how many files these are.
+    pub fn told(&self) -> String {
+        match self.files {
+            Some(files) => format!("{} ({})", self.shown(), count(files, "file")),
+            None => self.shown(),
+        }
     }
 }
 

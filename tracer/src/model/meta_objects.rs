@@ -24,6 +24,34 @@ pub struct ObjectsRecord {
     /// Ports to which others can connect, in the network namespaces of these: those that were not told before.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub listening: Vec<u16>,
+    /// Where file systems are mounted, as processes see it: once for each that has files.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub mounts: Vec<MountsRecord>,
+}
+
+/// Part of [`ObjectsRecord`]: the mounts that a process sees.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct MountsRecord {
+    /// The process; 0: the tracer itself.
+    pub tgid: u32,
+    /// Number of its mount namespace.
+    pub namespace: u64,
+    /// Of file systems that may hold files on disks. Empty: they were told with another process of this namespace.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub mounts: Vec<MountRecord>,
+}
+
+/// Part of [`MountsRecord`].
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct MountRecord {
+    /// Device of the file system, "major:minor".
+    pub device: String,
+    /// Which directory of it is mounted; made printable, as the next.
+    pub root: String,
+    /// Where.
+    pub mounted_on: String,
 }
 
 /// Part of [`ObjectsRecord`]: a TCP socket as it stands.

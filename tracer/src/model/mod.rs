@@ -19,6 +19,7 @@ pub mod network;
 pub mod objects;
 pub mod opinions;
 pub mod paging;
+pub mod pattern;
 pub mod profile;
 pub mod python;
 pub mod report;

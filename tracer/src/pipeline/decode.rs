@@ -71,7 +71,7 @@ pub fn decode(record: &[u8]) -> Result<Event, Undecoded> {
         lock::CONTENDED => fields.contended(header).map(Event::Contended),
         fault::FAULTS => fields.faults(header).map(Event::Faults),
         reclaim::STALLED => fields.stalled(header).map(Event::Stalled),
-        cache::FILE | block::FILE | writeback::FILE | file_exact::FILE => {
+        cache::FILE | block::FILE | block::DIRECTORY | writeback::FILE | file_exact::FILE => {
             fields.cached_file(header).map(Event::CachedFile)
         }
         map::MAPPED => fields.mapped(header).map(Event::Mapped),
@@ -152,6 +152,14 @@ pub struct Descriptor {
     pub fd: u32,
     /// Inode number behind it.
     pub inode: u64,
+    /// It is a file, whose path the kernel's side may have told too.
+    pub is_file: bool,
+}
+
+/// The process that a record says to use a file on a disk; none for other records.
+pub fn user_of_file(record: &[u8]) -> Option<u32> {
+    let header = header(record).filter(|header| header.kind == block::FILE)?;
+    Some(Fields(record.get(HEADER_BYTES..)?).cached_file(header)?.tgid)
 }
 
 /// The descriptor on which the thread waits that leaves the CPU, that ended its wait, or on which it waited when tracing began; none for
@@ -164,16 +172,18 @@ pub fn descriptor(record: &[u8]) -> Option<Descriptor> {
             let is_one = switch.fd_kind != FdKind::Unknown as u8
                 && switch.object != 0
                 && switch.flags & (flags::PREV_TRACKED | flags::QUEUE_FACTS) == flags::PREV_TRACKED;
-            is_one.then_some(Descriptor { tid: switch.prev_tid, fd: switch.arg0, inode: switch.object })
+            let is_file = switch.fd_kind == FdKind::File as u8;
+            is_one.then_some(Descriptor { tid: switch.prev_tid, fd: switch.arg0, inode: switch.object, is_file })
         }
         cache::FILE | writeback::FILE | file_exact::FILE => {
             let file = Fields(record.get(HEADER_BYTES..)?).cached_file(header)?;
-            Some(Descriptor { tid: file.tid, fd: NO_DESCRIPTOR, inode: file.file.inode })
+            Some(Descriptor { tid: file.tid, fd: NO_DESCRIPTOR, inode: file.file.inode, is_file: true })
         }
         meta::SEED => match decode(record).ok()? {
             Event::Meta(_, meta) => match *meta {
                 Meta::Seed(seed) if seed.fd_kind != FdKind::Unknown as u8 && seed.inode != 0 => {
-                    Some(Descriptor { tid: seed.tid, fd: seed.args[0] as u32, inode: seed.inode })
+                    let is_file = seed.fd_kind == FdKind::File as u8;
+                    Some(Descriptor { tid: seed.tid, fd: seed.args[0] as u32, inode: seed.inode, is_file })
                 }
                 _ => None,
             },
@@ -403,6 +413,8 @@ impl Fields<'_> {
             file: FileKey { inode: self.u64()?, device: self.u32()?, reserved: self.u32()? },
             size_bytes: self.u64()?,
             name: self.take()?,
+            // Captures of before it was told end here.
+            parent: self.u64().unwrap_or(0),
         }))
     }
 

@@ -13,6 +13,7 @@ use crate::model::units::{bytes, count, duration, grouped, percent};
 
 const MAX_DEVICES: usize = 4;
 const MAX_FILES: usize = 6;
+const MAX_FOLDERS: usize = 3;
 const MAX_PAUSED: usize = 4;
 const MAX_CALLS: usize = 8;
 const MAX_SAVES: usize = 3;
@@ -114,11 +115,13 @@ fn files(page: &mut Page, io: &Io, device: &IoDevice, least_s: f64) {
     let took =
         |file: &IoFile| [&file.reads, &file.writes].into_iter().flatten().map(|row| row.device.total_s).sum::<f64>();
     let own = io.files.iter().filter(|file| file.disk.is_some() && file.disk == device.name && took(file) >= least_s);
-    for file in own.take(MAX_FILES) {
+    let folders =
+        io.folders.iter().filter(|file| file.disk.is_some() && file.disk == device.name && took(file) >= least_s);
+    for file in folders.take(MAX_FOLDERS).chain(own.take(MAX_FILES)) {
         let mut parts: Vec<String> = Vec::new();
         parts.extend(file.reads.as_ref().map(|row| requests("read", row)));
         parts.extend(file.writes.as_ref().map(|row| requests("written", row)));
-        let mut text = format!("{}: {}", file.shown(), parts.join("; "));
+        let mut text = format!("{}: {}", file.told(), parts.join("; "));
         text.extend(who(&file.whose).map(|who| format!(", by {who}")));
         if file.background_bytes > 0 {
             text += &format!("; {} of it in the background", bytes(file.background_bytes));

@@ -89,6 +89,7 @@ pub fn bytes(event: &Event) -> Vec<u8> {
             out.extend_from_slice(&e.file.reserved.to_le_bytes());
             out.extend_from_slice(&e.size_bytes.to_le_bytes());
             out.extend_from_slice(&e.name);
+            out.extend_from_slice(&e.parent.to_le_bytes());
         }
         Event::BlockDone(e) => {
             let r = &e.request;

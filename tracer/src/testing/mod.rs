@@ -386,6 +386,7 @@ pub fn one_of_each() -> Vec<Event> {
             file: FileKey { inode: 77, device: 254 << 20, reserved: 0 },
             size_bytes: 4096,
             name: [b'x'; 64],
+            parent: 2,
         })),
         Event::BlockDone(Box::new(block_done(19))),
         Event::DirtyPause(DirtyPause {

@@ -1,29 +1,32 @@
 //! Requests of block devices, summed up by device, by file and by process; who dirtied what was written later, and who was paused for
-//! dirtying too much. Bounded: so many devices, files, processes; what finds no room is counted. Histograms have 2 digits.
+//! dirtying too much. Bounded: so many devices, files, processes; what finds no room is counted. Histograms have 2 digits. Many files are
+//! told by their folder (`folders.rs`).
 
 mod calls;
+mod folders;
 pub(super) mod report;
 pub(super) mod saves;
 mod sums;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use tracer_common::block::{ASKING_NS, BlockDone, BlockOp, DirtyPause, block_notes as notes};
-use tracer_common::memory::{CachedFile, FILE_NAME_BYTES};
 
+use self::folders::{Folders, above, keep_half};
 use self::sums::{Busy, Ops, Streams};
 use super::Aggregate;
 use super::hash::FastMap;
+use super::paths::{Key, Named, Paths};
 use super::thread::{Phase, Span};
 use super::times::Times;
 use crate::model::meta::{DirtiedRow, DiskRow, FamilyRecord, FileCallsRow, SumsRecord};
 
 /// Devices kept.
 const MAX_DEVICES: usize = 256;
-/// Files kept, with two histograms of up to 14 KiB for each thing asked for.
+/// Files kept, with two histograms of up to 14 KiB for each thing asked for. Where there is no room, those of which devices had least are
+/// forgotten.
 const MAX_FILES: usize = 512;
-/// Names kept: of files of which there is no request yet.
-const MAX_NAMES: usize = 8_192;
 /// Processes kept.
 const MAX_PROCESSES: usize = 4_096;
 /// Threads of a file told apart.
@@ -44,9 +47,10 @@ pub(super) struct Device {
     others_ns: u64,
 }
 
-/// Requests for a file.
+/// Requests for a file, or for those of a folder.
 #[derive(Default)]
-pub(super) struct FileSums {
+pub struct FileSums {
+    named: Option<Arc<Named>>,
     ops: Ops,
     streams: Streams,
     /// When its device had reads for it.
@@ -90,13 +94,6 @@ pub struct Pausing {
     device: u32,
 }
 
-/// What names a file.
-struct Name {
-    by: (u32, u32),
-    size_bytes: u64,
-    name: [u8; FILE_NAME_BYTES],
-}
-
 /// See the file's head.
 #[derive(Default)]
 pub struct Blocks {
@@ -104,8 +101,10 @@ pub struct Blocks {
     sees_dirtying: bool,
     sees_calls: bool,
     devices: BTreeMap<u32, Device>,
-    files: FastMap<(u32, u64), FileSums>,
-    names: FastMap<(u32, u64), Name>,
+    files: FastMap<Key, FileSums>,
+    /// Files with requests; one may count twice if it was not used for long.
+    met: u64,
+    folders: Folders,
     processes: BTreeMap<u32, ProcessSums>,
     /// By process and thread.
     paused: BTreeMap<(u32, u32), Paused>,
@@ -152,17 +151,8 @@ impl Blocks {
         }
     }
 
-    /// A file is met.
-    pub fn file(&mut self, event: &CachedFile) {
-        let key = (event.file.device, event.file.inode);
-        if self.names.len() < MAX_NAMES {
-            let (by, size_bytes, name) = ((event.tid, event.tgid), event.size_bytes, event.name);
-            self.names.entry(key).or_insert(Name { by, size_bytes, name });
-        }
-    }
-
     /// A request is done.
-    pub fn done(&mut self, event: &BlockDone, span: &Span) {
+    pub fn done(&mut self, event: &BlockDone, span: &Span, paths: &mut Paths) {
         if event.header.ts_ns < span.start_ns {
             return;
         }
@@ -174,11 +164,11 @@ impl Blocks {
         let device = self.devices.entry(event.request.device).or_default();
         let traced = event.request.notes & notes::TRACED != 0;
         let ours = traced || event.request.notes & notes::KERNEL_THREAD != 0;
-        let file = if ours { file_of(&mut self.files, event) } else { None };
-        let sequential = match file {
-            Some(file) => file.add(op, event),
+        let sequential = match Some(&event.request.file).filter(|file| ours && file.inode != 0) {
+            Some(_) => self.for_a_file(op, event, paths),
             None => device.streams.follow(op, event.request.sector, event.request.bytes),
         };
+        let Some(device) = self.devices.get_mut(&event.request.device) else { return };
         device.requeues += u64::from(event.request.requeues);
         device.failed += u64::from(event.request.status != 0);
         // What was done with a flush of others was not asked of the device.
@@ -198,6 +188,30 @@ impl Blocks {
         }
     }
 
+    /// Adds it to its file, and to the folders that this lies in. Whether it begins where one before it ended.
+    fn for_a_file(&mut self, op: BlockOp, event: &BlockDone, paths: &mut Paths) -> bool {
+        let key = (event.request.file.device, event.request.file.inode);
+        if self.files.len() >= MAX_FILES && !self.files.contains_key(&key) {
+            keep_half(&mut self.files, |file| file.ops.device_ns());
+        }
+        let file = self.files.entry(key).or_default();
+        let is_new = file.ops.requests() == 0;
+        let sequential = file.add(op, event);
+        let Some((named, is_first)) = paths.used(key) else {
+            self.met += u64::from(is_new);
+            return sequential;
+        };
+        self.met += u64::from(is_first);
+        if file.named.is_none() {
+            file.named = Some(Arc::clone(&named));
+        }
+        if named.parent != 0 {
+            let (above, name) = (above(paths, (key.0, named.parent)), is_first.then_some(&*named.name));
+            self.folders.add(&above, op, event, name, paths);
+        }
+        sequential
+    }
+
     /// How long a tick of the kernel's clock is: the longest that a pause of as many ticks can have been so short with. A pause lasts for what
     /// was asked, up to a tick longer.
     fn tick_ns(&self) -> Option<u64> {
@@ -206,16 +220,20 @@ impl Blocks {
     }
 
     /// A thread has waited for a file's data.
-    pub fn waited(&mut self, inode: u64, ns: u64) {
-        if self.sees_requests && (self.waits.len() < MAX_FILES || self.waits.contains_key(&inode)) {
-            self.waits.entry(inode).or_default().add(ns);
+    pub fn waited(&mut self, inode: u64, ns: u64, paths: &Paths) {
+        if self.sees_requests {
+            times_of(&mut self.waits, inode, &self.files).add(ns);
+            if let Some(directory) = paths.directory_of(inode) {
+                self.folders.waited(&above(paths, directory), ns);
+            }
         }
     }
 
     /// A thread goes on that waited for a request of its own for a file.
-    pub fn answered(&mut self, inode: u64, ns: u64) {
-        if self.answers.len() < MAX_FILES || self.answers.contains_key(&inode) {
-            self.answers.entry(inode).or_default().add(ns);
+    pub fn answered(&mut self, inode: u64, ns: u64, paths: &Paths) {
+        times_of(&mut self.answers, inode, &self.files).add(ns);
+        if let Some(directory) = paths.directory_of(inode) {
+            self.folders.answered(&above(paths, directory), ns);
         }
     }
 
@@ -244,11 +262,13 @@ fn timed_ns(event: &BlockDone) -> Option<u64> {
     (event.request.notes & notes::UNTIMED == 0).then_some(event.device_ns)
 }
 
-/// The sums of the file that a request is for.
-fn file_of<'a>(files: &'a mut FastMap<(u32, u64), FileSums>, event: &BlockDone) -> Option<&'a mut FileSums> {
-    let key = (event.request.file.device, event.request.file.inode);
-    let fits = event.request.file.inode != 0 && (files.len() < MAX_FILES || files.contains_key(&key));
-    fits.then(|| files.entry(key).or_default())
+/// The times of a file. Where there is no room, those of files that were forgotten are too: at least half.
+fn times_of<'a>(times: &'a mut FastMap<u64, Times>, inode: u64, files: &FastMap<Key, FileSums>) -> &'a mut Times {
+    if times.len() >= 2 * MAX_FILES && !times.contains_key(&inode) {
+        let kept: BTreeSet<u64> = files.keys().map(|(_, inode)| *inode).collect();
+        times.retain(|inode, _| kept.contains(inode));
+    }
+    times.entry(inode).or_default()
 }
 
 impl FileSums {
@@ -303,7 +323,7 @@ impl ProcessSums {
 impl Aggregate {
     /// A request is done. If its thread waits for that file, it has its answer.
     pub(super) fn block_done(&mut self, event: &BlockDone) {
-        self.blocks.done(event, &self.span);
+        self.blocks.done(event, &self.span, &mut self.paths);
         let request = &event.request;
         let is_own_read = event.header.ts_ns >= self.span.start_ns
             && BlockOp::of(request.flags, request.bytes) == BlockOp::Read

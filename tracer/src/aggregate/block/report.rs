@@ -6,19 +6,23 @@ use std::collections::BTreeMap;
 use tracer_common::block::BlockOp;
 
 use super::super::times::Times;
+use super::folders::{Folder, MANY, above};
 use super::sums::{OpSums, Ops};
 use super::{Device, FileSums, Paused};
 use crate::aggregate::Aggregate;
 use crate::aggregate::paging::report::{Who, device_number};
+use crate::aggregate::paths::Key;
 use crate::model::io::{DirtyPauses, Io, IoDevice, IoFile, IoProcess, IoRequests, Latency};
 use crate::model::meta::DirtiedRow;
 use crate::model::paging::PAGE_BYTES;
 use crate::model::report::seconds;
 use crate::model::stacks::Whose;
-use crate::model::text::printable;
 
 /// Rows of each list.
 const MAX_ROWS: usize = 32;
+/// Rows of folders, and files that make one.
+const MAX_FOLDERS: usize = 16;
+const LEAST_FILES: u64 = 2 * MANY as u64;
 
 fn latency(times: &Times) -> Latency {
     Latency {
@@ -47,6 +51,28 @@ fn of(ops: &Ops, op: BlockOp) -> Option<IoRequests> {
     ops.of(op).map(requests)
 }
 
+/// Files that are told together, and what their rows are called.
+pub(in crate::aggregate) struct Folders<'a> {
+    aggregate: &'a Aggregate,
+    folders: Vec<(Key, usize, &'a Folder)>,
+    told: Vec<(Key, usize, String)>,
+}
+
+impl Folders<'_> {
+    /// The folder of the file with this inode that has too few requests to tell anything by itself: the directory's inode, and what its files
+    /// are called.
+    pub(in crate::aggregate) fn of(&self, inode: u64) -> Option<(u64, &str)> {
+        let Aggregate { paths, blocks, .. } = self.aggregate;
+        let file = paths.only(inode).filter(|_| !self.told.is_empty())?;
+        if blocks.files.get(&file).is_some_and(|file| file.ops.requests() >= LEAST_FILES) {
+            return None;
+        }
+        let above = above(paths, paths.directory_of(inode)?);
+        let lies_there = |(key, level, _): &&(Key, usize, String)| above.get(*level).copied().flatten() == Some(*key);
+        self.told.iter().find(lies_there).map(|(key, _, path)| (key.1, path.as_str()))
+    }
+}
+
 /// What was dirtied, by file: the rows of each, and their pages.
 type Dirtied<'a> = BTreeMap<(u32, u64), (Vec<&'a DirtiedRow>, u64)>;
 
@@ -73,8 +99,10 @@ impl Aggregate {
                 Some(devices.into_iter().map(|(number, device)| self.io_device(*number, device)).collect());
             let mut files: Vec<_> = blocks.files.iter().collect();
             files.sort_by_key(|(key, file)| (Reverse(file.ops.device_ns()), **key));
-            section.files_over = files.split_off(files.len().min(MAX_ROWS)).len() as u64;
+            files.truncate(MAX_ROWS);
+            section.files_over = blocks.met.saturating_sub(files.len() as u64);
             section.files = files.into_iter().map(|(key, file)| self.io_file(*key, file, &dirtied, &who)).collect();
+            section.folders = self.io_folders(&who);
             section.processes = self.io_processes(&dirtied, &who);
         }
         if blocks.sees_dirtying {
@@ -119,11 +147,12 @@ impl Aggregate {
         let number = device_number(device);
         let of = |tgid: &u32| self.objects.path_of(*tgid, inode, &number);
         let known = processes.iter().find_map(of).or_else(|| self.objects.any_path_of(inode, &number));
-        known.or_else(|| {
-            let name = self.blocks.names.get(&(device, inode))?;
-            let end = name.name.iter().position(|byte| *byte == 0).unwrap_or(name.name.len());
-            (end > 0).then(|| printable(&name.name[..end]))
-        })
+        let key = (device, inode);
+        let met = || match self.blocks.files.get(&key).and_then(|file| file.named.as_ref()) {
+            Some(named) => self.paths.path_of_named(device, named, processes).or_else(|| Some(named.name.to_string())),
+            None => self.paths.path_of(key, processes).or_else(|| self.paths.name_of(key).map(str::to_owned)),
+        };
+        known.or_else(met).filter(|path| !path.is_empty())
     }
 
     /// How long threads waited for a file, and until they were answered; none where two files have its number.
@@ -133,7 +162,7 @@ impl Aggregate {
     }
 
     fn io_file(&self, key: (u32, u64), file: &FileSums, dirtied: &Dirtied<'_>, who: &Who<'_>) -> IoFile {
-        let told = self.blocks.names.get(&key);
+        let told = file.named.as_ref();
         let dirtied_rows = dirtied.get(&key);
         let dirtier = dirtied_rows.and_then(|(rows, _)| rows.iter().max_by_key(|row| row.pages));
         let maker = file.threads.iter().max_by_key(|(key, (_, ns))| (*ns, Reverse(**key))).map(|(key, _)| *key);
@@ -147,6 +176,7 @@ impl Aggregate {
         IoFile {
             path: self.io_path(key, &processes),
             inode: key.1,
+            files: None,
             device: device_number(key.0),
             disk: self.disk_name(file.disk),
             size_bytes: told.map(|name| name.size_bytes).filter(|bytes| *bytes > 0),
@@ -162,6 +192,61 @@ impl Aggregate {
                 .blocks
                 .sees_dirtying
                 .then(|| dirtied_rows.map_or(0, |(_, pages)| pages.saturating_mul(PAGE_BYTES))),
+        }
+    }
+
+    /// Files that are told together.
+    pub(in crate::aggregate) fn folders(&self) -> Folders<'_> {
+        let mut folders = self.blocks.folders.chosen();
+        folders.retain(|(key, level, folder)| folder.files >= LEAST_FILES && !self.is_mostly_one(*key, *level, folder));
+        folders.sort_by_key(|(key, level, folder)| (Reverse(folder.sums.ops.device_ns()), *key, *level));
+        folders.truncate(MAX_FOLDERS);
+        let row = |(key, level, folder): (Key, usize, &'_ Folder)| {
+            let processes: Vec<u32> = folder.sums.threads.keys().map(|(tgid, _)| *tgid).collect();
+            let path = self.paths.directory_path(key, &processes);
+            let path = path.or_else(|| self.paths.directory_name(key).map(str::to_owned));
+            (key, level, folder.pattern(&path.unwrap_or_else(|| "?".to_owned()), level))
+        };
+        let told = folders.iter().copied().map(row).collect();
+        Folders { aggregate: self, folders, told }
+    }
+
+    fn io_folders(&self, who: &Who<'_>) -> Vec<IoFile> {
+        let Folders { folders, told, .. } = self.folders();
+        let rows = folders.into_iter().zip(told);
+        rows.map(|((key, _, folder), (_, _, path))| self.io_folder(key, path, folder, who)).collect()
+    }
+
+    /// Whether one file that lies there has most of the requests.
+    fn is_mostly_one(&self, key: Key, level: usize, folder: &Folder) -> bool {
+        let lies_there = |(device, _): &(u32, u64), file: &FileSums| {
+            let directory = file.named.as_ref().map(|named| (*device, named.parent));
+            let up = |at: Option<(u32, u64)>| at.and_then(|at| self.paths.above(at));
+            (0..level).fold(directory, |at, _| up(at)) == Some(key)
+        };
+        let most = |file: &FileSums| file.ops.requests() * 2 >= folder.requests();
+        self.blocks.files.iter().any(|(key, file)| most(file) && lies_there(key, file))
+    }
+
+    fn io_folder(&self, key: Key, path: String, folder: &Folder, who: &Who<'_>) -> IoFile {
+        let sums = &folder.sums;
+        let maker = sums.threads.iter().max_by_key(|(key, (_, ns))| (*ns, Reverse(**key))).map(|(key, _)| *key);
+        let times = |times: &Times| (times.count > 0).then(|| latency(times));
+        IoFile {
+            path: Some(path),
+            inode: key.1,
+            files: Some(folder.files),
+            device: device_number(key.0),
+            disk: self.disk_name(sums.disk),
+            whose: maker.map_or_else(Whose::default, |(tgid, tid)| who.thread(tgid, tid)),
+            reads: of(&sums.ops, BlockOp::Read),
+            writes: of(&sums.ops, BlockOp::Write),
+            reading_s: sums.ops.of(BlockOp::Read).map(|_| seconds(sums.reading.total_ns())),
+            waits: times(&folder.waits),
+            answers: times(&folder.answers),
+            direct_requests: sums.direct,
+            background_bytes: sums.background_bytes,
+            ..IoFile::default()
         }
     }
 

@@ -48,6 +48,11 @@ impl Ops {
         self.0[op as usize].as_deref()
     }
 
+    /// How many, all kinds together.
+    pub fn requests(&self) -> u64 {
+        self.0.iter().flatten().map(|sums| sums.requests).sum()
+    }
+
     /// How long devices had them, all kinds together.
     pub fn device_ns(&self) -> u64 {
         self.0.iter().flatten().fold(0, |sum, sums| sum.saturating_add(sums.device.ns))

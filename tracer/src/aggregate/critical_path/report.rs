@@ -369,8 +369,8 @@ impl Writer<'_> {
 
     fn waits(&self) -> Vec<PathWait> {
         let queued_ns = |key| self.path.queued_ns.get(key).copied().unwrap_or(0);
-        let mut waits: Vec<(WaitKey, Sum, u64)> =
-            self.path.waits.iter().map(|(key, sum)| (*key, *sum, queued_ns(key))).collect();
+        let all = self.path.waits.iter().map(|(key, sum)| (*key, *sum, queued_ns(key)));
+        let (mut waits, folders) = self.by_folder(all);
         waits.sort_by_key(|(key, sum, _)| (Reverse(sum.ns), *key));
         // Many small ones are as much as one large one.
         let mut others: BTreeMap<WaitKey, (Sum, u64)> = BTreeMap::new();
@@ -382,7 +382,7 @@ impl Writer<'_> {
         waits.extend(others.into_iter().map(|(key, (sum, queued_ns))| (key, sum, queued_ns)));
         waits.sort_by_key(|(key, sum, _)| (Reverse(sum.ns), *key));
         waits.truncate(2 * MAX_WAITS);
-        let row = |(key, Sum { ns, count }, queued_ns): (WaitKey, Sum, u64)| {
+        let row = |(key, Sum { ns, count }, queued_ns): Waited| {
             let reason = Reason { state: key.state, detail: Detail::None, syscall: key.syscall };
             let told = self.aggregate.told(key.tgid, reason, key.object);
             PathWait {
@@ -394,13 +394,34 @@ impl Writer<'_> {
                 state: key.state.id().to_owned(),
                 detail: self.aggregate.wait_detail(reason),
                 object: object(reason, key.object),
-                path: told.path,
+                path: folders.get(&key).cloned().or(told.path),
                 ends: told.ends,
             }
         };
         waits.into_iter().map(row).collect()
     }
+
+    /// Waits in reading many files of a folder as one for that, and what its files are called.
+    fn by_folder(&self, all: impl Iterator<Item = Waited>) -> (Vec<Waited>, BTreeMap<WaitKey, String>) {
+        let folders = self.aggregate.folders();
+        let mut waits: BTreeMap<WaitKey, (Sum, u64)> = BTreeMap::new();
+        let mut paths = BTreeMap::new();
+        for (mut key, sum, queued_ns) in all {
+            let reads = key.state == State::File && self.aggregate.calls.reads(key.syscall);
+            if let Some((directory, path)) = folders.of(key.object).filter(|_| reads) {
+                key.object = directory;
+                paths.entry(key).or_insert_with(|| path.to_owned());
+            }
+            let (all, queued) = waits.entry(key).or_default();
+            all.absorb(sum);
+            *queued = queued.saturating_add(queued_ns);
+        }
+        (waits.into_iter().map(|(key, (sum, queued_ns))| (key, sum, queued_ns)).collect(), paths)
+    }
 }
+
+/// Waits for one thing: how long, and for how long threads then queued for a CPU.
+type Waited = (WaitKey, Sum, u64);
 
 fn cause(cause: Cause) -> Option<&'static str> {
     Some(match cause {

@@ -169,15 +169,16 @@ impl Aggregate {
         section.files = Some(files.into_iter().map(|(key, file)| self.cached_file(*key, file, who)).collect());
     }
 
-    fn cached_file(&self, (device, inode): (u32, u64), file: &File, who: &Who<'_>) -> CachedFile {
+    fn cached_file(&self, key: (u32, u64), file: &File, who: &Who<'_>) -> CachedFile {
         let (tid, tgid) = file.by;
-        let device = device_number(device);
+        let (device, inode) = (device_number(key.0), key.1);
         let end = file.name.iter().position(|byte| *byte == 0).unwrap_or(file.name.len());
         let name = (end > 0).then(|| printable(&file.name[..end]));
+        let known = self.objects.path_of(tgid, inode, &device).or_else(|| self.paths.path_of(key, &[tgid]));
         let read_bytes = file.pages.read.saturating_mul(PAGE_BYTES);
         let size_bytes = file.size_bytes.max(file.pages.size_bytes);
         CachedFile {
-            path: self.objects.path_of(tgid, inode, &device).or(name),
+            path: known.or(name),
             inode,
             device,
             whose: who.thread(tgid, tid),
