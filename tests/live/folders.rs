@@ -1,5 +1,5 @@
 //! Many small files that are read one by one: they are told with their folder, by a pattern of their paths, since no single one says anything.
-//! Healthy twins: the same files from memory, and the same bytes in one file.
+//! Healthy twins: the same files from memory, and the same bytes in one file. And what files are called that are closed before anybody can look.
 
 use std::path::{Path, PathBuf};
 
@@ -15,10 +15,15 @@ const ROUNDS: usize = 3;
 struct Pictures(PathBuf);
 
 impl Pictures {
-    fn new() -> Self {
+    /// An empty folder.
+    fn folder() -> Self {
         let folder = Path::new(&disk()).join(format!("tracer-pictures-{}", std::process::id()));
         std::fs::create_dir_all(&folder).expect("a folder");
-        let pictures = Pictures(folder);
+        Pictures(folder)
+    }
+
+    fn new() -> Self {
+        let pictures = Self::folder();
         let line = python("pictures.py", &format!("make {} {FILES}", pictures.0.display()));
         let status = std::process::Command::new(&line[0]).args(&line[1..]).status().expect("python");
         assert!(status.success());
@@ -85,4 +90,55 @@ fn the_same_files_from_memory_and_the_same_bytes_in_one_file_are_nobodys_fault()
             report.assert_silent(&["slow-storage", "page-cache-thrash", "cold-file-mapping"]);
         }
     }
+}
+
+#[test]
+fn a_loader_that_reads_them_for_another_process_starves_it_and_the_folder_is_named() {
+    let pictures = Pictures::new();
+    let (truth, report) = pictures.read("loader");
+    let finding = report.finding("input-starvation");
+    let wanted = format!("{}/class-0*/picture-*.jpg", pictures.0.display());
+    let culprit = &finding["culprit"];
+    assert_eq!((&culprit["pid"], text(culprit, "function")), (&truth["loader_pid"], "load"), "{finding}");
+    let parts = list(&report.0["critical_path"], "parts");
+    let of_loader = |part: &&Value| part["pid"] == truth["loader_pid"] && part["state"] == "file";
+    let reading = parts.iter().find(of_loader).unwrap_or_else(|| panic!("it read: {parts:?}"));
+    assert_eq!(reading["path"], wanted, "{reading}");
+    let finding = report.finding("small-random-reads");
+    let culprit = &finding["culprit"];
+    assert_eq!((&culprit["path"], &culprit["pid"]), (&Value::from(wanted), &truth["loader_pid"]), "{finding}");
+}
+
+/// What the program says of itself, and the report.
+fn named(folder: &Path, how: &str) -> (Value, Report) {
+    let families = ["--family", "cpu,cache,block,writeback"];
+    let line = python("names.py", &format!("{} {how}", folder.display()));
+    let traced = Tracer::run(line).options(&families).go().expect_code(0);
+    (traced.truth(), traced.report())
+}
+
+#[test]
+fn files_that_get_the_number_of_a_deleted_one_are_told_by_what_their_names_have_in_common() {
+    let folder = Pictures::folder();
+    let (truth, report) = named(&folder.0, "reuse");
+    if list(&truth, "inodes").len() > 10 {
+        eprintln!("not tested: this file system does not give a number again soon: {truth}");
+        return;
+    }
+    let wanted = format!("{}/checkpoint-*.pt", folder.0.display());
+    let thread = report.threads().into_iter().find(|row| row["pid"] == truth["pid"]).expect("the thread");
+    let syncs: Vec<&Value> = list(thread, "waits").iter().filter(|wait| wait["detail"] == "fsync").collect();
+    assert!(!syncs.is_empty() && syncs.iter().all(|wait| wait["path"] == wanted), "{wanted}: {syncs:?}");
+    let files = list(&report.0["io"], "files");
+    assert!(files.iter().any(|row| row["path"] == wanted && row["pid"] == truth["pid"]), "{wanted}: {files:?}");
+}
+
+#[test]
+fn files_of_a_directory_that_is_mounted_elsewhere_have_the_paths_that_their_process_sees() {
+    let folder = Pictures::folder();
+    let (truth, report) = named(&folder.0, "bind");
+    assert_eq!(number(&truth, "bytes"), 5e6);
+    let wanted = format!("{}/seen/sample-*.bin", folder.0.display());
+    let folders = list(&report.0["io"], "folders");
+    assert!(folders.iter().any(|row| row["path"] == wanted && row["pid"] == truth["pid"]), "{wanted}: {folders:?}");
 }

@@ -232,7 +232,12 @@ impl Aggregate {
         let Some(kind) = kind(reason).filter(|_| object != 0) else { return Told::default() };
         let known = self.objects.known(tgid, object);
         let path = known.filter(|known| known.kind == "file").and_then(|known| known.path.clone());
-        let path = path.or_else(|| self.met_path(kind, (tgid, object)));
+        // /proc tells of one moment only.
+        let several = || self.paths.only(object).filter(|file| kind == Kind::File && self.paths.is_several(*file));
+        let path = match several() {
+            Some(file) => self.paths.path_of(file, &[tgid]),
+            None => path.or_else(|| self.met_path(kind, (tgid, object))),
+        };
         let row = self.objects.rows.get(&(kind, object));
         let ends = if path.is_some() { None } else { self.words(kind, known, row) };
         Told { path, ends }

@@ -38,6 +38,8 @@ pub struct Named {
     pub parent: u64,
     /// The last part of its path; empty: not known. A pattern, if it was met by several names, or several files by its number.
     pub name: Box<str>,
+    /// It is such a pattern.
+    pub several: bool,
 }
 
 struct File {
@@ -80,11 +82,11 @@ impl Paths {
             if before.name != name || before.parent != parent {
                 let name = [&*before.name, &*name].into_iter().collect::<Pattern>().shown().into();
                 let parent = if before.parent == parent { parent } else { 0 };
-                known.named = Arc::new(Named { parent, name, ..Named::clone(before) });
+                known.named = Arc::new(Named { parent, name, several: true, ..Named::clone(before) });
             }
             return false;
         }
-        let named = Named { by, size_bytes: event.size_bytes, parent, name };
+        let named = Named { by, size_bytes: event.size_bytes, parent, name, several: false };
         self.keep(key, File { named: Arc::new(named), used: false });
         true
     }
@@ -168,6 +170,11 @@ impl Paths {
         let is_known = file.parent != 0 && !file.name.is_empty();
         let directory = is_known.then(|| self.directory_path((device, file.parent), processes)).flatten()?;
         Some(join(&directory, &file.name))
+    }
+
+    /// Whether it was met by several names: files that were made one after the other, and had the same number.
+    pub fn is_several(&self, key: Key) -> bool {
+        self.known(key).is_some_and(|file| file.several)
     }
 
     /// The last part of a file's path.
@@ -292,6 +299,7 @@ mod tests {
         assert_eq!(paths.path_of((DISK, 22), &[]), None);
         // Another file has its number, and then one elsewhere.
         paths.file(&entry(9, 5, "b.jpg"));
+        assert!(!paths.is_several((DISK, 10)) && paths.is_several((DISK, 9)));
         assert_eq!(paths.path_of((DISK, 9), &[]).as_deref(), Some("/data/train/*.jpg"));
         paths.file(&entry(9, 4, "c.jpg"));
         assert_eq!((paths.path_of((DISK, 9), &[]), paths.name_of((DISK, 9))), (None, Some("*.jpg")));

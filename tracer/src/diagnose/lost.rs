@@ -119,7 +119,8 @@ fn on_path(report: &Report, waits: impl Fn(&Waiting<'_>) -> bool, phases: impl F
     // faults, which are for a file or for none. Others have none.
     let has_row = |state: &str, object: Option<&String>| object.is_some() || state == "fault";
     let parts = path.parts.iter().enumerate();
-    for (index, part) in parts.filter(|(_, part)| !has_row(&part.state, part.object.as_ref())) {
+    // Those for many files of a folder have one for these.
+    for (index, part) in parts.filter(|(_, part)| part.path.is_none() && !has_row(&part.state, part.object.as_ref())) {
         let waiting = Waiting {
             state: &part.state,
             detail: part.detail.as_deref(),

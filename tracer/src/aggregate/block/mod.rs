@@ -202,7 +202,7 @@ impl Blocks {
             return sequential;
         };
         self.met += u64::from(is_first);
-        if file.named.is_none() {
+        if file.named.as_ref().is_none_or(|known| !Arc::ptr_eq(known, &named)) {
             file.named = Some(Arc::clone(&named));
         }
         if named.parent != 0 {

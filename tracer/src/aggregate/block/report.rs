@@ -152,7 +152,8 @@ impl Aggregate {
             Some(named) => self.paths.path_of_named(device, named, processes).or_else(|| Some(named.name.to_string())),
             None => self.paths.path_of(key, processes).or_else(|| self.paths.name_of(key).map(str::to_owned)),
         };
-        known.or_else(met).filter(|path| !path.is_empty())
+        let several = self.paths.is_several(key);
+        if several { met().or(known) } else { known.or_else(met) }.filter(|path| !path.is_empty())
     }
 
     /// How long threads waited for a file, and until they were answered; none where two files have its number.

@@ -10,6 +10,7 @@ use super::history::{Life, Reader};
 use super::row::Row;
 use super::walk::{Cause, Own, OwnKey, PartKey, Path, Sum, Visit, WaitKey, walk};
 use crate::aggregate::Aggregate;
+use crate::aggregate::block::report::Folders;
 use crate::aggregate::build::{known, object};
 use crate::aggregate::classify::{Detail, Reason, State};
 use crate::aggregate::names::NameId;
@@ -59,6 +60,8 @@ pub(super) struct Writer<'a> {
     pub(super) total_ns: u64,
     /// The process of the path's thread.
     pub(super) tgid: u32,
+    /// Files that are told together.
+    pub(super) folders: &'a Folders<'a>,
 }
 
 impl Aggregate {
@@ -84,7 +87,9 @@ impl Aggregate {
         let mut path = walk(&mut reader, &self.stacks.timeline, serial, (life.start_ns, life.end_ns), u64::MAX);
         let total_ns = life.end_ns.saturating_sub(life.start_ns);
         let visits = std::mem::take(&mut path.visits);
-        let writer = Writer { aggregate: self, stacks, path: &path, reader: &reader, total_ns, tgid: life.tgid };
+        let (tgid, folders) = (life.tgid, self.folders());
+        let (path, reader, folders) = (&path, &reader, &folders);
+        let writer = Writer { aggregate: self, stacks, path, reader, total_ns, tgid, folders };
         let complete_from_ns = self.history.complete_from_ns();
         let mut section = writer.section();
         section.of = PathOf {
@@ -177,6 +182,7 @@ impl Writer<'_> {
         let reason = Reason { state: key.state, detail: key.detail, syscall: key.syscall };
         let is_wait = key.cause != Cause::None;
         let told = row.told(self.aggregate, reason);
+        let path = told.path.or_else(|| row.folder(self.folders, reason));
         PathPart {
             share: self.share(row.ns),
             s: seconds(row.ns),
@@ -189,7 +195,7 @@ impl Writer<'_> {
             state: key.state.id().to_owned(),
             detail: if is_wait { self.aggregate.wait_detail(reason) } else { None },
             object: row.object(reason),
-            path: told.path,
+            path,
             ends: told.ends,
             cause: cause(key.cause).map(str::to_owned),
             waker: match key.cause {
@@ -403,12 +409,11 @@ impl Writer<'_> {
 
     /// Waits in reading many files of a folder as one for that, and what its files are called.
     fn by_folder(&self, all: impl Iterator<Item = Waited>) -> (Vec<Waited>, BTreeMap<WaitKey, String>) {
-        let folders = self.aggregate.folders();
         let mut waits: BTreeMap<WaitKey, (Sum, u64)> = BTreeMap::new();
         let mut paths = BTreeMap::new();
         for (mut key, sum, queued_ns) in all {
             let reads = key.state == State::File && self.aggregate.calls.reads(key.syscall);
-            if let Some((directory, path)) = folders.of(key.object).filter(|_| reads) {
+            if let Some((directory, path)) = self.folders.of(key.object).filter(|_| reads) {
                 key.object = directory;
                 paths.entry(key).or_insert_with(|| path.to_owned());
             }

@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::walk::Sum;
 use crate::aggregate::Aggregate;
+use crate::aggregate::block::report::Folders;
 use crate::aggregate::build::object;
-use crate::aggregate::classify::Reason;
+use crate::aggregate::classify::{Reason, State};
 use crate::aggregate::objects::Told;
 use crate::aggregate::stacks::report::Named;
 use crate::model::stacks::FunctionTime;
@@ -60,6 +61,16 @@ impl Row {
         let first = all.find(|told| told.path.is_some() || told.ends.is_some()).unwrap_or_default();
         let agree = |told: Told| told.path.is_none() || told.path == first.path;
         if all.all(agree) { first } else { Told::default() }
+    }
+
+    /// Of waits for several files, what these are called if all lie in one folder.
+    pub(super) fn folder(&self, folders: &Folders<'_>, reason: Reason) -> Option<String> {
+        if reason.state != State::File || self.one_object().is_some() {
+            return None;
+        }
+        let mut all = self.objects.iter().map(|(inode, _)| folders.of(*inode));
+        let first = all.next().flatten()?;
+        all.all(|folder| folder == Some(first)).then(|| first.1.to_owned())
     }
 
     /// In which functions its threads waited, most time first.

@@ -10,6 +10,7 @@ use super::step_causes::{Walked, every, mean, slow_from_ns, spread, walk_steps};
 use super::steps::{Row, Span, Steps as Entries};
 use super::walk::Path;
 use crate::aggregate::Aggregate;
+use crate::aggregate::block::report::Folders;
 use crate::aggregate::stacks::report::Named;
 use crate::model::report::seconds;
 use crate::model::stacks::FunctionTime;
@@ -66,7 +67,8 @@ impl Aggregate {
         let entered_s = seconds(steps.last_ns.saturating_sub(steps.first_ns));
         let entries = steps.entries();
         let rate_hz = if entered_s > 0.0 { entries.saturating_sub(1) as f64 / entered_s } else { 0.0 };
-        let told = Told { aggregate: self, stacks, reader: &reader, walked: &walked };
+        let folders = self.folders();
+        let told = Told { aggregate: self, stacks, reader: &reader, walked: &walked, folders: &folders };
         let (causes, others_ns) = told.causes();
         Steps {
             spec,
@@ -116,12 +118,14 @@ struct Told<'a> {
     aggregate: &'a Aggregate,
     stacks: Option<&'a Named<'a>>,
     reader: &'a Reader<'a>,
+    folders: &'a Folders<'a>,
     walked: &'a Walked,
 }
 
 impl<'a> Told<'a> {
     fn writer(&self, path: &'a Path, total_ns: u64) -> Writer<'a> {
-        Writer { aggregate: self.aggregate, stacks: self.stacks, path, reader: self.reader, total_ns, tgid: 0 }
+        let Told { aggregate, stacks, reader, folders, .. } = *self;
+        Writer { aggregate, stacks, path, reader, total_ns, tgid: 0, folders }
     }
 
     fn of(&self, rows: &BTreeMap<u32, Row>) -> Vec<crate::model::critical_path::PathOf> {
