@@ -60,6 +60,11 @@ fn a_folder_of_small_files_is_read_in_small_requests_and_told_as_one() {
     close("bytes", number(&row["reads"], "bytes"), pages, 0.02, unfinished * 20_480.0);
     assert!(whole(&row["reads"], "requests") >= (files * ROUNDS as f64 * 0.97) as u64, "{row}");
     assert!(number(&row["waits"], "total_s") <= number(&truth, "reading_s"), "{row}");
+    let cached = number(&report.0["paging"]["small_files"], "read_bytes");
+    close("bytes that came into the page cache", cached, pages, 0.02, 4e6);
+    let families = list(&report.0["coverage"], "families");
+    let cache = families.iter().find(|family| family["family"] == "cache").expect("it ran");
+    assert!(whole(cache, "seen") < files as u64 && whole(cache, "lost") == 0, "they need no room each: {cache}");
     let finding = report.finding("small-random-reads");
     let culprit = &finding["culprit"];
     assert_eq!((&culprit["path"], &culprit["pid"]), (&Value::from(wanted.as_str()), &truth["pid"]), "{finding}");

@@ -169,10 +169,10 @@ fn files_that_are_cut_before_they_are_written_again_wait_for_discards_and_not_fo
     };
     let (truth, report) = run("truncate");
     let after = discarded(&disk()).expect("the disk is still there");
-    let (count, discarding_s, opening_s) = (after.0 - before.0, after.1 - before.1, number(&truth, "opening_s"));
-    if opening_s < 0.7 || discarding_s < opening_s / 2.0 {
+    let (count, discarding_s, blocked_s) = (after.0 - before.0, after.1 - before.1, number(&truth, "blocked_s"));
+    if blocked_s < 0.5 || discarding_s < blocked_s / 2.0 {
         eprintln!(
-            "not tested: opening took {opening_s} s, and here the kernel discarded {count} times, for {discarding_s} s"
+            "not tested: opening was blocked for {blocked_s} s, and here the kernel discarded {count} times, for {discarding_s} s"
         );
         return;
     }
@@ -181,13 +181,13 @@ fn files_that_are_cut_before_they_are_written_again_wait_for_discards_and_not_fo
     let finding = report.finding("slow-storage");
     assert!(text(finding, "summary").starts_with("openat, called by open_checkpoint"), "{finding}");
     assert_eq!(finding["culprit"]["pid"], truth["pid"], "{finding}");
-    // The deleting at the end is of the same kind.
+    // The deleting at the end is of the same kind. Queueing for a CPU after a wait is in what the program sees.
     let waited: f64 = list(finding, "evidence")
         .iter()
         .filter(|evidence| text(evidence, "metric").starts_with("waiting "))
         .map(|evidence| number(evidence, "value"))
         .sum();
-    assert!((0.6..1.5).contains(&(waited / opening_s)), "{waited} of {opening_s} s: {finding}");
+    assert!((0.75..1.25).contains(&(waited / blocked_s)), "{waited} of {blocked_s} s: {finding}");
     // What syncing takes is said of fsync alone.
     let syncs = report.finding("fsync-stall");
     assert!(text(syncs, "summary").contains("in fsync of"), "{syncs}");

@@ -118,7 +118,7 @@ pub struct CpuState {
     pub unix_waits: u64,
     /// How far from the start of a thread's kernel stack its user registers are, as a helper said once; 0: it was not asked yet.
     pub regs_from_stack: u64,
-    /// 1: the table of files in the page cache had no room for another one. It never has again.
+    /// 1: the table of files in the page cache had no room for another one. It never has again, since none is taken out.
     pub cache_is_full: u64,
 }
 

@@ -405,6 +405,10 @@ const _: () = assert!(size_of::<StallSums>() == 56);
 /// Files whose pages are counted at once.
 pub const CACHED_FILES: u32 = 4096;
 
+/// Pages of smaller files are counted together, by device, under the inode 0: a folder of pictures would take all the room, and no cause is
+/// told of a single one.
+pub const LARGE_FILE_BYTES: u64 = 256 << 10;
+
 /// A file, as the kernel knows it.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]

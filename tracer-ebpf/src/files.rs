@@ -73,6 +73,12 @@ pub fn key(inode: *const u8) -> FileKey {
     file
 }
 
+/// The key of all small files of this one's device.
+#[inline(always)]
+pub fn rest(file: FileKey) -> FileKey {
+    FileKey { inode: 0, ..file }
+}
+
 /// Says which file this is.
 #[inline(always)]
 pub fn tell(state: &mut CpuState, family: FamilyId, kind: u16, file: FileKey, inode: *const u8, who: (u32, u32)) {

@@ -182,7 +182,8 @@ fn asked_ns(file: FileKey, who: u64, now_ns: u64) -> u64 {
     if config!(cache) != 1 || file.inode == 0 {
         return 0;
     }
-    let Some(sums) = maps::CACHE_FILES.get_ptr_mut(file) else { return 0 };
+    let own = maps::CACHE_FILES.get_ptr_mut(file);
+    let Some(sums) = own.or_else(|| maps::CACHE_FILES.get_ptr_mut(files::rest(file))) else { return 0 };
     // SAFETY: a per-CPU value.
     unsafe {
         let asked_ts_ns = (*sums).asked_ts_ns;

@@ -1,5 +1,5 @@
 //! Family cache: pages of files that traced threads bring into the page cache, and what becomes of them. Counted by file, since there
-//! are too many for a record each; a file's first page gives a record that says which file it is.
+//! are too many for a record each; a large file's first page gives a record that says which file it is. Small files are counted together.
 
 use aya_ebpf::{
     helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_ns},
@@ -9,7 +9,7 @@ use aya_ebpf::{
 use tracer_common::{
     FamilyId,
     loss::{CpuState, LossReason},
-    memory::CacheSums,
+    memory::{CacheSums, LARGE_FILE_BYTES},
     record::cache as kind,
 };
 
@@ -39,10 +39,7 @@ pub fn page_cache_add(ctx: BtfTracePointContext) -> i32 {
     if pages.host.is_null() {
         return 0;
     }
-    if maps::CACHE_FILES.get_ptr(pages.file).is_none() {
-        first(state, &pages, tid, tgid);
-    }
-    if let Some(sums) = maps::CACHE_FILES.get_ptr_mut(pages.file) {
+    if let Some(sums) = sums(state, &pages, tid, tgid) {
         // SAFETY: a per-CPU value; `host` is known to the verifier as an inode.
         unsafe {
             if writes() {
@@ -63,6 +60,33 @@ pub fn page_cache_add(ctx: BtfTracePointContext) -> i32 {
     0
 }
 
+/// Where a file's pages are counted that come: at its own entry if it is large, else at that of all small ones of its device.
+#[inline(always)]
+fn sums(state: &mut CpuState, pages: &files::Pages, tid: u32, tgid: u32) -> Option<*mut CacheSums> {
+    // SAFETY: `host` is known to the verifier as an inode.
+    let size_bytes: u64 = unsafe { typed(pages.host, config!(offsets.inode_size)) };
+    if size_bytes >= LARGE_FILE_BYTES {
+        if let Some(sums) = maps::CACHE_FILES.get_ptr_mut(pages.file) {
+            return Some(sums);
+        }
+        if first(state, pages, tid, tgid) {
+            return maps::CACHE_FILES.get_ptr_mut(pages.file);
+        }
+    }
+    let rest = files::rest(pages.file);
+    if let Some(sums) = maps::CACHE_FILES.get_ptr_mut(rest) {
+        return Some(sums);
+    }
+    emit::enter(state);
+    let added = maps::CACHE_FILES.insert(rest, CacheSums::default(), NEW).is_ok();
+    emit::leave(state);
+    if !added {
+        emit::see(state, FAMILY);
+        emit::lose(state, FAMILY, LossReason::MapFull);
+    }
+    maps::CACHE_FILES.get_ptr_mut(rest)
+}
+
 /// Whether the current thread is in a system call that writes: then a page that comes is a new one, and not read.
 #[inline(always)]
 fn writes() -> bool {
@@ -71,22 +95,24 @@ fn writes() -> bool {
     !registers.is_null() && task::is_write(unsafe { task::syscall(registers) })
 }
 
-/// A file is met.
+/// A large file is met. False: there is no room for it.
 #[inline(always)]
-fn first(state: &mut CpuState, pages: &files::Pages, tid: u32, tgid: u32) {
+fn first(state: &mut CpuState, pages: &files::Pages, tid: u32, tgid: u32) -> bool {
+    // To try again for each page costs more than all else.
+    if state.cache_is_full != 0 {
+        return false;
+    }
     emit::see(state, FAMILY);
-    // Nothing is ever taken out of the table: to try again, for each page of a folder of pictures, costs more than all else.
-    if state.cache_is_full == 0 {
-        emit::enter(state);
-        let added = maps::CACHE_FILES.insert(pages.file, CacheSums::default(), NEW);
-        emit::leave(state);
-        if added.is_ok() {
-            files::tell(state, FAMILY, kind::FILE, pages.file, pages.host, (tid, tgid));
-            return;
-        }
-        state.cache_is_full = u64::from(added == Err(FULL));
+    emit::enter(state);
+    let added = maps::CACHE_FILES.insert(pages.file, CacheSums::default(), NEW);
+    emit::leave(state);
+    if added.is_ok() {
+        files::tell(state, FAMILY, kind::FILE, pages.file, pages.host, (tid, tgid));
+        return true;
     }
     emit::lose(state, FAMILY, LossReason::MapFull);
+    state.cache_is_full = u64::from(added == Err(FULL));
+    false
 }
 
 /// A page of a file leaves the page cache.
@@ -96,6 +122,7 @@ pub fn page_cache_delete(ctx: BtfTracePointContext) -> i32 {
     if pages.host.is_null() {
         return 0;
     }
+    // Of small ones it is not known whether a traced thread brought them in.
     if let Some(sums) = maps::CACHE_FILES.get_ptr_mut(pages.file) {
         let who = bpf_get_current_pid_tgid();
         // SAFETY: a per-CPU value.

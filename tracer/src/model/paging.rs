@@ -31,9 +31,12 @@ pub struct Paging {
     /// Files that traced threads brought into the page cache, most bytes read first; at most 32. Absent without the family `cache`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub files: Option<Vec<CachedFile>>,
-    /// Files beyond the bounds (4,096 counted, 32 told).
+    /// Files beyond the bounds (4,096 counted, 32 told), of those that were large enough to be counted by themselves.
     #[serde(skip_serializing_if = "is_zero")]
     pub files_over: u64,
+    /// Files that had less than 256 KiB when their pages came, and those for which there was no room, all together. Absent: there were none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub small_files: Option<SmallFiles>,
     /// Large files (from 32 MiB on) that were loaded by mapping or reading most of them, such as models, largest first; at most 16.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub loads: Vec<Load>,
@@ -44,6 +47,16 @@ pub struct Paging {
 
 fn is_zero(number: &u64) -> bool {
     *number == 0
+}
+
+/// Pages of files that are not counted by themselves, as they came.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct SmallFiles {
+    /// Bytes that came into the page cache to be read.
+    pub read_bytes: u64,
+    /// Bytes of pages that came to be written.
+    pub written_bytes: u64,
 }
 
 /// Page faults of one process.

@@ -110,10 +110,17 @@ fn stalls(page: &mut Page, paging: &Paging) {
 fn files(page: &mut Page, paging: &Paging) {
     let all = paging.files.iter().flatten();
     let shown: Vec<&CachedFile> = all.filter(|file| file.read_bytes >= LEAST_READ_BYTES).take(MAX_ROWS).collect();
-    if shown.is_empty() {
+    let small_bytes = paging.small_files.as_ref().map_or(0, |files| files.read_bytes);
+    if shown.is_empty() && small_bytes < LEAST_READ_BYTES {
         return;
     }
     page.title("Files read into the page cache");
+    if small_bytes >= LEAST_READ_BYTES {
+        page.paragraph("  ", &format!("{} of files under 256 KiB.", bytes(small_bytes)));
+    }
+    if shown.is_empty() {
+        return;
+    }
     let heading = [
         ("read", Align::Right),
         ("size", Align::Right),

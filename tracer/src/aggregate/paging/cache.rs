@@ -26,6 +26,8 @@ pub struct File {
 pub struct Cache {
     /// By device and inode.
     pub files: FastMap<(u32, u64), File>,
+    /// Small files, and those without room in the kernel, by device.
+    pub rest: FastMap<u32, CacheRow>,
     /// Files without room.
     pub over: u64,
     /// The family was told of and can run.
@@ -51,6 +53,12 @@ impl Cache {
 
     /// Takes the sums.
     pub fn sums(&mut self, rows: &[CacheRow]) {
+        let (rest, rows): (Vec<&CacheRow>, Vec<&CacheRow>) = rows.iter().partition(|row| row.inode == 0);
+        for row in rest {
+            if self.rest.len() < MAX_FILES || self.rest.contains_key(&row.device) {
+                self.rest.insert(row.device, row.clone());
+            }
+        }
         for row in rows {
             // One whose record was lost has no name and no size, and so tells nothing.
             if let Some(file) = self.files.get_mut(&(row.device, row.inode)) {

@@ -9,10 +9,12 @@ use super::cache::File;
 use super::faults::{Counts, ProcessFaults as Sums};
 use crate::aggregate::Aggregate;
 use crate::aggregate::build::known;
+use crate::aggregate::hash::FastMap;
 use crate::aggregate::names::NameId;
 use crate::aggregate::stacks::report::Named;
+use crate::model::meta::CacheRow;
 use crate::model::paging::{
-    CachedFile, FaultFunction, OomKill, PAGE_BYTES, Paging as Section, ProcessFaults, Stall, ThreadFaults,
+    CachedFile, FaultFunction, OomKill, PAGE_BYTES, Paging as Section, ProcessFaults, SmallFiles, Stall, ThreadFaults,
 };
 use crate::model::report::seconds;
 use crate::model::stacks::{PAGE_FAULT, UNMAP, Whose};
@@ -62,6 +64,14 @@ impl<'a> Who<'a> {
     pub fn process(&self, pid: u32) -> Option<String> {
         self.aggregate.names.text(self.processes.get(&pid)?.0)
     }
+}
+
+/// Small files of all devices.
+fn small_files(rest: &FastMap<u32, CacheRow>) -> Option<SmallFiles> {
+    let bytes =
+        |pages: fn(&CacheRow) -> u64| rest.values().map(pages).fold(0, u64::saturating_add).saturating_mul(PAGE_BYTES);
+    let files = SmallFiles { read_bytes: bytes(|row| row.read), written_bytes: bytes(|row| row.written) };
+    (files != SmallFiles::default()).then_some(files)
 }
 
 impl Aggregate {
@@ -166,6 +176,7 @@ impl Aggregate {
             cache.files.iter().filter(|(_, file)| file.pages.read > 0 || file.pages.written > 0).collect();
         files.sort_by_key(|(key, file)| (Reverse((file.pages.read, file.pages.written)), **key));
         section.files_over = cache.over + files.split_off(files.len().min(MAX_ROWS)).len() as u64;
+        section.small_files = small_files(&cache.rest);
         section.files = Some(files.into_iter().map(|(key, file)| self.cached_file(*key, file, who)).collect());
     }
 
