@@ -6,6 +6,16 @@ use crate::harness::{Tracer, list, number, python, text};
 /// What stacks of waits, pages and devices need beside the scheduler's switches.
 const FAMILIES: [&str; 2] = ["--family", "cpu,cache,block,writeback"];
 
+fn is_ext4(folder: &str) -> bool {
+    const EXT4: i64 = 0xef53;
+    let folder = std::ffi::CString::new(folder).expect("no zero byte");
+    // SAFETY: zeroes are a valid value, which the call fills in; the path ends with a zero.
+    unsafe {
+        let mut about: libc::statfs = std::mem::zeroed();
+        libc::statfs(folder.as_ptr(), &raw mut about) == 0 && about.f_type == EXT4
+    }
+}
+
 #[test]
 fn a_checkpoint_that_is_synced_by_shard_has_its_phases() {
     let command = python("checkpoint.py", &format!("{} 12", disk()));
@@ -24,7 +34,11 @@ fn a_checkpoint_that_is_synced_by_shard_has_its_phases() {
     };
     close(&["computed_s"], "packing_s", 0.2, 0.15);
     close(&["copied_s", "write_waits_s"], "writing_s", 0.2, 0.15);
-    close(&["synced_s"], "syncing_s", 0.1, 0.1);
+    if is_ext4(&disk()) {
+        close(&["synced_s"], "syncing_s", 0.05, 0.005);
+    } else {
+        close(&["synced_s"], "syncing_s", 0.1, 0.1);
+    }
     let written = number(save, "write_bytes") / number(&truth, "written");
     assert!((0.95..1.2).contains(&written), "{written} of what was written: {save}");
     assert!(number(save, "write_device_s") > 0.0, "{save}");
@@ -47,9 +61,9 @@ fn a_checkpoint_that_nobody_syncs_is_no_save() {
     }
 }
 
-/// More files than a thread's waits have room for.
+/// More files than a thread's waits have room for, and each is closed at once.
 #[test]
-fn syncs_of_many_files_are_told_without_their_names() {
+fn syncs_of_many_files_have_a_pattern_and_take_what_the_program_says() {
     let traced = Tracer::run(python("shards.py", &format!("{} 800", disk()))).options(&FAMILIES).go().expect_code(0);
     let (truth, report) = (traced.truth(), traced.report());
     // On a quick disk it is observed only.
@@ -57,6 +71,16 @@ fn syncs_of_many_files_are_told_without_their_names() {
     let found = all.iter().find(|finding| finding["class"] == "fsync-stall");
     let finding = found.unwrap_or_else(|| panic!("syncing {} s: {} {all:?}", truth["syncing_s"], report.0["rules"]));
     assert_eq!((&finding["culprit"]["function"], &finding["culprit"]["pid"]), (&"save_shard".into(), &truth["pid"]));
+    let pattern = format!("{}/tracer-shard-{}-*.bin", disk(), truth["pid"]);
+    assert_eq!(finding["culprit"]["path"], pattern, "{finding}");
     let (lost, own) = (number(finding, "lost_s"), number(&truth, "syncing_s"));
-    assert!((0.5 * own..=1.3 * own).contains(&lost), "{lost} of {own} s: {finding}");
+    if !is_ext4(&disk()) {
+        eprintln!("not tested: {} is on no ext4, so that computing in syncs is known from samples only", disk());
+        return;
+    }
+    let thread = report.threads().find(|thread| thread["tid"] == truth["pid"]).expect("the thread");
+    assert_eq!(thread["syncs"]["count"], 800, "{}", thread["syncs"]);
+    // What it says includes entering and leaving the calls, and the interpreter's part.
+    assert!((0.95 * own..=own).contains(&number(&thread["syncs"], "total_s")), "{} of {own} s", thread["syncs"]);
+    assert!((0.95 * own..=1.05 * own).contains(&lost), "{lost} of {own} s: {finding}");
 }

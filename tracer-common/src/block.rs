@@ -300,3 +300,21 @@ pub struct DirtyPause {
 }
 
 const _: () = assert!(size_of::<DirtyPause>() == 32);
+
+/// A file system begins, or ends, what fsync and calls like it ask for, in the thread that called. Not all file systems tell.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FileSync {
+    /// Kind [`crate::record::writeback::SYNC`].
+    pub header: Header,
+    /// The thread.
+    pub tid: u32,
+    /// Its process.
+    pub tgid: u32,
+    /// 1: it begins; 0: it is done.
+    pub begins: u32,
+    /// Zero.
+    pub reserved: u32,
+}
+
+const _: () = assert!(size_of::<FileSync>() == 32);

@@ -122,6 +122,8 @@ pub mod writeback {
     pub const PAUSE: u16 = super::kind(11, 1);
     /// [`CachedFile`](crate::memory::CachedFile): a file whose pages are dirtied.
     pub const FILE: u16 = super::kind(11, 2);
+    /// A file system begins or ends a sync of a file.
+    pub const SYNC: u16 = super::kind(11, 3);
 }
 
 /// Kinds of the family that sees statements of databases; payloads in [`crate::database`].

@@ -1,15 +1,15 @@
-//! Family writeback: who dirties pages of which file, and who is paused because too many are dirty. The pages are counted by file and
+//! Family writeback: who dirties pages of which file, who is paused because too many are dirty, and who waits until a file's are written. The pages are counted by file and
 //! process, since there are too many for a record each: what is written later by the kernel's own threads is theirs by these counts.
 
 use aya_ebpf::{
     EbpfContext,
     helpers::{bpf_get_current_pid_tgid, bpf_get_smp_processor_id, bpf_ktime_get_ns},
-    macros::btf_tracepoint,
-    programs::BtfTracePointContext,
+    macros::{btf_tracepoint, raw_tracepoint},
+    programs::{BtfTracePointContext, RawTracePointContext},
 };
 use tracer_common::{
     FamilyId,
-    block::{DirtiedKey, DirtiedSums, DirtyPause},
+    block::{DirtiedKey, DirtiedSums, DirtyPause, FileSync},
     loss::LossReason,
     record::writeback as kind,
 };
@@ -93,4 +93,27 @@ pub fn balance_dirty_pages(ctx: BtfTracePointContext) -> i32 {
         DirtyPause { header: emit::header(state, ts_ns, cpu, kind::PAUSE), tid, tgid, ticks: ticks as u32, device };
     emit::submit(state, FAMILY, cpu, Lane::Frequent, &record);
     0
+}
+
+/// A file system begins to sync a file.
+#[raw_tracepoint(tracepoint = "ext4_sync_file_enter")]
+pub fn sync_begins(_: RawTracePointContext) -> i32 {
+    sync(1);
+    0
+}
+
+/// It is done with that.
+#[raw_tracepoint(tracepoint = "ext4_sync_file_exit")]
+pub fn sync_ends(_: RawTracePointContext) -> i32 {
+    sync(0);
+    0
+}
+
+#[inline(always)]
+fn sync(begins: u32) {
+    let Some((state, tid, tgid)) = filter::current() else { return };
+    // SAFETY: no arguments.
+    let (ts_ns, cpu) = unsafe { (bpf_ktime_get_ns(), bpf_get_smp_processor_id()) };
+    let header = emit::header(state, ts_ns, cpu, kind::SYNC);
+    emit::submit_preemptible(state, FAMILY, cpu, &FileSync { header, tid, tgid, begins, reserved: 0 });
 }

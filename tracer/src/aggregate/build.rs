@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use tracer_common::sched::WakeContext;
 
 use super::Aggregate;
-use super::block::saves::with_devices;
+use super::block::{report::syncs, saves::with_devices};
 use super::build_cpu::nice;
 use super::classify::{Detail, Reason, State};
 use super::locks::{Lock, WaiterTally};
@@ -309,6 +309,7 @@ impl Writer<'_> {
             cpus_allowed: known(u32::from(thread.facts.cpus_allowed)),
             queued: detailed.and_then(|detailed| self.queued(&detailed.queue, thread.facts.priority_plus_1)),
             spinning: spinning::section(thread, self.stacks.as_ref()),
+            syncs: detailed.and_then(|detailed| syncs(&detailed.syncs)),
             waits: self
                 .waits(thread.tgid, detailed.map(|detailed| detailed.waits.iter().collect()).unwrap_or_default()),
             functions: self.stacks.as_ref().map(|s| s.functions_of(thread.tgid, thread.tid)).unwrap_or_default(),

@@ -258,6 +258,7 @@ impl Aggregate {
             Event::CachedFile(event) => self.met(event),
             Event::BlockDone(event) => self.block_done(event),
             Event::DirtyPause(event) => self.pausing(event),
+            Event::FileSync(event) => self.synced(event),
             Event::Call(event) => self.called(event),
             Event::Victim(event) => self.paging.victim(event, &self.span),
             Event::Step(event) => self.step(event),

@@ -184,6 +184,47 @@ pub struct Detailed {
     pub other: Vec<(Detail, i16, u64)>,
     /// Its waits for a CPU.
     pub queue: Queue,
+    /// Its syncs of files.
+    pub syncs: Syncs,
+}
+
+/// Syncs of files that a thread made, where their file systems tell when they begin and end.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Syncs {
+    /// How many.
+    pub count: u64,
+    /// How long they took.
+    pub took: Taken,
+    /// The one that it is in: what the thread had taken by when it began.
+    began: Option<Taken>,
+}
+
+/// A thread's time: all of it, on a CPU, ready.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Taken {
+    /// All.
+    pub wall_ns: u64,
+    /// On a CPU.
+    pub on_cpu_ns: u64,
+    /// Ready, without one.
+    pub ready_ns: u64,
+}
+
+impl Syncs {
+    /// One begins.
+    pub fn begin(&mut self, now: Taken) {
+        self.began = Some(now);
+    }
+
+    /// It ends.
+    pub fn end(&mut self, now: Taken) {
+        let Some(began) = self.began.take() else { return };
+        self.count += 1;
+        let took = &mut self.took;
+        took.wall_ns = took.wall_ns.saturating_add(now.wall_ns.saturating_sub(began.wall_ns));
+        took.on_cpu_ns = took.on_cpu_ns.saturating_add(now.on_cpu_ns.saturating_sub(began.on_cpu_ns));
+        took.ready_ns = took.ready_ns.saturating_add(now.ready_ns.saturating_sub(began.ready_ns));
+    }
 }
 
 /// See the file's head.
@@ -359,6 +400,16 @@ impl Thread {
             detailed.add_other(self.reason, measured_ns);
         }
         measured_ns
+    }
+
+    /// Its time by then, as far as is known.
+    pub fn taken(&self, ts_ns: u64) -> Taken {
+        let now_ns = matches!(self.phase, Phase::OnCpu(_)).then(|| ts_ns.saturating_sub(self.since_ns)).unwrap_or(0);
+        Taken {
+            wall_ns: self.sums.wall_ns().saturating_add(now_ns),
+            on_cpu_ns: self.sums.of(State::OnCpu).saturating_add(now_ns),
+            ready_ns: self.sums.of(State::Runnable).saturating_add(self.sums.of(State::Throttled)),
+        }
     }
 
     /// Where in an interval its unknown part lies is not known: it is put first.

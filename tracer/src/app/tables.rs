@@ -186,6 +186,7 @@ fn hook(hook: Hook) -> String {
         Hook::TpBtf { name } => format!("tp_btf {name}"),
         Hook::Behind { name, .. } => format!("tp_btf {name}, now and then"),
         Hook::Tracepoint { category, name } => format!("tracepoint {category}:{name}"),
+        Hook::RawTracepoints { names } => format!("raw_tracepoint {}", names.join(", ")),
         Hook::PerfEvent => "perf_event cpu-clock".to_owned(),
         Hook::StepEntry => "uprobe, with --step".to_owned(),
         Hook::StepWatch => "perf_event breakpoint, with --step".to_owned(),

@@ -7,7 +7,7 @@ use super::{Claim, Facts, Outcome, Rule, confidence, evidence, functions, named,
 use crate::model::critical_path::{CriticalPath, PathPart};
 use crate::model::io::{IoProcess, SYNC_CALLS, Save};
 use crate::model::pattern::Pattern;
-use crate::model::report::{Evidence, Finding, Report, Subject, Wait};
+use crate::model::report::{Evidence, Finding, Report, Subject, Thread, Wait};
 use crate::model::stacks::SYNC;
 use crate::model::units::{bytes, count, duration, grouped, percent};
 
@@ -74,6 +74,8 @@ struct Syncing {
     /// Its waits for the one thing that it waited longest for, and where the report has them.
     longest_s: f64,
     source: String,
+    /// All its syncs, computing and queueing included.
+    syncs: Option<Evidence>,
 }
 
 impl Syncing {
@@ -99,6 +101,10 @@ impl Syncing {
                 count: syncs.iter().map(|(_, wait)| wait.count).sum(),
                 longest_s: longest.total_s,
                 source: format!("/threads/{index}/waits/{place}/total_s"),
+                syncs: thread.syncs.as_ref().map(|syncs| {
+                    let source = format!("/threads/{index}/syncs/total_s");
+                    evidence("all its syncs, computing and queueing included", syncs.total_s, "s", source, None)
+                }),
             })
         });
         sums.filter(|sum| sum.total_s >= LEAST_S).reduce(|a, b| if b.total_s > a.total_s { b } else { a })
@@ -272,13 +278,26 @@ fn called(who: &Subject) -> String {
     who.function.as_ref().map(|function| format!(", called by {function}")).unwrap_or_default()
 }
 
+/// What syncs took for each second that was waited in them, as the file systems tell of the threads of this part; none: they do not.
+fn taken_to_waited(report: &Report, part: &PathPart) -> Option<f64> {
+    let is_its = |thread: &Thread| {
+        part.tid.is_none_or(|tid| thread.tid == tid) && part.pid.is_none_or(|pid| thread.pid == Some(pid))
+    };
+    let syncs = threads(report).filter(|(_, thread)| is_its(thread)).filter_map(|(_, thread)| thread.syncs.as_ref());
+    let (total_s, waited_s) = syncs.fold((0.0, 0.0), |(total_s, waited_s), syncs| {
+        (total_s + syncs.total_s, waited_s + syncs.total_s - syncs.on_cpu_s - syncs.ready_s)
+    });
+    (waited_s > 0.0).then(|| total_s / waited_s)
+}
+
 /// Such calls on the critical path.
 struct OnPath<'a> {
     /// The largest part, and where the report has it.
     part: &'a PathPart,
     index: usize,
-    /// Waiting, and computing in the kernel below the calls, of which each row is evidence.
+    /// Waiting, and computing in the kernel below the calls, of which each row is evidence, and queueing: exact, where that is known.
     total_s: f64,
+    exact: bool,
     /// What that can be at most: the computing is known from samples.
     at_most_s: f64,
     computing: Vec<(usize, f64)>,
@@ -301,14 +320,20 @@ impl<'a> OnPath<'a> {
         let queued: Vec<(f64, Evidence)> =
             parties::queued_after(report, |wait| is_sync(&wait.state, wait.detail.as_deref())).collect();
         let computed_s: f64 = computing.iter().map(|(_, s)| s).sum();
-        let total_s = waiting_s + computed_s + queued.iter().map(|(s, _)| s).sum::<f64>();
+        let estimate_s = waiting_s + computed_s + queued.iter().map(|(s, _)| s).sum::<f64>();
         let samples = phases().map(|(_, phase)| phase.what.samples).sum();
-        let at_most_s = bound_s(total_s, (computed_s, samples), path.total_s);
+        let measured_s: Option<f64> = parts().map(|(_, part)| Some(part.s * taken_to_waited(report, part)?)).sum();
+        let (total_s, at_most_s) = match measured_s {
+            Some(s) => (s, s.min(path.total_s)),
+            None => (estimate_s, bound_s(estimate_s, (computed_s, samples), path.total_s)),
+        };
+        let computing = if measured_s.is_some() { Vec::new() } else { computing };
         let pieces = parts().map(|(_, part)| part.pieces).sum();
         (total_s >= LEAST_S).then_some(OnPath {
             part,
             index,
             total_s,
+            exact: measured_s.is_some(),
             at_most_s,
             computing,
             queued,
@@ -358,6 +383,7 @@ impl<'a> OnPath<'a> {
             evidence("largest wait of it on the critical path", self.part.s, "s", source, least),
             evidence("waiting of that thread, for one thing", worst.longest_s, "s", worst.source.clone(), None),
         ];
+        finding.evidence.extend(worst.syncs.clone().filter(|_| self.exact));
         for (index, s) in &self.computing {
             let source = format!("/critical_path/phases/{index}/s");
             finding.evidence.push(evidence("computing below the calls, by samples", *s, "s", source, None));

@@ -1,7 +1,7 @@
 //! The rules on block devices, on constructed runs: small scattered reads, slow devices, threads that something above the device holds
 //! back, writers that the kernel pauses; and what is none of these.
 
-use tracer_common::block::{BlockDone, DirtyPause, Request, block_notes as notes};
+use tracer_common::block::{BlockDone, DirtyPause, FileSync, Request, block_notes as notes};
 use tracer_common::memory::{CachedFile, FileKey};
 use tracer_common::record::{block, writeback};
 use tracer_common::sched::Switch;
@@ -288,6 +288,29 @@ fn threads_that_wait_far_longer_than_their_requests_take_are_held_back_above_the
     assert_evidence_resolves(&report);
     let queued = reading(Requests { device_ns: MS / 10, queued_ns: 4 * MS, ..SMALL });
     only(&queued, Some("small-random-reads"));
+}
+
+#[test]
+fn syncs_take_what_their_file_system_says_computing_and_queueing_included() {
+    let sync = |ts_ns: u64, begins: u32| {
+        Event::FileSync(FileSync { header: header(writeback::SYNC, ts_ns, 0), tid: 10, tgid: 10, begins, reserved: 0 })
+    };
+    // It computes for a millisecond before and after each wait of five, in the call.
+    let told = |round: u64, end_ns: u64| {
+        vec![sync(end_ns - 6 * MS, 1), sync(end_ns + MS, 0)].split_off(usize::from(round == 0))
+    };
+    let report = waiting(FSYNC, told);
+    let (_, thread) = super::threads(&report).find(|(_, thread)| thread.tid == 10).expect("the thread");
+    let syncs = thread.syncs.as_ref().expect("its file system tells");
+    // Of the first one only the end was seen.
+    assert_eq!(syncs.count, LONG_MS / 10 - 1);
+    let each = |s: f64| s / syncs.count as f64 * 1e3;
+    let told = [each(syncs.total_s), each(syncs.on_cpu_s), each(syncs.ready_s)];
+    assert!(told.iter().zip([7.0, 2.0, 0.0]).all(|(told, own)| (told - own).abs() < 0.01), "{syncs:?}");
+    let finding = of_class(&report, "fsync-stall").expect("it waited for them");
+    assert!((finding.lost_s.expect("seconds") - 1.4).abs() < 0.03, "seven for each five waited: {finding:?}");
+    assert!(finding.evidence.iter().any(|evidence| evidence.source.ends_with("/syncs/total_s")), "{finding:?}");
+    assert_evidence_resolves(&report);
 }
 
 #[test]

@@ -142,6 +142,11 @@ pub fn write_event(event: &Event, out: &mut impl io::Write) -> io::Result<()> {
             line.number("requeues", request.requeues)?;
             line.number("status", request.status)?;
         }
+        Event::FileSync(event) => {
+            line.number("tid", event.tid)?;
+            line.number("tgid", event.tgid)?;
+            line.value("begins", if event.begins == 1 { "true" } else { "false" })?;
+        }
         Event::DirtyPause(event) => {
             line.number("tid", event.tid)?;
             line.number("tgid", event.tgid)?;

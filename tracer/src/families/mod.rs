@@ -68,6 +68,11 @@ pub enum Hook {
         /// Its name.
         name: &'static str,
     },
+    /// A tracepoint by its name alone, in the kernel or a module of it: each of these that there is.
+    RawTracepoints {
+        /// The tracepoints.
+        names: &'static [&'static str],
+    },
     /// The clock of each CPU, at the sampling rate.
     PerfEvent,
     /// The entry of the native function that `--step` names; without that option the program is not loaded.

@@ -1,4 +1,4 @@
-//! Family `writeback`: who dirtied pages of which file, and who was paused because too many were dirty?
+//! Family `writeback`: who dirtied pages of which file, who was paused because too many were dirty, and how long did syncing files take?
 
 use tracer_common::{FamilyId, config::Config};
 
@@ -28,6 +28,21 @@ const PROGRAMS: &[Program] = &[
         purpose: "who dirtied what is written to devices later",
         fallback: Some(Fallback { name: "writeback_dirty_page", hook: Hook::TpBtf { name: "writeback_dirty_page" } }),
     },
+    // The ends first: a sync that is seen to begin is seen to end.
+    Program {
+        name: "sync_ends",
+        hook: Hook::RawTracepoints { names: &["ext4_sync_file_exit", "f2fs_sync_file_exit", "nfs_fsync_exit"] },
+        required: false,
+        purpose: "how long syncing files took, computing included; it is estimated from samples then",
+        fallback: None,
+    },
+    Program {
+        name: "sync_begins",
+        hook: Hook::RawTracepoints { names: &["ext4_sync_file_enter", "f2fs_sync_file_enter", "nfs_fsync_enter"] },
+        required: false,
+        purpose: "how long syncing files took, computing included; it is estimated from samples then",
+        fallback: None,
+    },
 ];
 
 impl Family for Writeback {
@@ -40,7 +55,7 @@ impl Family for Writeback {
     }
 
     fn question(&self) -> &'static str {
-        "who dirtied pages of which file, and who was paused because too many were dirty?"
+        "who dirtied pages of which file, who was paused because too many were dirty, and how long did syncing files take?"
     }
 
     fn cost_class(&self) -> CostClass {

@@ -13,7 +13,7 @@ use aya::{
     Ebpf,
     maps::ProgramArray,
     programs::{
-        BtfTracePoint, Iter, PerfEvent, Program as AyaProgram, TracePoint, UProbe,
+        BtfTracePoint, Iter, PerfEvent, Program as AyaProgram, ProgramError, RawTracePoint, TracePoint, UProbe,
         perf_event::{PerfEventConfig, PerfEventScope, SamplePolicy, SoftwareEvent},
     },
 };
@@ -206,6 +206,7 @@ fn load(program: &mut AyaProgram, name: &str, hook: Hook, btf: Option<&aya::Btf>
             <&mut BtfTracePoint>::try_from(&mut *program).and_then(|program| program.load(tracepoint, btf))
         }
         Hook::Tracepoint { .. } => <&mut TracePoint>::try_from(&mut *program).and_then(TracePoint::load),
+        Hook::RawTracepoints { .. } => <&mut RawTracePoint>::try_from(&mut *program).and_then(RawTracePoint::load),
         Hook::PerfEvent | Hook::StepWatch => <&mut PerfEvent>::try_from(&mut *program).and_then(PerfEvent::load),
         Hook::StepEntry | Hook::CallEntry | Hook::CallReturn => {
             <&mut UProbe>::try_from(&mut *program).and_then(UProbe::load)
@@ -228,6 +229,9 @@ fn attach(program: &mut AyaProgram, name: &str, hook: Hook, config: &Config) -> 
         Hook::TpBtf { .. } => <&mut BtfTracePoint>::try_from(program).and_then(|program| program.attach().map(drop)),
         Hook::Tracepoint { category, name: tracepoint } => {
             <&mut TracePoint>::try_from(program).and_then(|program| program.attach(category, tracepoint).map(drop))
+        }
+        Hook::RawTracepoints { names } => {
+            <&mut RawTracePoint>::try_from(program).and_then(|program| attach_to_each(program, names))
         }
         Hook::PerfEvent => {
             let program: &mut PerfEvent = program.try_into().map_err(|error| text(name, &error))?;
@@ -282,6 +286,20 @@ fn attach_clocks(program: &mut PerfEvent, period_ns: u64) -> Result<Option<Strin
         Some(error) if failed.len() == cpus.len() => Err(error),
         first_error => Ok(unsampled(&failed, first_error.as_deref(), offline)),
     }
+}
+
+/// Attaches to each of these tracepoints that this kernel has now: which ones those are the modules decide that are loaded.
+fn attach_to_each(program: &mut RawTracePoint, names: &[&str]) -> Result<(), ProgramError> {
+    for name in names {
+        match program.attach(name) {
+            Ok(_) => {}
+            Err(ProgramError::SyscallError(error)) if error.io_error.kind() == std::io::ErrorKind::NotFound => {
+                tracing::debug!("this kernel has no tracepoint {name}");
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }
 
 /// What is not sampled, if anything.

@@ -1,7 +1,7 @@
 //! Decoded records: what the pure stages work on. The kernel's fixed layouts keep the types of `tracer-common`, field by field;
 //! what user space wrote is parsed. Large and rare payloads are boxed so that a switch moves few bytes.
 
-use tracer_common::block::{BlockDone, DirtyPause};
+use tracer_common::block::{BlockDone, DirtyPause, FileSync};
 use tracer_common::database::Call;
 use tracer_common::lock::Contended;
 use tracer_common::mapping::Mapped;
@@ -63,6 +63,8 @@ pub enum Event {
     BlockDone(Box<BlockDone>),
     /// A thread is about to be paused for dirtying too much.
     DirtyPause(DirtyPause),
+    /// A file system begins or ends a sync.
+    FileSync(FileSync),
     /// A call of a database's client has returned.
     Call(Box<Call>),
     /// A connection was made, could not be made, or is closed.
@@ -127,6 +129,7 @@ impl Event {
             Event::Mapped(event) => event.header,
             Event::BlockDone(event) => event.header,
             Event::DirtyPause(event) => event.header,
+            Event::FileSync(event) => event.header,
             Event::Call(event) => event.header,
             Event::Connection(event) => event.header,
             Event::Victim(event) => event.header,
@@ -163,6 +166,7 @@ pub const fn kind_name(number: u16) -> Option<&'static str> {
         block::FILE => "block-file",
         block::DIRECTORY => "block-directory",
         writeback::PAUSE => "dirty-pause",
+        writeback::SYNC => "file-sync",
         writeback::FILE => "dirtied-file",
         file_exact::FILE => "called-file",
         meta::HOST => "host",

@@ -260,7 +260,8 @@ pub struct Save {
     pub samples: u64,
     /// Waits in calls that write.
     pub write_waits_s: f64,
-    /// In fsync and calls like it: waits for the disk, and what the kernel computes for them.
+    /// In fsync and calls like it: waits for the disk, and what the kernel computes for them. Exact, queueing included, where the process's file
+    /// systems tell (`threads[].syncs`) and this is its only such function.
     pub synced_s: f64,
     /// Other waits.
     pub other_waits_s: f64,

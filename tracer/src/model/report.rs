@@ -23,7 +23,9 @@ pub use super::cpu::{Cpu, CpuIdle, CpuQuota, HostCpu, Process, Program, Spawned,
 pub use super::finding::{Comparison, Evidence, Finding, RuleOutcome, RuleStatus, Severity, Subject, Verdict};
 pub use super::locks::{Futex, KernelLock, KernelOwner, KernelWaiter, Locks, Waiter};
 pub use super::python::{Python, PythonProcess};
-pub use super::threads::{Context, Others, Owner, Queued, QueuedBehind, Row, Spinning, Thread, ThreadIo, Wait, Waker};
+pub use super::threads::{
+    Context, Others, Owner, Queued, QueuedBehind, Row, Spinning, Syncs, Thread, ThreadIo, Wait, Waker,
+};
 
 /// The value of [`Report::schema`].
 pub const SCHEMA: &str = "tracer-report/1";

@@ -119,6 +119,11 @@ pub struct Thread {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[serde(default)]
     pub spinning: Option<Spinning>,
+    /// Its syncs of files. Absent where there were none, or their file systems do not tell (ext4, f2fs and NFS do), and without the family
+    /// `writeback`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
+    pub syncs: Option<Syncs>,
     /// What it waited for, by descending total; at most 8.
     pub waits: Vec<Wait>,
     /// What it computed, spinning left out, by descending time that samples estimate; at most 4. Of two threads that had the same ids one after the
@@ -268,6 +273,19 @@ pub struct QueuedBehind {
     pub sibling: bool,
     /// For how long.
     pub total_s: f64,
+}
+
+/// What a thread's calls of fsync, and calls like it, took from when the file system began with them until it was done: exact.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Syncs {
+    /// How many.
+    pub count: u64,
+    /// All together.
+    pub total_s: f64,
+    /// Of it on a CPU.
+    pub on_cpu_s: f64,
+    /// Of it ready, without a CPU. The rest it waited.
+    pub ready_s: f64,
 }
 
 /// A thread that held a lock.

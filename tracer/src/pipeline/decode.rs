@@ -6,7 +6,7 @@
 
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use tracer_common::block::{BlockDone, DirtyPause, Request};
+use tracer_common::block::{BlockDone, DirtyPause, FileSync, Request};
 use tracer_common::database::Call;
 use tracer_common::lock::Contended;
 use tracer_common::mapping::{MAP_KINDS, Mapped};
@@ -77,6 +77,7 @@ pub fn decode(record: &[u8]) -> Result<Event, Undecoded> {
         map::MAPPED => fields.mapped(header).map(Event::Mapped),
         block::DONE => fields.block_done(header).map(Event::BlockDone),
         writeback::PAUSE => fields.dirty_pause(header).map(Event::DirtyPause),
+        writeback::SYNC => fields.file_sync(header).map(Event::FileSync),
         database::CALL => fields.call(header).map(Event::Call),
         net::CONNECTION => fields.connection(header).map(Event::Connection),
         oom::VICTIM => fields.victim(header).map(Event::Victim),
@@ -427,6 +428,11 @@ impl Fields<'_> {
         // Captures of before it was told end here.
         let asked_ns = self.u64().unwrap_or(0);
         Some(Box::new(BlockDone { header, queued_ns, device_ns, request, asked_ns }))
+    }
+
+    fn file_sync(&mut self, header: Header) -> Option<FileSync> {
+        let (tid, tgid, begins, reserved) = (self.u32()?, self.u32()?, self.u32()?, self.u32()?);
+        Some(FileSync { header, tid, tgid, begins, reserved })
     }
 
     fn dirty_pause(&mut self, header: Header) -> Option<DirtyPause> {

@@ -103,6 +103,7 @@ pub fn bytes(event: &Event) -> Vec<u8> {
             out.extend_from_slice(&e.asked_ns.to_le_bytes());
         }
         Event::DirtyPause(e) => words(&[e.tid, e.tgid, e.ticks, e.device]),
+        Event::FileSync(e) => words(&[e.tid, e.tgid, e.begins, e.reserved]),
         Event::Mapped(e) => {
             words(&[e.tid, e.tgid]);
             out.extend_from_slice(&e.since_ts_ns.to_le_bytes());

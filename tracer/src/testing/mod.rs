@@ -4,7 +4,7 @@ mod encode;
 pub mod raw;
 pub mod stacks;
 
-use tracer_common::block::{BlockDone, DirtyPause, Request, block_notes};
+use tracer_common::block::{BlockDone, DirtyPause, FileSync, Request, block_notes};
 use tracer_common::database::Call;
 use tracer_common::lock::{Contended, Kind};
 use tracer_common::mapping::Mapped;
@@ -389,6 +389,7 @@ pub fn one_of_each() -> Vec<Event> {
             parent: 2,
         })),
         Event::BlockDone(Box::new(block_done(19))),
+        Event::FileSync(FileSync { header: header(writeback::SYNC, 19, 0), tid: 11, tgid: 10, begins: 1, reserved: 0 }),
         Event::DirtyPause(DirtyPause {
             header: header(writeback::PAUSE, 19, 0),
             tid: 11,

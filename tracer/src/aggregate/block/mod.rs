@@ -11,7 +11,7 @@ mod sums;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use tracer_common::block::{ASKING_NS, BlockDone, BlockOp, DirtyPause, block_notes as notes};
+use tracer_common::block::{ASKING_NS, BlockDone, BlockOp, DirtyPause, FileSync, block_notes as notes};
 
 use self::folders::{Folders, above, keep_half};
 use self::sums::{Busy, Ops, Streams};
@@ -348,6 +348,22 @@ impl Aggregate {
             && let Some(thread) = self.threads.get_mut(index)
         {
             thread.pausing = Some(Pausing { ticks: event.ticks, device: event.device });
+        }
+    }
+
+    /// A file system begins or ends a sync for a thread.
+    pub(super) fn synced(&mut self, event: &FileSync) {
+        let ts_ns = event.header.ts_ns;
+        if ts_ns < self.span.start_ns {
+            return;
+        }
+        let Some(thread) = self.threads.find(event.tid).and_then(|index| self.threads.get_mut(index)) else { return };
+        let taken = thread.taken(ts_ns);
+        if let Some(detailed) = &mut thread.detailed {
+            match event.begins {
+                1 => detailed.syncs.begin(taken),
+                _ => detailed.syncs.end(taken),
+            }
         }
     }
 

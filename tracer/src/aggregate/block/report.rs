@@ -12,10 +12,11 @@ use super::{Device, FileSums, Paused};
 use crate::aggregate::Aggregate;
 use crate::aggregate::paging::report::{Who, device_number};
 use crate::aggregate::paths::Key;
+use crate::aggregate::thread;
 use crate::model::io::{DirtyPauses, Io, IoDevice, IoFile, IoProcess, IoRequests, Latency};
 use crate::model::meta::DirtiedRow;
 use crate::model::paging::PAGE_BYTES;
-use crate::model::report::seconds;
+use crate::model::report::{Syncs, seconds};
 use crate::model::stacks::Whose;
 
 /// Rows of each list.
@@ -71,6 +72,17 @@ impl Folders<'_> {
         let lies_there = |(key, level, _): &&(Key, usize, String)| above.get(*level).copied().flatten() == Some(*key);
         self.told.iter().find(lies_there).map(|(key, _, path)| (key.1, path.as_str()))
     }
+}
+
+/// Syncs of a thread; none if it made none.
+pub(in crate::aggregate) fn syncs(syncs: &thread::Syncs) -> Option<Syncs> {
+    let thread::Syncs { count, took, .. } = *syncs;
+    (count > 0).then(|| Syncs {
+        count,
+        total_s: seconds(took.wall_ns),
+        on_cpu_s: seconds(took.on_cpu_ns),
+        ready_s: seconds(took.ready_ns),
+    })
 }
 
 /// What was dirtied, by file: the rows of each, and their pages.

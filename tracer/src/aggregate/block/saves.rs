@@ -5,9 +5,15 @@ use crate::model::report::{Report, Row, Wait};
 
 /// The rows with these.
 pub(in crate::aggregate) fn with_devices(mut saves: Vec<Save>, report: &Report) -> Vec<Save> {
+    let of_process: Vec<Option<u32>> = saves.iter().map(|save| save.whose.pid).collect();
     for save in &mut saves {
         let Some(pid) = save.whose.pid else { continue };
         save.path = longest_synced(report, pid);
+        // Where no other function of the process has any.
+        if let Some(s) = synced_s(report, pid).filter(|_| of_process.iter().filter(|of| **of == Some(pid)).count() == 1)
+        {
+            save.synced_s = s;
+        }
         let Some(io) = &report.io else { continue };
         let Some(process) = io.processes.iter().find(|process| process.pid == pid) else { continue };
         save.write_bytes = Some(process.write_bytes);
@@ -17,6 +23,15 @@ pub(in crate::aggregate) fn with_devices(mut saves: Vec<Save>, report: &Report) 
         }
     }
     saves
+}
+
+/// What syncs of a process took, where its file systems tell.
+fn synced_s(report: &Report, pid: u32) -> Option<f64> {
+    let syncs = report.threads.iter().filter_map(|row| match row {
+        Row::Thread(thread) if thread.pid == Some(pid) => thread.syncs.as_ref(),
+        _ => None,
+    });
+    syncs.map(|syncs| syncs.total_s).reduce(|a, b| a + b)
 }
 
 fn longest_synced(report: &Report, pid: u32) -> Option<String> {
