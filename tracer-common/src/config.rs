@@ -149,6 +149,8 @@ pub struct Offsets {
     pub dentry_name: u32,
     pub dentry_parent: u32,
     pub dentry_inode: u32,
+    pub inode_generation: u32,
+    pub sb_root: u32,
     /// `task_struct.ioac.rchar`; absent without the kernel's accounting of tasks (CONFIG_TASK_XACCT), as are the three below.
     pub task_read_bytes: u32,
     /// `ioac.wchar`.
@@ -336,11 +338,11 @@ pub struct Config {
     pub formats: Formats,
 }
 
-const _: () = assert!(size_of::<Offsets>() == 109 * 4);
+const _: () = assert!(size_of::<Offsets>() == 111 * 4);
 const _: () = assert!(size_of::<Formats>() == 15 * 4);
 const _: () = assert!(
     size_of::<Config>()
-        == 14 * 4 + 10 * 8 + 24 * 4 + 64 + 64 + 64 + 64 + 8 + 16 + size_of::<BlockConfig>() + 109 * 4 + 15 * 4
+        == 14 * 4 + 10 * 8 + 24 * 4 + 64 + 64 + 64 + 64 + 8 + 16 + size_of::<BlockConfig>() + 111 * 4 + 15 * 4
 );
 
 impl Offsets {
@@ -428,6 +430,8 @@ impl Offsets {
         dentry_name: ABSENT,
         dentry_parent: ABSENT,
         dentry_inode: ABSENT,
+        inode_generation: ABSENT,
+        sb_root: ABSENT,
         task_read_bytes: ABSENT,
         task_written_bytes: ABSENT,
         task_reads: ABSENT,

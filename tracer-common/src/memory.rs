@@ -467,7 +467,7 @@ pub struct CachedFile {
     pub tid: u32,
     /// Its process.
     pub tgid: u32,
-    /// Which.
+    /// Which. In place of the zeroes its generation, by which it is told from others that had its number before it; 0: not known.
     pub file: FileKey,
     /// Its size then.
     pub size_bytes: u64,

@@ -142,13 +142,14 @@ fn record(
     entry: u64,
     (tid, tgid): (u32, u32),
 ) -> CachedFile {
-    // SAFETY: no arguments.
-    let (ts_ns, cpu) = unsafe { (bpf_ktime_get_ns(), bpf_get_smp_processor_id()) };
+    // SAFETY: no arguments; `inode` is one.
+    let (ts_ns, cpu, generation) =
+        unsafe { (bpf_ktime_get_ns(), bpf_get_smp_processor_id(), probed(inode, config!(offsets.inode_generation))) };
     CachedFile {
         header: emit::header(state, ts_ns, cpu, kind),
         tid,
         tgid,
-        file,
+        file: FileKey { reserved: generation, ..file },
         // SAFETY: `inode` is one.
         size_bytes: unsafe { probed(inode, config!(offsets.inode_size)) },
         name: name(entry),
@@ -199,6 +200,16 @@ fn parent(entry: u64) -> u64 {
     unsafe {
         let directory: u64 = probed(entry as *const u8, config!(offsets.dentry_parent));
         let inode: u64 = probed(directory as *const u8, config!(offsets.dentry_inode));
-        if entry == 0 || inode == 0 { 0 } else { probed(inode as *const u8, config!(offsets.inode_ino)) }
+        if entry == 0 || inode == 0 {
+            return 0;
+        }
+        if directory == entry {
+            // The root, or what was opened by a handle, and hangs nowhere.
+            let of: u64 = probed(inode as *const u8, config!(offsets.inode_sb));
+            if probed::<u64>(of as *const u8, config!(offsets.sb_root)) != entry {
+                return 0;
+            }
+        }
+        probed(inode as *const u8, config!(offsets.inode_ino))
     }
 }

@@ -36,7 +36,9 @@ pub struct Named {
     pub size_bytes: u64,
     /// Inode of its directory; 0: not known.
     pub parent: u64,
-    /// The last part of its path; empty: not known. A pattern, if it was met by several names, or several files by its number.
+    /// By which it is told from others that had its number before; 0: not known.
+    pub generation: u32,
+    /// The last part of its path; empty: not known. A pattern, if several files were met by its number.
     pub name: Box<str>,
     /// It is such a pattern.
     pub several: bool,
@@ -76,17 +78,23 @@ impl Paths {
         }
         // A file is no root: it is not known where it hangs.
         let parent = if event.parent == event.file.inode { 0 } else { event.parent };
-        let (by, name) = ((event.tid, event.tgid), named(&event.name));
+        let (by, name, generation) = ((event.tid, event.tgid), named(&event.name), event.file.reserved);
         if let Some(known) = self.refresh(key) {
             let before = &known.named;
             if before.name != name || before.parent != parent {
-                let name = [&*before.name, &*name].into_iter().collect::<Pattern>().shown().into();
-                let parent = if before.parent == parent { parent } else { 0 };
-                known.named = Arc::new(Named { parent, name, several: true, ..Named::clone(before) });
+                let renamed = before.generation == generation && generation != 0;
+                let several = before.several || !renamed;
+                let pattern = || [&*before.name, &*name].into_iter().collect::<Pattern>().shown().into();
+                let (name, parent) = match several {
+                    true if before.parent == parent => (pattern(), parent),
+                    true => (pattern(), 0),
+                    false => (name, parent),
+                };
+                known.named = Arc::new(Named { parent, name, several, generation, ..Named::clone(before) });
             }
             return false;
         }
-        let named = Named { by, size_bytes: event.size_bytes, parent, name, several: false };
+        let named = Named { by, size_bytes: event.size_bytes, parent, generation, name, several: false };
         self.keep(key, File { named: Arc::new(named), used: false });
         true
     }
@@ -172,7 +180,7 @@ impl Paths {
         Some(join(&directory, &file.name))
     }
 
-    /// Whether it was met by several names: files that were made one after the other, and had the same number.
+    /// Whether several files were met by its number: they were made one after the other.
     pub fn is_several(&self, key: Key) -> bool {
         self.known(key).is_some_and(|file| file.several)
     }
@@ -303,7 +311,19 @@ mod tests {
         assert_eq!(paths.path_of((DISK, 9), &[]).as_deref(), Some("/data/train/*.jpg"));
         paths.file(&entry(9, 4, "c.jpg"));
         assert_eq!((paths.path_of((DISK, 9), &[]), paths.name_of((DISK, 9))), (None, Some("*.jpg")));
-        paths.file(&entry(23, 5, "d.jpg"));
+        // It is renamed, and moved.
+        let renamed = |name: &str, parent: u64| {
+            let file = FileKey { inode: 23, device: DISK, reserved: 7 };
+            CachedFile { file, ..entry(23, parent, name) }
+        };
+        for (name, parent, path) in
+            [("tmp3", 5, "/data/train/tmp3"), ("e", 5, "/data/train/e"), ("d.jpg", 4, "/data/d.jpg")]
+        {
+            paths.file(&renamed(name, parent));
+            assert_eq!(paths.path_of((DISK, 23), &[]).as_deref(), Some(path));
+        }
+        assert!(!paths.is_several((DISK, 23)));
+        paths.file(&renamed("d.jpg", 5));
         // It was moved.
         paths.directory(&entry(4, 2, "moved"));
         assert_eq!(paths.path_of((DISK, 23), &[]).as_deref(), Some("/moved/train/d.jpg"));

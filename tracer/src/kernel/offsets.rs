@@ -168,8 +168,9 @@ fn memory(btf: &Btf, offsets: &mut Offsets) {
     let inode = find("inode", &["i_mode", "i_ino"]);
     offsets.inode_sb = field(inode, "i_sb");
     offsets.inode_size = field(inode, "i_size");
-    offsets.inode_dentry = field(inode, "i_dentry");
-    offsets.sb_dev = field(find("super_block", &["s_dev"]), "s_dev");
+    (offsets.inode_dentry, offsets.inode_generation) = (field(inode, "i_dentry"), field(inode, "i_generation"));
+    let super_block = find("super_block", &["s_dev"]);
+    (offsets.sb_dev, offsets.sb_root) = (field(super_block, "s_dev"), field(super_block, "s_root"));
     let dentry = find("dentry", &["d_name", "d_parent"]);
     // In a union that has no name any more in 7.3.
     offsets.dentry_alias = match field(dentry, "d_u.d_alias") {
@@ -587,7 +588,7 @@ mod tests {
         assert!(
             ![offsets.inode_size, offsets.inode_dentry, offsets.dentry_alias, offsets.dentry_name].contains(&ABSENT)
         );
-        assert!(![offsets.dentry_parent, offsets.dentry_inode].contains(&ABSENT));
+        assert!(![offsets.dentry_parent, offsets.dentry_inode, offsets.sb_root].contains(&ABSENT));
         assert_eq!(btf.enumerator("pageflags", "PG_locked"), Some(0));
         assert_eq!(btf.enumerator("pageflags", "no such flag"), None);
         assert_eq!(offsets.regs_sp, stack_pointer_word(Arch::X86_64) * 8, "as in the context of a program on a clock");
