@@ -82,7 +82,9 @@ impl Paths {
         if let Some(known) = self.refresh(key) {
             let before = &known.named;
             if before.name != name || before.parent != parent {
-                let renamed = before.generation == generation && generation != 0;
+                let same = before.generation == generation && generation != 0;
+                // It may have had no name at hand when it was met first.
+                let renamed = same || before.name.is_empty();
                 let several = before.several || !renamed;
                 let pattern = || [&*before.name, &*name].into_iter().collect::<Pattern>().shown().into();
                 let (name, parent) = match several {
