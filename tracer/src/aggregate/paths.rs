@@ -251,11 +251,7 @@ mod tests {
     const DISK: u32 = 254 << 20;
 
     fn entry(inode: u64, parent: u64, text: &str) -> CachedFile {
-        let mut name = [0; FILE_NAME_BYTES];
-        name[..text.len()].copy_from_slice(text.as_bytes());
-        let header = crate::testing::header(block::FILE, 1, 0);
-        let file = FileKey { inode, device: DISK, reserved: 0 };
-        CachedFile { header, tid: 11, tgid: 10, file, size_bytes: 5, name, parent }
+        crate::testing::met(block::FILE, 1, inode, parent, text)
     }
 
     fn mount(root: &str, mounted_on: &str) -> MountRecord {

@@ -29,7 +29,7 @@ use crate::{
     model::meta::{MountsRecord, ObjectRecord, ObjectsRecord},
     pipeline::{
         batch::{Batch, header, header_bytes},
-        decode::{self, Descriptor},
+        descriptor::{self, Descriptor},
     },
 };
 
@@ -117,10 +117,10 @@ impl Objects {
     pub fn look(&mut self, batch: &Batch, records: &mut Batch) -> bool {
         let mut last = false;
         for record in batch.iter() {
-            if let Some(descriptor) = decode::descriptor(record) {
+            if let Some(descriptor) = descriptor::descriptor(record) {
                 self.ask(descriptor);
             }
-            if let Some(tgid) = decode::user_of_file(record) {
+            if let Some(tgid) = descriptor::user_of_file(record) {
                 self.ask_mounts(tgid);
             }
             let kind = header(record).map(|header| header.kind);

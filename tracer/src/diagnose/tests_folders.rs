@@ -2,7 +2,7 @@
 //! files that are read whole, or whose folder nobody waited long for, are not.
 
 use tracer_common::block::{BlockDone, Request};
-use tracer_common::memory::{CachedFile, FILE_NAME_BYTES, FileKey};
+use tracer_common::memory::FileKey;
 use tracer_common::record::block;
 
 use super::tests::{assert_evidence_resolves, run};
@@ -10,7 +10,7 @@ use super::tests_memory::{LONG_MS, MS, START, WORKING, computing, family, of_cla
 use crate::model::event::{Event, Meta};
 use crate::model::meta::{DiskRow, MountRecord, MountsRecord, ObjectsRecord, SumsRecord};
 use crate::model::report::Report;
-use crate::testing::{Leave, block_done, header, meta_event, switch};
+use crate::testing::{Leave, block_done, met, meta_event, switch};
 
 /// Calls of x86-64.
 const READ: i16 = 0;
@@ -19,10 +19,7 @@ const DISK: u32 = 254 << 20;
 const FILES: u64 = LONG_MS / 10;
 
 fn entry(kind: u16, inode: u64, parent: u64, text: &str) -> Event {
-    let mut name = [0; FILE_NAME_BYTES];
-    name[..text.len()].copy_from_slice(text.as_bytes());
-    let (header, file) = (header(kind, START + MS, 0), FileKey { inode, device: DISK, reserved: 0 });
-    Event::CachedFile(Box::new(CachedFile { header, tid: 10, tgid: 10, file, size_bytes: 20_000, name, parent }))
+    Event::CachedFile(Box::new(met(kind, START + MS, inode, parent, text)))
 }
 
 /// The main thread waits for half of its time in reading files of `/data/class-N`, each time another one of so many.

@@ -59,10 +59,7 @@ const MAX_TOLD: usize = 256;
 
 /// Where file systems are mounted that have a disk, as a process sees it; those that were mounted over are among them.
 pub fn on_disks(pid: u32) -> Vec<MountRecord> {
-    let mut text = Vec::new();
-    let Ok(file) = fs::File::open(format!("/proc/{pid}/mountinfo")) else { return Vec::new() };
-    // An error leaves what was read before it.
-    let _ = file.take(MAX_LIST_BYTES).read_to_end(&mut text);
+    let text = list(pid).unwrap_or_default();
     text.split(|byte| *byte == b'\n').filter_map(on_disk).take(MAX_TOLD).collect()
 }
 
@@ -84,10 +81,14 @@ fn number(tid: u32, fd: u32) -> Option<u64> {
 }
 
 fn find(tid: u32, is_it: impl Fn(&[&[u8]]) -> bool) -> Option<FileSystem> {
+    list(tid)?.split(|byte| *byte == b'\n').find_map(|line| among(line, &is_it))
+}
+
+/// The list of mounts that a thread sees; an error leaves what was read before it.
+fn list(tid: u32) -> Option<Vec<u8>> {
     let mut text = Vec::new();
-    // An error leaves what was read before it.
     let _ = fs::File::open(format!("/proc/{tid}/mountinfo")).ok()?.take(MAX_LIST_BYTES).read_to_end(&mut text);
-    text.split(|byte| *byte == b'\n').find_map(|line| among(line, &is_it))
+    Some(text)
 }
 
 /// That of a line, if it is the one (proc_pid_mountinfo(5)).

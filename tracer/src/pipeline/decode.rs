@@ -17,8 +17,7 @@ use tracer_common::record::{
     sched as kind, writeback,
 };
 use tracer_common::sched::{
-    CgroupMove, Exec, Exit, FdKind, Fork, Moved, NewTask, Rename, Step, Switch, SwitchFutex, WakeContext,
-    switch_flags as flags,
+    CgroupMove, Exec, Exit, Fork, Moved, NewTask, Rename, Step, Switch, SwitchFutex, WakeContext, switch_flags as flags,
 };
 use tracer_common::stack::Sampled;
 
@@ -127,9 +126,6 @@ pub fn newcomer(record: &[u8]) -> Option<u32> {
     }
 }
 
-/// In the place of a descriptor: the file is known by its inode only.
-pub const NO_DESCRIPTOR: u32 = u32::MAX;
-
 /// The process that a record tells of: one that existed, that was forked, or that executed a program.
 pub fn process(record: &[u8]) -> Option<u32> {
     let header = header(record)?;
@@ -140,56 +136,6 @@ pub fn process(record: &[u8]) -> Option<u32> {
             (fork.child_tid == fork.child_tgid).then_some(fork.child_tgid)
         }
         meta::SEED => newcomer(record),
-        _ => None,
-    }
-}
-
-/// What a thread waited on through a descriptor.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Descriptor {
-    /// The thread.
-    pub tid: u32,
-    /// The descriptor.
-    pub fd: u32,
-    /// Inode number behind it.
-    pub inode: u64,
-    /// It is a file, whose path the kernel's side may have told too.
-    pub is_file: bool,
-}
-
-/// The process that a record says to use a file on a disk; none for other records.
-pub fn user_of_file(record: &[u8]) -> Option<u32> {
-    let header = header(record).filter(|header| header.kind == block::FILE)?;
-    Some(Fields(record.get(HEADER_BYTES..)?).cached_file(header)?.tgid)
-}
-
-/// The descriptor on which the thread waits that leaves the CPU, that ended its wait, or on which it waited when tracing began; none for
-/// other records.
-pub fn descriptor(record: &[u8]) -> Option<Descriptor> {
-    let header = header(record)?;
-    match header.kind {
-        kind::SWITCH | kind::POLLED => {
-            let switch = Fields(record.get(HEADER_BYTES..)?).switch(header)?;
-            let is_one = switch.fd_kind != FdKind::Unknown as u8
-                && switch.object != 0
-                && switch.flags & (flags::PREV_TRACKED | flags::QUEUE_FACTS) == flags::PREV_TRACKED;
-            let is_file = switch.fd_kind == FdKind::File as u8;
-            is_one.then_some(Descriptor { tid: switch.prev_tid, fd: switch.arg0, inode: switch.object, is_file })
-        }
-        cache::FILE | writeback::FILE | file_exact::FILE => {
-            let file = Fields(record.get(HEADER_BYTES..)?).cached_file(header)?;
-            Some(Descriptor { tid: file.tid, fd: NO_DESCRIPTOR, inode: file.file.inode, is_file: true })
-        }
-        meta::SEED => match decode(record).ok()? {
-            Event::Meta(_, meta) => match *meta {
-                Meta::Seed(seed) if seed.fd_kind != FdKind::Unknown as u8 && seed.inode != 0 => {
-                    let is_file = seed.fd_kind == FdKind::File as u8;
-                    Some(Descriptor { tid: seed.tid, fd: seed.args[0] as u32, inode: seed.inode, is_file })
-                }
-                _ => None,
-            },
-            _ => None,
-        },
         _ => None,
     }
 }
@@ -248,7 +194,7 @@ fn make_printable(value: &mut Value) {
 }
 
 /// What of a record is not read yet. Each read takes its bytes off the front, in the order of the layout's fields.
-struct Fields<'a>(&'a [u8]);
+pub(super) struct Fields<'a>(pub(super) &'a [u8]);
 
 impl Fields<'_> {
     fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
@@ -278,7 +224,7 @@ impl Fields<'_> {
         self.take().map(u64::from_le_bytes)
     }
 
-    fn switch(&mut self, header: Header) -> Option<Switch> {
+    pub(super) fn switch(&mut self, header: Header) -> Option<Switch> {
         Some(Switch {
             header,
             prev_tid: self.u32()?,
@@ -406,7 +352,7 @@ impl Fields<'_> {
         })
     }
 
-    fn cached_file(&mut self, header: Header) -> Option<Box<CachedFile>> {
+    pub(super) fn cached_file(&mut self, header: Header) -> Option<Box<CachedFile>> {
         Some(Box::new(CachedFile {
             header,
             tid: self.u32()?,

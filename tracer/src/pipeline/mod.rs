@@ -3,6 +3,7 @@
 pub mod analysis;
 pub mod batch;
 pub mod decode;
+pub mod descriptor;
 pub mod order;
 pub mod sql;
 pub mod statements;

@@ -8,7 +8,7 @@ use tracer_common::block::{BlockDone, DirtyPause, FileSync, Request, block_notes
 use tracer_common::database::Call;
 use tracer_common::lock::{Contended, Kind};
 use tracer_common::mapping::Mapped;
-use tracer_common::memory::{CachedFile, Faults, FileKey, Stalled, Victim};
+use tracer_common::memory::{CachedFile, FILE_NAME_BYTES, Faults, FileKey, Stalled, Victim};
 use tracer_common::net::Connection;
 use tracer_common::record::{Header, meta, sched as kind};
 use tracer_common::record::{block, cache, fault, map, net, oom, reclaim, writeback};
@@ -37,6 +37,15 @@ pub fn block_done(ts_ns: u64) -> BlockDone {
         ..Request::default()
     };
     BlockDone { header: header(block::DONE, ts_ns, 0), queued_ns: 1, device_ns: 2, request, asked_ns: 3 }
+}
+
+/// A file or a directory on the device of [`block_done`], as the kernel tells it: thread 10 of process 10 has met it.
+pub fn met(kind: u16, ts_ns: u64, inode: u64, parent: u64, text: &str) -> CachedFile {
+    let mut name = [0; FILE_NAME_BYTES];
+    let len = text.len().min(FILE_NAME_BYTES - 1);
+    name[..len].copy_from_slice(&text.as_bytes()[..len]);
+    let file = FileKey { inode, device: 254 << 20, reserved: 0 };
+    CachedFile { header: header(kind, ts_ns, 0), tid: 10, tgid: 10, file, size_bytes: 20_000, name, parent }
 }
 
 /// A name as the kernel stores it.

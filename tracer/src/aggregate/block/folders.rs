@@ -168,17 +168,13 @@ pub fn keep_half<K: Copy + Eq + Hash + Ord, V>(table: &mut FastMap<K, V>, measur
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tracer_common::memory::{CachedFile, FILE_NAME_BYTES, FileKey};
+    use tracer_common::memory::CachedFile;
     use tracer_common::record::block;
 
     const DISK: u32 = 254 << 20;
 
     fn entry(inode: u64, parent: u64, text: &str) -> CachedFile {
-        let mut name = [0; FILE_NAME_BYTES];
-        name[..text.len()].copy_from_slice(text.as_bytes());
-        let header = crate::testing::header(block::FILE, 1, 0);
-        let file = FileKey { inode, device: DISK, reserved: 0 };
-        CachedFile { header, tid: 11, tgid: 10, file, size_bytes: 5, name, parent }
+        crate::testing::met(block::FILE, 1, inode, parent, text)
     }
 
     /// Directories `/data/train/class-N` and `/data/val`, and requests for files in them: so many for each.
